@@ -1,0 +1,83 @@
+/* The error list of the whole project, and struct err, which carries one error up to the place that
+ * reports it. A fallible function returns enum err_code and takes `struct err *e` last: never NULL,
+ * untouched on success. Library code neither exits nor prints; only main.c and cmd_*.c do.
+ * Thread: a struct err belongs to one thread. */
+#ifndef ISOBIT_BASE_ERR_H
+#define ISOBIT_BASE_ERR_H
+
+#include "base/check.h"
+
+/* X(name, label, what becomes of the job that met it, exit status of a program that ends with it)
+ *   FAIL       the attempt counts; after the last one the job is buried
+ *   RETRY      the attempt counts; another worker may have more luck
+ *   ELSEWHERE  costs no attempt: the job waits for a worker that can (files absent, memory too small) */
+#define ERR_LIST(X)                                                                                \
+    X(OK, "ok", NONE, 0)                                                                           \
+    X(USAGE, "wrong usage", FAIL, 2)                                                               \
+    X(FORMAT, "bad input", FAIL, 3)                                                                \
+    X(UNSUPPORTED, "not supported", FAIL, 3)                                                       \
+    X(NUMERIC, "not a finite number", FAIL, 3)                                                     \
+    X(VERSION, "other version", FAIL, 3)                                                           \
+    X(NOTFOUND, "not found", ELSEWHERE, 4)                                                         \
+    X(BUSY, "busy", RETRY, 4)                                                                      \
+    X(IO, "input/output error", RETRY, 4)                                                          \
+    X(NOMEM, "out of memory", ELSEWHERE, 4)                                                        \
+    X(DEVICE, "device error", RETRY, 4)                                                            \
+    X(DENIED, "not allowed", FAIL, 4)                                                              \
+    X(CRASHED, "compute process died", RETRY, 4)                                                   \
+    X(TIMEOUT, "time limit", RETRY, 4)                                                             \
+    X(STOPPED, "stopped by request", RETRY, 1)
+
+enum err_code {
+#define X(name, label, fate, exit_status) ERR_##name,
+    ERR_LIST(X)
+#undef X
+        ERR_CODE_COUNT
+};
+
+enum err_fate { ERR_FATE_NONE, ERR_FATE_FAIL, ERR_FATE_RETRY, ERR_FATE_ELSEWHERE };
+
+/* One error. `text` names the thing, the place in it, what was expected and what to do. */
+struct err {
+    enum err_code code;
+    int line;         /* where in our source it was set */
+    const char *file; /* static string */
+    char text[1000];
+};
+
+/* Records an error and returns `code`, so that `return err_set(e, ERR_FORMAT, "…")` reads well. */
+#define err_set(e, code, ...) err_set_at((e), (code), __FILE__, __LINE__, __VA_ARGS__)
+enum err_code err_set_at(struct err *e, enum err_code code, const char *file, int line,
+                         const char *fmt, ...) PRINTF_LIKE(5, 6);
+
+/* As err_set, with ": " and the text of `errnum` (an errno value) at the end. ENOMEM, ENOENT and
+ * EACCES choose their own code; everything else becomes ERR_IO. */
+#define err_set_errno(e, errnum, ...) err_set_errno_at((e), (errnum), __FILE__, __LINE__, __VA_ARGS__)
+enum err_code err_set_errno_at(struct err *e, int errnum, const char *file, int line,
+                               const char *fmt, ...) PRINTF_LIKE(5, 6);
+
+/* Puts an outer step in front: "loading shard 2: …". Returns e->code. */
+enum err_code err_wrap(struct err *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+const char *err_label(enum err_code code);          /* "bad input" */
+const char *err_name(enum err_code code);           /* "FORMAT": what is stored and sent */
+enum err_code err_from_name(const char *name);      /* unknown names become ERR_IO */
+enum err_fate err_fate(enum err_code code);
+int err_exit_status(enum err_code code);
+
+/* Spells out that the result of a fallible call is deliberately dropped. */
+#define ERR_IGNORE(call)                                                                           \
+    do {                                                                                           \
+        if ((call) != ERR_OK) {                                                                    \
+        }                                                                                          \
+    } while (0)
+
+/* Hands an error on: `TRY(step(…, e));` */
+#define TRY(call)                                                                                  \
+    do {                                                                                           \
+        enum err_code try_code = (call);                                                           \
+        if (try_code != ERR_OK)                                                                    \
+            return try_code;                                                                       \
+    } while (0)
+
+#endif

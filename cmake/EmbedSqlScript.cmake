@@ -1,0 +1,13 @@
+# Run by EmbedSql.cmake at build time: OUT, FILES.
+set(text "/* Made from schema/sql by cmake/EmbedSqlScript.cmake. */\n#include \"schema/store_migrate.h\"\n\n")
+set(rows "")
+foreach(file ${FILES})
+  get_filename_component(name ${file} NAME_WE)
+  string(REGEX REPLACE "^0*([0-9]+)_.*" "\\1" number ${name})
+  file(READ ${file} hex HEX)
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
+  string(APPEND text "static const char sql_${number}[] = {${bytes}0};\n")
+  string(APPEND rows "    {${number}, \"${name}\", sql_${number}},\n")
+endforeach()
+string(APPEND text "\nconst struct store_migration store_migrations[] = {\n${rows}    {0, 0, 0},\n};\n")
+file(WRITE ${OUT} "${text}")

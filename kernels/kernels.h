@@ -1,0 +1,176 @@
+/* Operations on device memory: the only header of kernels/ that others see. Arrays in, arrays out; nothing
+ * here knows of jobs or files. A backend is a table of functions (backend.c); `cpu` is the reference:
+ * simple, exact, never fast-math. Device pointers are `void *` that only kern_* functions may follow; on
+ * the cpu they are ordinary memory. Element types: activations and compute weights have the backend's
+ * type for the compute precision (cpu, fp32: float), `act_bytes` each. All calls are asynchronous on the
+ * kern's own stream and ordered; kern_download and kern_sync wait. Thread: one thread per kern.
+ * Every call that can fail returns enum err_code. Shapes are row-major, written [rows, cols]. */
+#ifndef ISOBIT_KERNELS_H
+#define ISOBIT_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct kern;
+
+enum kern_compute { KERN_FP32, KERN_FP16, KERN_BF16 };
+enum kern_act { KERN_ACT_NONE, KERN_ACT_RELU, KERN_ACT_GELU_ERF, KERN_ACT_GELU_TANH };
+
+struct kern_options {
+    const char *device;        /* "cpu", "cuda:0" */
+    enum kern_compute compute; /* cpu: KERN_FP32 */
+    int threads;               /* cpu; 0: one per core of the process's affinity mask */
+};
+
+struct kern_info {
+    char device[128]; /* "cpu: AMD EPYC 7B13 x2 oneDNN 2.6.0" */
+    int act_bytes;    /* bytes of an activation or compute-weight element */
+    int64_t memory_bytes;
+    int threads;
+};
+
+MUST_USE enum err_code kern_open(const struct kern_options *o, struct kern **out, struct err *e);
+void kern_close(struct kern *k);
+const struct kern_info *kern_get_info(const struct kern *k);
+
+/* Device memory, 64-byte aligned, zeroed. Errors: ERR_NOMEM names `what`. Free takes NULL. */
+MUST_USE enum err_code kern_alloc(struct kern *k, size_t bytes, const char *what, void **out, struct err *e);
+void kern_free(struct kern *k, void *p);
+MUST_USE enum err_code kern_upload(struct kern *k, void *dst, const void *src, size_t bytes, struct err *e);
+MUST_USE enum err_code kern_download(struct kern *k, void *dst, const void *src, size_t bytes, struct err *e);
+MUST_USE enum err_code kern_sync(struct kern *k, struct err *e);
+
+/* dst[n] (compute type) = src[n]: fp16 bits or fp32 on the device. */
+MUST_USE enum err_code kern_cast_f16(struct kern *k, void *dst, const uint16_t *src, int64_t n, struct err *e);
+MUST_USE enum err_code kern_cast_f32(struct kern *k, void *dst, const float *src, int64_t n, struct err *e);
+
+/* out[T, d] = table[ids[t], :] (+ pos_table[pos[t], :] when not NULL). ids, pos on the host. */
+struct kern_embed_args {
+    void *out;
+    const void *table, *pos_table;
+    const int32_t *ids, *pos;
+    int64_t T, d;
+};
+MUST_USE enum err_code kern_embed(struct kern *k, const struct kern_embed_args *a, struct err *e);
+
+/* y[T, d] = LayerNorm(x[T, d]) * w[d] + b[d]; population variance, eps inside the root; y may be x; w and b
+ * may be NULL. With `rows` (host, n_rows entries) only these rows of x are read, y is [n_rows, d]. */
+struct kern_norm_args {
+    void *y;
+    const void *x, *w, *b;
+    float eps;
+    int64_t T, d;
+    const int32_t *rows; /* NULL: all T rows */
+};
+MUST_USE enum err_code kern_layernorm(struct kern *k, const struct kern_norm_args *a, struct err *e);
+
+/* y[T, N] = act(x[T, K] * W[N, K]^T + bias[N]) * out_scale (+ y when `is_residual`). y may not alias x. */
+struct kern_linear_args {
+    void *y;
+    const void *x, *w, *bias; /* bias may be NULL */
+    int64_t T, N, K;
+    enum kern_act act;
+    bool is_residual;
+};
+MUST_USE enum err_code kern_linear(struct kern *k, const struct kern_linear_args *a, struct err *e);
+
+/* Sequences packed along T. A sequence sees itself causally and, before it, all of its parent's tokens
+ * (a shared prefix; parents come earlier in the list and have no parent themselves). */
+struct kern_seq {
+    int32_t start, len; /* rows in T */
+    int32_t parent;     /* index, or -1 */
+    int32_t pos0;       /* position of the first token: the parent's length, or 0 */
+};
+
+/* q, k, v live in one buffer [T, row]: head h's q starts at q_at + h * head_stride, and so on. Rotary
+ * (rotate-half, theta_i = base^(-2i/rotary_dims)) is applied to q and k in place first when rotary_dims > 0;
+ * scores are scale * qk^T + slope[h] * j with j the absolute key position when slopes is not NULL.
+ * out[T, heads * head_dim], head-major. seqs on the host. */
+struct kern_attention_args {
+    void *out;
+    void *qkv;
+    int64_t row, q_at, k_at, v_at, head_stride;
+    int heads, head_dim;
+    int rotary_dims;
+    float rotary_base, scale;
+    const float *alibi_slopes; /* host, [heads], or NULL */
+    const struct kern_seq *seqs;
+    int n_seqs;
+    int64_t T;
+};
+MUST_USE enum err_code kern_attention(struct kern *k, const struct kern_attention_args *a, struct err *e);
+
+/* y[n] += x[n]. */
+MUST_USE enum err_code kern_add(struct kern *k, void *y, const void *x, int64_t n, struct err *e);
+/* y[i, :] = x[rows[i], :], [n, d]; rows on the host. */
+MUST_USE enum err_code kern_gather_rows(struct kern *k, void *y, const void *x, const int32_t *rows,
+                                        int64_t n, int64_t d, struct err *e);
+
+/* For every target i: log_softmax(x[row[i], :] * head[V, d]^T)[token[i]] and whether token[i] is the arg max
+ * (ties: smallest id). Works in vocabulary tiles with a running log-sum-exp: [rows, V] never exists.
+ * x [R, d]; row, token, logprob, is_top on the host, n entries; row ascending. */
+struct kern_score_args {
+    const void *x, *head;
+    int64_t R, d, V;
+    const int32_t *row, *token;
+    int64_t n;
+    float *logprob;
+    uint8_t *is_top;
+};
+MUST_USE enum err_code kern_score(struct kern *k, const struct kern_score_args *a, struct err *e);
+
+/* KL(softmax(ref[i] * head^T) || softmax(x[i] * head^T)) in nats and whether both have the same arg max, for R
+ * rows; x, ref [R, d]; kl, same_top on the host. */
+struct kern_kl_args {
+    const void *x, *ref, *head;
+    int64_t R, d, V;
+    double *kl;
+    uint8_t *same_top;
+};
+MUST_USE enum err_code kern_kl(struct kern *k, const struct kern_kl_args *a, struct err *e);
+
+/* logits[R, V] (host, float) = x[R, d] * head[V, d]^T. For `logits` and tests only. */
+MUST_USE enum err_code kern_logits(struct kern *k, const void *x, const void *head, int64_t R, int64_t d,
+                                   int64_t V, float *logits, struct err *e);
+
+/* Blockwise quantize-dequantize of one tensor, quantization spec sections 1, 3, 4, 6. w16[n] fp16 bits in
+ * canonical [rows, cols] order, n = rows * cols. */
+enum kern_center { KERN_CENTER_NONE, KERN_CENTER_TENSOR, KERN_CENTER_BLOCK };
+struct kern_quant_args {
+    const uint16_t *w16; /* device */
+    int64_t rows, cols;
+    int64_t block;     /* 0: whole tensor */
+    const float *book; /* host, ascending in [-1, 1] */
+    int n_book;        /* 1..256 */
+    enum kern_center center;
+    const int32_t *keep; /* host, ascending input columns that stay 16 bit, or NULL */
+    int32_t n_keep;
+    bool is_dequant_fp32; /* skip the final rounding to fp16 */
+    void *out;            /* device, compute type, [rows, cols], or NULL */
+    uint8_t *codes;       /* device, one index a byte, or NULL; 255-safe: kept columns have code 0 */
+    uint16_t *absmax;     /* device, fp16 bits, ceil(n / block), or NULL */
+};
+MUST_USE enum err_code kern_quantize(struct kern *k, const struct kern_quant_args *a, struct err *e);
+
+/* hist[65536] (host) = counts of the fp16 bit patterns of what kern_quantize would put into blocks: without
+ * the kept columns, after centering. Only rows, cols, block, center, keep, w16 of `a` are read. */
+MUST_USE enum err_code kern_histogram(struct kern *k, const struct kern_quant_args *a, int64_t *hist,
+                                      struct err *e);
+
+/* Exact rank keys of spec section 6: key[i] = n * sum x^2 - (sum x)^2 over row i (by_rows) or column i, in
+ * units of 2^-48, as 128-bit integers. w16 [rows, cols] on the device; keys on the host. */
+MUST_USE enum err_code kern_spread(struct kern *k, const uint16_t *w16, int64_t rows, int64_t cols,
+                                   bool by_rows, unsigned __int128 *keys, struct err *e);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,55 @@
+/* ZeroMQ sockets under isobit's messages: the only module that sees zmq.h. One ROUTER (coordinator), DEALERs (workers,
+ * control clients). No heartbeat logic here: the loops that own a link decide when. ROUTER_MANDATORY is on, LINGER finite,
+ * MAXMSGSIZE set, routing ids are assigned by the ROUTER and never trusted as identity. Thread: one per link. */
+#ifndef ISOBIT_SCHEMA_LINK_H
+#define ISOBIT_SCHEMA_LINK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "schema/wire.h"
+
+struct link_context; /* one per process */
+struct link;         /* one socket */
+
+enum { LINK_PEER_MAX = 32 };
+struct link_peer { /* a ROUTER's name for a connection; meaningless after that connection ends */
+    unsigned char id[LINK_PEER_MAX];
+    uint8_t n;
+};
+
+MUST_USE enum err_code link_context_new(struct link_context **out, struct err *e);
+void link_context_free(struct link_context *c);
+
+/* endpoint "tcp://127.0.0.1:5555", port 0 or * takes a free one; "ipc://PATH". `bound` (256 bytes) gets the real
+ * endpoint. Errors: ERR_BUSY for a port in use, naming it; ERR_USAGE for an endpoint that does not parse. */
+MUST_USE enum err_code link_listen(struct link_context *c, const char *endpoint, char bound[256],
+                                   struct link **out, struct err *e);
+MUST_USE enum err_code link_connect(struct link_context *c, const char *endpoint, struct link **out, struct err *e);
+void link_close(struct link *l);
+
+/* Sends; `to` is NULL on a connecting link. Never blocks: ERR_BUSY when the queue is full, ERR_NOTFOUND when the peer is
+ * gone. */
+MUST_USE enum err_code link_send(struct link *l, const struct link_peer *to, enum wire_type type, const json_t *body,
+                                 const struct wire_frame *blobs, int n_blobs, struct err *e);
+
+/* A received message; release with link_inbox_release. `bad` is set (and msg all zero) when the frames did not decode:
+ * then `why` says what was wrong; the caller logs it and goes on. */
+struct link_inbox {
+    struct link_peer from;
+    struct wire_msg msg;
+    bool is_bad;
+    struct err why;
+    void *parts; /* the frames behind msg.blobs */
+    int n_parts;
+};
+/* false: nothing is waiting. */
+bool link_receive(struct link *l, struct link_inbox *in);
+void link_inbox_release(struct link_inbox *in);
+
+/* Waits until one of the links or file descriptors can be read, at most timeout_ns (< 0: for ever), or a signal arrives.
+ * readable[i] is set for links first, then fds; returns the number set (0: time-out or signal). */
+int link_wait(struct link *const *links, int n_links, const int *fds, int n_fds, int64_t timeout_ns, bool *readable);
+
+#endif

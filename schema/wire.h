@@ -1,0 +1,81 @@
+/* Messages <-> bytes (PROTOCOL.md). A message is a fixed header frame, one JSON frame and optional binary frames:
+ *
+ *   header  0 'i' 'b' 'i' 't'   4 u8 version   5 u8 type   6 u16 0 (reserved)     8 bytes
+ *   json    UTF-8 object, at most WIRE_MAX_JSON bytes
+ *   binary  0..WIRE_MAX_BLOBS frames, at most WIRE_MAX_BLOB bytes each (samples: zstd float32)
+ *
+ * Pure: no sockets, no clock. Decoding trusts nothing. The same codec runs over ZeroMQ (link.h) and over the socketpair
+ * between a worker and its compute child (pipe.h). */
+#ifndef ISOBIT_SCHEMA_WIRE_H
+#define ISOBIT_SCHEMA_WIRE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/str.h"
+
+enum {
+    WIRE_VERSION = 1,
+    WIRE_HEADER_BYTES = 8,
+    WIRE_MAX_JSON = 8 << 20,
+    WIRE_MAX_BLOB = 64 << 20,
+    WIRE_MAX_BLOBS = 4,
+    WIRE_MAX_FRAMES = 2 + WIRE_MAX_BLOBS
+};
+
+/* X(NAME, number, who sends it). Numbers are frozen; a retired one is never reused. */
+#define WIRE_TYPE_LIST(X)                                                                          \
+    X(HELLO, 1, "worker")       /* who I am, what I can do; answered by WELCOME or REFUSE */        \
+    X(WELCOME, 2, "coordinator") /* session id, heartbeat interval, lease length */                 \
+    X(REFUSE, 3, "coordinator") /* code, text; the worker ends with it */                           \
+    X(BEAT, 4, "both")          /* I live; worker: jobs in hand with progress counters */           \
+    X(CREDIT, 5, "worker")      /* I can hold n more slices */                                      \
+    X(LEASE, 6, "coordinator")  /* one slice: checkpoint, jobs with attempts, lease length */       \
+    X(RESULT, 7, "worker")      /* one job done; binary: samples */                                 \
+    X(FAIL, 8, "worker")        /* one job failed: code, text, fate */                              \
+    X(RETURN, 9, "worker")      /* jobs handed back unrun (drain, files absent): no attempt */      \
+    X(ACK, 10, "coordinator")   /* RESULT/FAIL/RETURN of these jobs are committed or fenced */      \
+    X(REVOKE, 11, "coordinator") /* stop these jobs: cancelled or lease lost */                     \
+    X(REGISTER, 12, "coordinator") /* I do not know you: send HELLO again */                        \
+    X(DRAIN, 13, "coordinator") /* finish what runs, return the rest, leave */                      \
+    X(BYE, 14, "worker")        /* I leave; nothing is in hand */                                   \
+    X(FETCH, 15, "worker")      /* send me the data file with this SHA-256 */                       \
+    X(DATA, 16, "coordinator")  /* a part of it; binary: bytes */                                   \
+    X(ITEMS, 17, "worker")      /* facts about an evaluation's items under a tokenizer */           \
+    X(REQUEST, 32, "client")    /* control socket: plan, retry, cancel, hold, release, … */         \
+    X(REPLY, 33, "coordinator")                                                                     \
+    X(START, 48, "worker parent") /* to the compute child: run this job */                          \
+    X(PROGRESS, 49, "compute child")
+
+enum wire_type {
+#define X(name, number, sender) WIRE_##name = number,
+    WIRE_TYPE_LIST(X)
+#undef X
+};
+const char *wire_type_name(enum wire_type t); /* "?" for an unknown one */
+
+struct wire_frame {
+    const void *data;
+    size_t size;
+};
+
+/* A decoded message. `body` is an owned reference; blobs borrow the frames they were decoded from. */
+struct wire_msg {
+    enum wire_type type;
+    json_t *body;
+    struct wire_frame blobs[WIRE_MAX_BLOBS];
+    int n_blobs;
+};
+
+/* Errors: ERR_VERSION (both named), ERR_FORMAT; then *out is all zero. */
+MUST_USE enum err_code wire_decode(const struct wire_frame *frames, int n_frames, struct wire_msg *out,
+                                   struct err *e);
+void wire_msg_release(struct wire_msg *m);
+
+/* Bytes of the first two frames; blobs follow as they are. `json` is a growing buffer that the caller releases. */
+void wire_encode(enum wire_type type, const json_t *body, unsigned char header[WIRE_HEADER_BYTES],
+                 struct buf *json);
+
+#endif

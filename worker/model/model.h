@@ -1,0 +1,85 @@
+/* A checkpoint on a device: fp16 master once, compute weights rewritten per configuration, forward pass built from
+ * kern_* operations. Families differ by a table of wiring, not by code paths here (family_<id>.c). Callers see no
+ * tensors. Thread: one at a time. */
+#ifndef ISOBIT_WORKER_MODEL_MODEL_H
+#define ISOBIT_WORKER_MODEL_MODEL_H
+
+#include <stdint.h>
+
+#include "kernels/kernels.h"
+#include "schema/job.h"
+#include "worker/ckpt/ckpt.h"
+
+struct model; /* opaque */
+
+struct model_info {
+    const char *family; /* label of family.def */
+    int n_layers, d, n_heads, head_dim, ffn;
+    int64_t vocab, context;
+    int64_t n_params, n_params_linear; /* tied tensors once; linear: what a sweep quantizes */
+    int64_t flushed;                   /* weights that became 0 in fp16 */
+};
+
+/* Reads every tensor once into the fp16 master on the device (plus compute copies of embeddings, norms, biases and
+ * head) and checks names and shapes against config.json. `ckpt` and `k` are kept. Errors: ERR_FORMAT naming file,
+ * tensor, found and expected shape; ERR_NUMERIC; ERR_NOMEM; ERR_UNSUPPORTED for an unknown model_type. */
+MUST_USE enum err_code model_open(struct ckpt *ckpt, struct kern *k, struct model **out, struct err *e);
+void model_close(struct model *m);
+const struct model_info *model_get_info(const struct model *m);
+
+/* Puts configuration c in force: k <= 8 quantizes, 16 rounds to fp16, 32 takes the weights as stored (reads the
+ * files again). Nothing is allocated after the first call. A repeated call with an equal configuration does
+ * nothing. On an error no configuration is in force. */
+MUST_USE enum err_code model_set_config(struct model *m, const struct config *c, struct bits *bits,
+                                        struct err *e);
+
+/* Tokens of one sequence. With parent >= 0 (an earlier sequence of the batch without a parent of its own) it
+ * continues that sequence: positions start at the parent's length and it attends to all of it. */
+struct model_seq {
+    const int32_t *tokens;
+    int32_t n;
+    int32_t parent; /* -1: none */
+};
+
+/* Asks for log p(token | everything up to and including tokens[pos] of sequence seq). Several targets may ask at
+ * one position. `ref` >= 0: a row of the batch's reference (below). */
+struct model_target {
+    int32_t seq, pos, token;
+    int32_t ref;
+};
+
+struct model_answer {
+    float logprob; /* nats */
+    bool is_top;   /* token is the arg max; ties: smallest id */
+};
+
+/* Final hidden states of the 16-bit run at sampled positions: enough for exact KL, since the head is not
+ * quantized. Rows are written by a batch with `record` and read by one with `compare`. */
+struct model_ref_rows; /* opaque, device memory [n, d_head] */
+MUST_USE enum err_code model_ref_new(struct model *m, int64_t n, struct model_ref_rows **out, struct err *e);
+void model_ref_free(struct model *m, struct model_ref_rows *r);
+
+struct model_batch {
+    const struct model_seq *seqs;
+    int n_seqs;
+    const struct model_target *targets; /* any order */
+    int64_t n_targets;
+    struct model_ref_rows *record;        /* NULL, or: row targets[i].ref = hidden state at that position */
+    const struct model_ref_rows *compare; /* NULL, or: kl[ref] and same_top[ref] against it */
+    double *kl;                           /* host, indexed by ref */
+    uint8_t *same_top;
+};
+
+/* Runs the batch in the configuration in force; answers[n_targets]. At most model_max_tokens() tokens in all.
+ * Errors: ERR_FORMAT for a token id outside the vocabulary or a sequence beyond the context; ERR_DEVICE. */
+MUST_USE enum err_code model_run(struct model *m, const struct model_batch *b, struct model_answer *answers,
+                                 struct err *e);
+/* Most tokens of one batch: a pure function of (checkpoint, device plan); the packing of an evaluation follows
+ * from it, so that a resumed sweep gives the same numbers. */
+int64_t model_max_tokens(const struct model *m);
+
+/* logits[n, vocab] (host) of one sequence. */
+MUST_USE enum err_code model_logits(struct model *m, const int32_t *tokens, int32_t n, float *logits,
+                                    struct err *e);
+
+#endif

@@ -1,0 +1,40 @@
+/* Text to token ids: byte-level BPE from tokenizer.json, or from vocab.json + merges.txt (evaluation spec,
+ * section 10). Encoding is exact to Hugging Face tokenizers. Thread: one at a time (it has a cache). */
+#ifndef ISOBIT_WORKER_TOK_TOK_H
+#define ISOBIT_WORKER_TOK_TOK_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/sha256.h"
+#include "base/str.h"
+
+struct tok; /* opaque */
+
+/* A growing list of ids; all zero is empty; release with tok_ids_release. */
+struct tok_ids {
+    int32_t *v;
+    size_t n, cap;
+};
+void tok_ids_push(struct tok_ids *ids, int32_t id);
+void tok_ids_release(struct tok_ids *ids);
+
+/* Reads the tokenizer files of a checkpoint directory. Errors: ERR_NOTFOUND, ERR_FORMAT (file, place),
+ * ERR_UNSUPPORTED for a tokenizer.json whose parts this program does not implement, naming the part. */
+MUST_USE enum err_code tok_open(const char *dir, struct tok **out, struct err *e);
+void tok_close(struct tok *t);
+
+/* Appends the ids of `text` (UTF-8; invalid bytes are an error with the offset) without special tokens added;
+ * special tokens that stand in the text are recognized as Hugging Face does. */
+MUST_USE enum err_code tok_encode(struct tok *t, struct str text, struct tok_ids *ids, struct err *e);
+
+int32_t tok_vocab_size(const struct tok *t); /* entries incl. added tokens */
+/* -1 when the tokenizer has none: from tokenizer_config.json / special tokens, else config.json's ids. */
+int32_t tok_bos(const struct tok *t);
+int32_t tok_eos(const struct tok *t);
+/* What the tokenizer puts in front when asked for special tokens: OPT </s>; -1: nothing. */
+int32_t tok_default_prefix(const struct tok *t);
+/* SHA-256 over the files read, as "<sha256>  <name>\n" lines sorted by name. */
+const char *tok_sha256(const struct tok *t);
+
+#endif
