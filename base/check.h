@@ -6,9 +6,9 @@
 
 #include <stddef.h>
 
-#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
+#define ARRAY_LEN(a)            (sizeof(a) / sizeof((a)[0]))
 #define PRINTF_LIKE(fmt, first) __attribute__((format(printf, fmt, first)))
-#define MUST_USE __attribute__((warn_unused_result))
+#define MUST_USE                __attribute__((warn_unused_result))
 
 /* Prints "isobit: bug at FILE:LINE: TEXT" and aborts. Thread: any. */
 _Noreturn void check_failed(const char *file, int line, const char *text);

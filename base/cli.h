@@ -57,7 +57,7 @@ struct cli_program {
     const char *name;
     const char *summary;
     const struct cli_cmd *const *cmds; /* ends with NULL */
-    const char *sibling_prefix;        /* "isobit-": an unknown word W runs the sibling program; or NULL */
+    const char *sibling_prefix; /* "isobit-": an unknown word W runs the sibling program; or NULL */
 };
 
 /* Parses, runs, returns the exit status (2 with one line on stderr for wrong usage). */

@@ -28,7 +28,7 @@ static inline double clock_seconds_since(int64_t start_mono_ns)
     return (double)(clock_mono_ns() - start_mono_ns) * 1e-9;
 }
 
-#define CLOCK_NS_PER_S ((int64_t)1000000000)
+#define CLOCK_NS_PER_S  ((int64_t)1000000000)
 #define CLOCK_NS_PER_MS ((int64_t)1000000)
 
 #endif

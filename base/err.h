@@ -52,16 +52,17 @@ enum err_code err_set_at(struct err *e, enum err_code code, const char *file, in
 
 /* As err_set, with ": " and the text of `errnum` (an errno value) at the end. ENOMEM, ENOENT and
  * EACCES choose their own code; everything else becomes ERR_IO. */
-#define err_set_errno(e, errnum, ...) err_set_errno_at((e), (errnum), __FILE__, __LINE__, __VA_ARGS__)
+#define err_set_errno(e, errnum, ...)                                                              \
+    err_set_errno_at((e), (errnum), __FILE__, __LINE__, __VA_ARGS__)
 enum err_code err_set_errno_at(struct err *e, int errnum, const char *file, int line,
                                const char *fmt, ...) PRINTF_LIKE(5, 6);
 
 /* Puts an outer step in front: "loading shard 2: …". Returns e->code. */
 enum err_code err_wrap(struct err *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
-const char *err_label(enum err_code code);          /* "bad input" */
-const char *err_name(enum err_code code);           /* "FORMAT": what is stored and sent */
-enum err_code err_from_name(const char *name);      /* unknown names become ERR_IO */
+const char *err_label(enum err_code code);     /* "bad input" */
+const char *err_name(enum err_code code);      /* "FORMAT": what is stored and sent */
+enum err_code err_from_name(const char *name); /* unknown names become ERR_IO */
 enum err_fate err_fate(enum err_code code);
 int err_exit_status(enum err_code code);
 

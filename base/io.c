@@ -89,7 +89,8 @@ void io_map_forget(const struct io_map *m, size_t at, size_t n)
     size_t first = (at + page - 1) / page * page;
     size_t last = (at + n) / page * page;
     if (m->data != NULL && last > first && last <= m->size)
-        (void)madvise((void *)(uintptr_t)(m->data + first), last - first, MADV_DONTNEED); /* a hint */
+        (void)madvise((void *)(uintptr_t)(m->data + first), last - first,
+                      MADV_DONTNEED); /* a hint */
 }
 
 static enum err_code write_all(int fd, const char *data, size_t n, const char *path, struct err *e)

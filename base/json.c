@@ -10,7 +10,8 @@ enum err_code json_parse(struct str text, const char *what, json_t **out, struct
     json_error_t je;
     json_t *doc = json_loadb(text.p != NULL ? text.p : "", text.n, JSON_REJECT_DUPLICATES, &je);
     if (doc == NULL)
-        return err_set(e, ERR_FORMAT, "%s:%d:%d: not valid JSON: %s", what, je.line, je.column, je.text);
+        return err_set(e, ERR_FORMAT, "%s:%d:%d: not valid JSON: %s", what, je.line, je.column,
+                       je.text);
     *out = doc;
     return ERR_OK;
 }
@@ -27,8 +28,8 @@ enum err_code json_read(const char *path, size_t max, json_t **out, struct err *
 static enum err_code wrong(const json_t *v, const char *key, const char *what, const char *expected,
                            struct err *e)
 {
-    static const char *names[] = {"an object", "an array", "a string", "an integer", "a real number",
-                                  "true",      "false",    "null"};
+    static const char *names[] = {"an object",     "an array", "a string", "an integer",
+                                  "a real number", "true",     "false",    "null"};
     return err_set(e, ERR_FORMAT, "%s: \"%s\" must be %s, but it is %s", what, key, expected,
                    v == NULL ? "missing" : names[json_typeof(v)]);
 }
@@ -123,6 +124,7 @@ static int append_chunk(const char *data, size_t n, void *arg)
 
 void json_append(struct buf *out, const json_t *doc, bool is_indented)
 {
-    size_t flags = JSON_ENCODE_ANY | JSON_REAL_PRECISION(17) | (is_indented ? JSON_INDENT(2) : JSON_COMPACT);
+    size_t flags =
+        JSON_ENCODE_ANY | JSON_REAL_PRECISION(17) | (is_indented ? JSON_INDENT(2) : JSON_COMPACT);
     CHECK(json_dump_callback(doc, append_chunk, out, flags) == 0);
 }

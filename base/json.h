@@ -22,14 +22,14 @@ MUST_USE enum err_code json_read(const char *path, size_t max, json_t **out, str
  * the key, the expected type and, where given, the allowed range. */
 MUST_USE enum err_code json_need_str(const json_t *o, const char *key, const char *what,
                                      const char **out, struct err *e);
-MUST_USE enum err_code json_need_int(const json_t *o, const char *key, const char *what, int64_t min,
-                                     int64_t max, int64_t *out, struct err *e);
-MUST_USE enum err_code json_need_num(const json_t *o, const char *key, const char *what, double *out,
-                                     struct err *e);
-MUST_USE enum err_code json_need_obj(const json_t *o, const char *key, const char *what, json_t **out,
-                                     struct err *e);
-MUST_USE enum err_code json_need_arr(const json_t *o, const char *key, const char *what, json_t **out,
-                                     struct err *e);
+MUST_USE enum err_code json_need_int(const json_t *o, const char *key, const char *what,
+                                     int64_t min, int64_t max, int64_t *out, struct err *e);
+MUST_USE enum err_code json_need_num(const json_t *o, const char *key, const char *what,
+                                     double *out, struct err *e);
+MUST_USE enum err_code json_need_obj(const json_t *o, const char *key, const char *what,
+                                     json_t **out, struct err *e);
+MUST_USE enum err_code json_need_arr(const json_t *o, const char *key, const char *what,
+                                     json_t **out, struct err *e);
 
 /* Optional members: the default when the key is absent or null or of another type. */
 const char *json_opt_str(const json_t *o, const char *key, const char *def);

@@ -106,7 +106,8 @@ void mem_fail_after(long n)
  * so that a worker's resident size follows the checkpoint it holds. */
 enum err_code big_alloc(size_t n, const char *what, void **out, struct err *e)
 {
-    bool is_told_to_fail = atomic_load(&fail_countdown) > 0 && atomic_fetch_sub(&fail_countdown, 1) == 1;
+    bool is_told_to_fail =
+        atomic_load(&fail_countdown) > 0 && atomic_fetch_sub(&fail_countdown, 1) == 1;
     void *p = MAP_FAILED;
     if (!is_told_to_fail)
         p = mmap(NULL, n != 0 ? n : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

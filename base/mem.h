@@ -10,7 +10,7 @@
 
 #include "base/err.h"
 
-void *xmalloc(size_t n);              /* never NULL; n == 0 gives a valid pointer; caller frees with xfree */
+void *xmalloc(size_t n); /* never NULL; n == 0 gives a valid pointer; caller frees with xfree */
 void *xcalloc(size_t n, size_t size); /* zeroed */
 void *xrealloc(void *p, size_t n);
 char *xstrdup(const char *s);

@@ -40,7 +40,7 @@ void buf_adds(struct buf *b, const char *z);
 void buf_addc(struct buf *b, char c);
 void buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 MUST_USE bool buf_try_add(struct buf *b, const void *data, size_t n); /* false: would pass `max` */
-void buf_reset(struct buf *b);   /* len = 0, memory stays */
+void buf_reset(struct buf *b);                                        /* len = 0, memory stays */
 void buf_release(struct buf *b); /* frees; the struct is all zero again */
 char *buf_detach(struct buf *b); /* hands the terminated bytes over; caller frees with xfree */
 
