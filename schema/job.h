@@ -139,12 +139,13 @@ struct eval_spec {
 enum method eval_default_method(const char *data);
 
 /* The canonical key is `v1|` and `name=value` sorted by name, defaults omitted:
- *   v1|block=64|dtype=float|exponent_bits=2|k=4|model=demo/models/pythia-s0|task=lambada|task.data=…|task.limit=120
+ *   v1|block=128|dtype=float|exponent_bits=2|k=4|model=demo/models/pythia-s0|task=lambada|task.data=…|task.limit=120
  * Names are chosen so that sorting leaves each part together; a key is put together from parts that are
  * stored once: config head | model | config tail | evaluation. `|`, `%` and control characters in values
  * are written as %XX. Frozen defaults: block 64, center none, compute fp32, dequant fp16, dtype int,
  * exponent_bits: always written for float, outlier_pct 0, outlier_rule previous, quant_* false,
- * subnormal_shift 0, task.join h26, task.bos false, task.limit/max_tokens/window 0; k is always written. */
+ * subnormal_shift 0, task.join h26, task.bos false, task.limit/max_tokens/window 0; k and the method of a
+ * perplexity are always written; an evaluation's name never is. */
 struct key_parts {
     char *config_head; /* "v1|…|k=4" : names below "model" */
     char *config_tail; /* "|outlier_pct=2" or "" : names above it */
