@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# run.sh NAME: builds what the benchmark NAME needs (release build) and runs it; its last line is one JSON object with the measured
+# value, what it was measured against in the same run, and the limit. run.sh --list names the benchmarks.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+declare -A program=()
+for f in tests/bench/bench_*.c; do
+    name=$(sed -n 's/^ *\* *Benchmark: *\([a-z0-9-]*\).*/\1/p' "$f" | head -1)
+    [ -z "$name" ] || program[$name]=$(basename "$f" .c)
+done
+for f in tests/bench/bench_*.sh; do
+    [ -f "$f" ] || continue
+    name=$(sed -n 's/^# *Benchmark: *\([a-z0-9-]*\).*/\1/p' "$f" | head -1)
+    [ -z "$name" ] || program[$name]=$f
+done
+if [ "${1:-}" = --list ] || [ $# = 0 ]; then
+    printf '%s\n' "${!program[@]}" | sort
+    exit 0
+fi
+target=${program[$1]-}
+[ -n "$target" ] || { echo "run.sh: no benchmark '$1'; see run.sh --list" >&2; exit 2; }
+cmake/install-deps.sh --test
+cmake --preset release -DISOBIT_TESTS=ON >/dev/null
+export ISOBIT_BENCH_COMMIT=$(git rev-parse --short HEAD)
+if [[ $target == *.sh ]]; then
+    cmake --build --preset release >/dev/null
+    exec bash "$target" build/release/bin "${@:2}"
+fi
+cmake --build --preset release --target "$target" >/dev/null
+exec "build/release/tests/$target" "${@:2}"

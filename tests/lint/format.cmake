@@ -1,0 +1,15 @@
+cmake_policy(SET CMP0007 NEW)
+# clang-format (the tree's .clang-format) changes nothing.
+find_program(formatter NAMES clang-format-14 clang-format)
+if(NOT formatter)
+  message(STATUS "skipped: clang-format is not installed")
+  return()
+endif()
+execute_process(COMMAND git ls-files *.c *.h *.cu *.cuh WORKING_DIRECTORY ${ROOT} OUTPUT_VARIABLE files)
+string(STRIP "${files}" files)
+string(REGEX REPLACE "\n" ";" files "${files}")
+execute_process(COMMAND ${formatter} --dry-run -Werror ${files} WORKING_DIRECTORY ${ROOT}
+                RESULT_VARIABLE rc ERROR_VARIABLE text)
+if(NOT rc EQUAL 0)
+  message(FATAL_ERROR "run clang-format -i on these:\n${text}")
+endif()

@@ -1,0 +1,12 @@
+# A coordinator or an analysis starts on a login node: no BLAS, no GPU library may be among what they load.
+foreach(program isobit isobit-analysis)
+  if(EXISTS ${BIN}/${program})
+    execute_process(COMMAND ldd ${BIN}/${program} OUTPUT_VARIABLE text RESULT_VARIABLE rc)
+    if(NOT rc EQUAL 0)
+      message(FATAL_ERROR "ldd ${program} failed")
+    endif()
+    if(text MATCHES "(libdnnl|libcuda|libcublas|libhwloc|libgomp|libpcre2)[^\n]*")
+      message(FATAL_ERROR "${program} loads ${CMAKE_MATCH_0}")
+    endif()
+  endif()
+endforeach()

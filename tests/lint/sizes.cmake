@@ -1,0 +1,15 @@
+# A source file of more than 800 lines must be split, or say at its top why it is not ("Long because").
+file(GLOB_RECURSE files RELATIVE ${ROOT} ${ROOT}/base/*.[ch] ${ROOT}/schema/*.[ch] ${ROOT}/kernels/*.[ch] ${ROOT}/kernels/*.cu
+     ${ROOT}/coordinator/*.[ch] ${ROOT}/worker/*.[ch] ${ROOT}/analysis/*.[ch])
+set(bad "")
+foreach(file ${files})
+  file(READ ${ROOT}/${file} text)
+  string(REGEX MATCHALL "\n" newlines "${text}")
+  list(LENGTH newlines n)
+  if(n GREATER 800 AND NOT text MATCHES "Long because")
+    string(APPEND bad "${file}: ${n} lines\n")
+  endif()
+endforeach()
+if(bad)
+  message(FATAL_ERROR "files over 800 lines:\n${bad}")
+endif()
