@@ -27,17 +27,17 @@ struct dispatch_options {
 };
 struct dispatch_options dispatch_defaults(void);
 
-MUST_USE enum err_code dispatch_new(struct store *s, const struct dispatch_options *o, int64_t now_ns,
-                                    struct dispatch **out, struct err *e);
+MUST_USE enum err_code dispatch_new(struct store *s, const struct dispatch_options *o,
+                                    int64_t now_ns, struct dispatch **out, struct err *e);
 void dispatch_free(struct dispatch *d);
 
 /* What a worker says of itself in HELLO. Strings borrowed. `uuid` is the worker's own name across reconnects: a second HELLO
  * with the same uuid is the same session and keeps its leases (`held` lists what it still has in hand). */
 struct worker_hello {
     const char *uuid, *host, *device, *program;
-    int numerics;            /* kernels' numerics version; another one than ours is refused */
+    int numerics; /* kernels' numerics version; another one than ours is refused */
     int64_t memory_bytes;
-    unsigned computes;       /* bit i: enum compute i */
+    unsigned computes; /* bit i: enum compute i */
     int64_t pid;
     const int64_t *held_jobs; /* ids with attempts it holds from before */
     const int *held_attempts;
@@ -47,8 +47,8 @@ struct worker_hello {
 enum { DISPATCH_NUMERICS = 1 }; /* grows when a change of ours changes numbers */
 
 /* *session: a number that later calls take. Errors: ERR_VERSION for other numerics (text for REFUSE). */
-MUST_USE enum err_code dispatch_hello(struct dispatch *d, const struct worker_hello *h, int64_t now_ns,
-                                      int64_t *session, struct err *e);
+MUST_USE enum err_code dispatch_hello(struct dispatch *d, const struct worker_hello *h,
+                                      int64_t now_ns, int64_t *session, struct err *e);
 bool dispatch_knows(const struct dispatch *d, int64_t session);
 /* Sign of life. `progress` (borrowed, may be NULL) is the body of BEAT: kept for status. */
 void dispatch_beat(struct dispatch *d, int64_t session, const json_t *progress, int64_t now_ns);
@@ -63,25 +63,29 @@ struct slice {
     int64_t estimated_bytes; /* memory a worker needs for the checkpoint; 0: not known */
 };
 /* Leases the next slice to any session with credit. *found = false: nothing to hand out now. Call until then. */
-MUST_USE enum err_code dispatch_next(struct dispatch *d, int64_t now_ns, struct arena *a, struct slice *out,
-                                     bool *found, struct err *e);
+MUST_USE enum err_code dispatch_next(struct dispatch *d, int64_t now_ns, struct arena *a,
+                                     struct slice *out, bool *found, struct err *e);
 
-enum verdict { VERDICT_ACCEPTED, VERDICT_FENCED /* lost lease, or already done: the worker forgets it */ };
+enum verdict {
+    VERDICT_ACCEPTED,
+    VERDICT_FENCED /* lost lease, or already done: the worker forgets it */
+};
 
 /* samples: compressed blob as it came (may be NULL); codec names it, e.g. "zstd-f32/2". Errors: ERR_IO, ERR_BUSY (the store);
  * ERR_DENIED when weights or data differ from the identity that the first worker pinned (both hashes in the text); that
  * session is not given this checkpoint again and the job returns to pending (I4). */
-MUST_USE enum err_code dispatch_result(struct dispatch *d, int64_t session, int64_t job, int attempt,
-                                       const struct job_result *r, const void *samples, size_t n_samples,
-                                       const char *codec, int64_t now_ns, enum verdict *v, struct err *e);
+MUST_USE enum err_code dispatch_result(struct dispatch *d, int64_t session, int64_t job,
+                                       int attempt, const struct job_result *r, const void *samples,
+                                       size_t n_samples, const char *codec, int64_t now_ns,
+                                       enum verdict *v, struct err *e);
 /* code decides by err_fate: counts and buries, or waits for another worker. */
 MUST_USE enum err_code dispatch_fail(struct dispatch *d, int64_t session, int64_t job, int attempt,
-                                     enum err_code code, const char *text, int64_t now_ns, enum verdict *v,
-                                     struct err *e);
+                                     enum err_code code, const char *text, int64_t now_ns,
+                                     enum verdict *v, struct err *e);
 /* Handed back unrun; `reason` "drain" or "missing" (then this session is not given this checkpoint again). */
-MUST_USE enum err_code dispatch_return(struct dispatch *d, int64_t session, int64_t job, int attempt,
-                                       const char *reason, const char *text, int64_t now_ns, enum verdict *v,
-                                       struct err *e);
+MUST_USE enum err_code dispatch_return(struct dispatch *d, int64_t session, int64_t job,
+                                       int attempt, const char *reason, const char *text,
+                                       int64_t now_ns, enum verdict *v, struct err *e);
 /* Facts about items, once per (data, task, tokenizer). */
 MUST_USE enum err_code dispatch_items(struct dispatch *d, const char *data_sha256, enum task task,
                                       const struct item_list *l, struct err *e);
@@ -92,11 +96,12 @@ MUST_USE enum err_code dispatch_bye(struct dispatch *d, int64_t session, struct 
 struct revoke {
     int64_t session, job;
 };
-MUST_USE enum err_code dispatch_revokes(struct dispatch *d, struct arena *a, struct revoke **out, int *n,
-                                        struct err *e);
+MUST_USE enum err_code dispatch_revokes(struct dispatch *d, struct arena *a, struct revoke **out,
+                                        int *n, struct err *e);
 
 /* Everything that is due: ends silent sessions and their leases. *next_ns: ns until more is due. */
-MUST_USE enum err_code dispatch_tick(struct dispatch *d, int64_t now_ns, int64_t *next_ns, struct err *e);
+MUST_USE enum err_code dispatch_tick(struct dispatch *d, int64_t now_ns, int64_t *next_ns,
+                                     struct err *e);
 /* After jobs changed behind dispatch's back (plan, retry, release through control.h): look at the store again. */
 void dispatch_jobs_changed(struct dispatch *d);
 
@@ -106,7 +111,8 @@ struct dispatch_counts {
     double jobs_per_s; /* over the last minute */
     double eta_s;      /* < 0: not known yet; from measured time per cost, not from counts alone */
 };
-MUST_USE enum err_code dispatch_count(struct dispatch *d, int64_t now_ns, struct dispatch_counts *out, struct err *e);
+MUST_USE enum err_code dispatch_count(struct dispatch *d, int64_t now_ns,
+                                      struct dispatch_counts *out, struct err *e);
 /* Live sessions for `status`: array of objects uuid, host, device, program, state, checkpoint, jobs, seconds. New reference. */
 json_t *dispatch_workers_json(const struct dispatch *d, int64_t now_ns);
 

@@ -21,7 +21,8 @@ struct lock_owner {
 };
 
 /* Takes the lock without waiting. ERR_BUSY: *owner tells who has it. Other errors: ERR_DENIED (read-only folder), ERR_IO. */
-MUST_USE enum err_code lock_take(const char *db_path, struct lock *out, struct lock_owner *owner, struct err *e);
+MUST_USE enum err_code lock_take(const char *db_path, struct lock *out, struct lock_owner *owner,
+                                 struct err *e);
 /* Writes the control endpoint into a held lock. */
 MUST_USE enum err_code lock_publish(struct lock *l, const char *control, struct err *e);
 void lock_release(struct lock *l);

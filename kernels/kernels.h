@@ -41,15 +41,20 @@ void kern_close(struct kern *k);
 const struct kern_info *kern_get_info(const struct kern *k);
 
 /* Device memory, 64-byte aligned, zeroed. Errors: ERR_NOMEM names `what`. Free takes NULL. */
-MUST_USE enum err_code kern_alloc(struct kern *k, size_t bytes, const char *what, void **out, struct err *e);
+MUST_USE enum err_code kern_alloc(struct kern *k, size_t bytes, const char *what, void **out,
+                                  struct err *e);
 void kern_free(struct kern *k, void *p);
-MUST_USE enum err_code kern_upload(struct kern *k, void *dst, const void *src, size_t bytes, struct err *e);
-MUST_USE enum err_code kern_download(struct kern *k, void *dst, const void *src, size_t bytes, struct err *e);
+MUST_USE enum err_code kern_upload(struct kern *k, void *dst, const void *src, size_t bytes,
+                                   struct err *e);
+MUST_USE enum err_code kern_download(struct kern *k, void *dst, const void *src, size_t bytes,
+                                     struct err *e);
 MUST_USE enum err_code kern_sync(struct kern *k, struct err *e);
 
 /* dst[n] (compute type) = src[n]: fp16 bits or fp32 on the device. */
-MUST_USE enum err_code kern_cast_f16(struct kern *k, void *dst, const uint16_t *src, int64_t n, struct err *e);
-MUST_USE enum err_code kern_cast_f32(struct kern *k, void *dst, const float *src, int64_t n, struct err *e);
+MUST_USE enum err_code kern_cast_f16(struct kern *k, void *dst, const uint16_t *src, int64_t n,
+                                     struct err *e);
+MUST_USE enum err_code kern_cast_f32(struct kern *k, void *dst, const float *src, int64_t n,
+                                     struct err *e);
 
 /* out[T, d] = table[ids[t], :] (+ pos_table[pos[t], :] when not NULL). ids, pos on the host. */
 struct kern_embed_args {
@@ -69,7 +74,8 @@ struct kern_norm_args {
     int64_t T, d;
     const int32_t *rows; /* NULL: all T rows */
 };
-MUST_USE enum err_code kern_layernorm(struct kern *k, const struct kern_norm_args *a, struct err *e);
+MUST_USE enum err_code kern_layernorm(struct kern *k, const struct kern_norm_args *a,
+                                      struct err *e);
 
 /* y[T, N] = act(x[T, K] * W[N, K]^T + bias[N]) * out_scale (+ y when `is_residual`). y may not alias x. */
 struct kern_linear_args {
@@ -105,7 +111,8 @@ struct kern_attention_args {
     int n_seqs;
     int64_t T;
 };
-MUST_USE enum err_code kern_attention(struct kern *k, const struct kern_attention_args *a, struct err *e);
+MUST_USE enum err_code kern_attention(struct kern *k, const struct kern_attention_args *a,
+                                      struct err *e);
 
 /* y[n] += x[n]. */
 MUST_USE enum err_code kern_add(struct kern *k, void *y, const void *x, int64_t n, struct err *e);
@@ -137,8 +144,8 @@ struct kern_kl_args {
 MUST_USE enum err_code kern_kl(struct kern *k, const struct kern_kl_args *a, struct err *e);
 
 /* logits[R, V] (host, float) = x[R, d] * head[V, d]^T. For `logits` and tests only. */
-MUST_USE enum err_code kern_logits(struct kern *k, const void *x, const void *head, int64_t R, int64_t d,
-                                   int64_t V, float *logits, struct err *e);
+MUST_USE enum err_code kern_logits(struct kern *k, const void *x, const void *head, int64_t R,
+                                   int64_t d, int64_t V, float *logits, struct err *e);
 
 /* Blockwise quantize-dequantize of one tensor, quantization spec sections 1, 3, 4, 6. w16[n] fp16 bits in
  * canonical [rows, cols] order, n = rows * cols. */
@@ -154,15 +161,16 @@ struct kern_quant_args {
     int32_t n_keep;
     bool is_dequant_fp32; /* skip the final rounding to fp16 */
     void *out;            /* device, compute type, [rows, cols], or NULL */
-    uint8_t *codes;       /* device, one index a byte, or NULL; 255-safe: kept columns have code 0 */
-    uint16_t *absmax;     /* device, fp16 bits, ceil(n / block), or NULL */
+    uint8_t *codes;   /* device, one index a byte, or NULL; 255-safe: kept columns have code 0 */
+    uint16_t *absmax; /* device, fp16 bits, ceil(n / block), or NULL */
 };
-MUST_USE enum err_code kern_quantize(struct kern *k, const struct kern_quant_args *a, struct err *e);
+MUST_USE enum err_code kern_quantize(struct kern *k, const struct kern_quant_args *a,
+                                     struct err *e);
 
 /* hist[65536] (host) = counts of the fp16 bit patterns of what kern_quantize would put into blocks: without
  * the kept columns, after centering. Only rows, cols, block, center, keep, w16 of `a` are read. */
-MUST_USE enum err_code kern_histogram(struct kern *k, const struct kern_quant_args *a, int64_t *hist,
-                                      struct err *e);
+MUST_USE enum err_code kern_histogram(struct kern *k, const struct kern_quant_args *a,
+                                      int64_t *hist, struct err *e);
 
 /* Exact rank keys of spec section 6: key[i] = n * sum x^2 - (sum x)^2 over row i (by_rows) or column i, in
  * units of 2^-48, as 128-bit integers. w16 [rows, cols] on the device; keys on the host. */

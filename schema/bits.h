@@ -17,6 +17,7 @@ int64_t bits_n_keep(double outlier_pct, int64_t in);
 /* k + 16/B + 16/B (center=block) + share*(16-k), for the formula's own table; block 0 needs n. */
 double bits_nominal_per_param(const struct config *c, int64_t n);
 /* Sums over the tensors; n_total counts every parameter once (tied tensors once). */
-struct bits bits_of(const struct config *c, const struct bits_tensor *t, int n_tensors, int64_t n_total);
+struct bits bits_of(const struct config *c, const struct bits_tensor *t, int n_tensors,
+                    int64_t n_total);
 
 #endif

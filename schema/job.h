@@ -27,16 +27,17 @@ enum task {
 };
 
 /* X(id, "label") lists of the smaller axes. */
-#define COMPUTE_LIST(X) X(FP32, "fp32") X(FP16, "fp16") X(BF16, "bf16")
-#define CENTER_LIST(X) X(NONE, "none") X(TENSOR, "tensor") X(BLOCK, "block")
+#define COMPUTE_LIST(X)      X(FP32, "fp32") X(FP16, "fp16") X(BF16, "bf16")
+#define CENTER_LIST(X)       X(NONE, "none") X(TENSOR, "tensor") X(BLOCK, "block")
 #define OUTLIER_RULE_LIST(X) X(PREVIOUS, "previous") X(PREVIOUS_RESID, "previous-resid")
-#define METHOD_LIST(X) X(STRIDED, "strided") X(ROLLING, "rolling")
-#define JOIN_LIST(X) X(H26, "h26") X(H22, "h22")
-#define DEQUANT_LIST(X) X(FP16, "fp16") X(FP32, "fp32")
+#define METHOD_LIST(X)       X(STRIDED, "strided") X(ROLLING, "rolling")
+#define JOIN_LIST(X)         X(H26, "h26") X(H22, "h22")
+#define DEQUANT_LIST(X)      X(FP16, "fp16") X(FP32, "fp32")
 /* held waits for `release`, cancelled for `retry`; buried used up its attempts. */
 #define JOB_STATE_LIST(X)                                                                          \
-    X(PENDING, "pending") X(LEASED, "leased") X(DONE, "done") X(BURIED, "buried")                   \
-    X(HELD, "held") X(CANCELLED, "cancelled")
+    X(PENDING, "pending")                                                                          \
+    X(LEASED, "leased") X(DONE, "done") X(BURIED, "buried") X(HELD, "held")                        \
+        X(CANCELLED, "cancelled")
 
 #define X(id, label) COMPUTE_##id,
 enum compute { COMPUTE_LIST(X) COMPUTE_COUNT };
@@ -85,18 +86,18 @@ bool task_is_zero_shot(enum task v);
 /* A quantization configuration. All zero is no valid configuration; start from config_default(). Fields
  * that mean nothing for the others hold their default, so equal cells compare equal (config_normalize). */
 struct config {
-    int k;                  /* 3..8 bits; 16: weights rounded to fp16 (baseline); 32: as stored */
-    enum dtype dtype;       /* k <= 8 */
-    int exponent_bits;      /* float: 1..k-1; else 0 */
-    int subnormal_shift;    /* float: 0, 2 or 4 (quantization spec 2.2); else 0 */
-    int64_t block;          /* elements per absmax constant; 0: the whole tensor */
-    enum center center;     /* what mean is subtracted first */
-    double outlier_pct;     /* per cent of input dimensions kept at 16 bit; 0: none */
+    int k;               /* 3..8 bits; 16: weights rounded to fp16 (baseline); 32: as stored */
+    enum dtype dtype;    /* k <= 8 */
+    int exponent_bits;   /* float: 1..k-1; else 0 */
+    int subnormal_shift; /* float: 0, 2 or 4 (quantization spec 2.2); else 0 */
+    int64_t block;       /* elements per absmax constant; 0: the whole tensor */
+    enum center center;  /* what mean is subtracted first */
+    double outlier_pct;  /* per cent of input dimensions kept at 16 bit; 0: none */
     enum outlier_rule outlier_rule;
-    bool quant_head;        /* sensitivity runs; the head is 16 bit otherwise */
+    bool quant_head; /* sensitivity runs; the head is 16 bit otherwise */
     bool quant_embed;
-    enum dequant dequant;   /* fp16: dequantized weights are rounded to fp16 */
-    enum compute compute;   /* arithmetic of the forward pass */
+    enum dequant dequant; /* fp16: dequantized weights are rounded to fp16 */
+    enum compute compute; /* arithmetic of the forward pass */
 };
 
 struct config config_default(void); /* k 16, int, block 64, fp32 */
@@ -123,7 +124,7 @@ struct model_ref {
 
 /* An evaluation with everything that can change its number. */
 struct eval_spec {
-    const char *name;      /* label in results; default: the task's label */
+    const char *name; /* label in results; default: the task's label */
     enum task task;
     const char *data;      /* the declared file name: part of the key */
     const char *data_path; /* absolute */
@@ -133,7 +134,7 @@ struct eval_spec {
     int64_t max_tokens;    /* perplexity; 0: all */
     enum method method;    /* perplexity: by the file's kind unless given */
     enum join join;
-    bool bos;              /* prepend the tokenizer's default prefix */
+    bool bos; /* prepend the tokenizer's default prefix */
 };
 /* strided for plain text, rolling for .jsonl and .jsonl.zst. */
 enum method eval_default_method(const char *data);
@@ -171,8 +172,9 @@ struct job {
 
 /* Bits of a checkpoint under a configuration (quantization spec, section 7). Exact sums. */
 struct bits {
-    double per_param;    /* T_linear / N_linear */
-    int64_t total_full;  /* quantized bits + 16 * all other parameters, tied tensors once (default axis) */
+    double per_param; /* T_linear / N_linear */
+    int64_t
+        total_full; /* quantized bits + 16 * all other parameters, tied tensors once (default axis) */
     double total_nominal; /* bits per parameter, nominal, times all parameters */
     int64_t total_linear; /* quantized tensors only */
     int64_t uncharged;    /* quantile tables and outlier index lists, charged by nobody */
@@ -206,7 +208,8 @@ struct job_result {
     int n_metrics;
     int64_t n;      /* items or documents evaluated */
     int64_t tokens; /* tokens run through the model */
-    double seconds; /* this job's share: its evaluation, and quantizing for the first of a configuration */
+    double
+        seconds; /* this job's share: its evaluation, and quantizing for the first of a configuration */
     struct bits bits;
     int64_t n_params, n_params_linear;
     char weights_sha256[65], data_sha256[65], tokenizer_sha256[65];

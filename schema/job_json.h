@@ -17,7 +17,8 @@ json_t *job_result_to_json(const struct job_result *r);
 json_t *item_list_to_json(const struct item_list *l);
 
 /* Strings are owned by `a`. Errors: ERR_FORMAT with `what` in front. */
-MUST_USE enum err_code config_from_json(const json_t *j, const char *what, struct config *out, struct err *e);
+MUST_USE enum err_code config_from_json(const json_t *j, const char *what, struct config *out,
+                                        struct err *e);
 MUST_USE enum err_code model_ref_from_json(const json_t *j, const char *what, struct arena *a,
                                            struct model_ref *out, struct err *e);
 MUST_USE enum err_code eval_spec_from_json(const json_t *j, const char *what, struct arena *a,

@@ -26,13 +26,15 @@ void link_context_free(struct link_context *c);
  * endpoint. Errors: ERR_BUSY for a port in use, naming it; ERR_USAGE for an endpoint that does not parse. */
 MUST_USE enum err_code link_listen(struct link_context *c, const char *endpoint, char bound[256],
                                    struct link **out, struct err *e);
-MUST_USE enum err_code link_connect(struct link_context *c, const char *endpoint, struct link **out, struct err *e);
+MUST_USE enum err_code link_connect(struct link_context *c, const char *endpoint, struct link **out,
+                                    struct err *e);
 void link_close(struct link *l);
 
 /* Sends; `to` is NULL on a connecting link. Never blocks: ERR_BUSY when the queue is full, ERR_NOTFOUND when the peer is
  * gone. */
-MUST_USE enum err_code link_send(struct link *l, const struct link_peer *to, enum wire_type type, const json_t *body,
-                                 const struct wire_frame *blobs, int n_blobs, struct err *e);
+MUST_USE enum err_code link_send(struct link *l, const struct link_peer *to, enum wire_type type,
+                                 const json_t *body, const struct wire_frame *blobs, int n_blobs,
+                                 struct err *e);
 
 /* A received message; release with link_inbox_release. `bad` is set (and msg all zero) when the frames did not decode:
  * then `why` says what was wrong; the caller logs it and goes on. */
@@ -50,6 +52,7 @@ void link_inbox_release(struct link_inbox *in);
 
 /* Waits until one of the links or file descriptors can be read, at most timeout_ns (< 0: for ever), or a signal arrives.
  * readable[i] is set for links first, then fds; returns the number set (0: time-out or signal). */
-int link_wait(struct link *const *links, int n_links, const int *fds, int n_fds, int64_t timeout_ns, bool *readable);
+int link_wait(struct link *const *links, int n_links, const int *fds, int n_fds, int64_t timeout_ns,
+              bool *readable);
 
 #endif

@@ -23,7 +23,8 @@ enum store_mode { STORE_READ, STORE_WRITE, STORE_CREATE };
 /* Errors: ERR_NOTFOUND; ERR_VERSION for a database of another schema version (both named, and what to do); ERR_FORMAT for
  * a file that is no isobit database; ERR_UNSUPPORTED on a network file system (with the remedy); ERR_DENIED. STORE_WRITE
  * runs pending migrations. */
-MUST_USE enum err_code store_open(const char *path, enum store_mode mode, struct store **out, struct err *e);
+MUST_USE enum err_code store_open(const char *path, enum store_mode mode, struct store **out,
+                                  struct err *e);
 void store_close(struct store *s);
 
 MUST_USE enum err_code store_begin(struct store *s, struct err *e);
@@ -40,7 +41,7 @@ MUST_USE enum err_code store_plan(struct store *s, const struct sweep *sw, int p
 /* ---- reading with SQL (views of interface.md) ---- */
 struct store_row; /* valid during the callback */
 int64_t store_col_int(const struct store_row *r, int col);
-double store_col_num(const struct store_row *r, int col); /* NULL: NaN */
+double store_col_num(const struct store_row *r, int col);       /* NULL: NaN */
 const char *store_col_text(const struct store_row *r, int col); /* NULL stays NULL */
 const void *store_col_blob(const struct store_row *r, int col, size_t *n);
 bool store_col_is_null(const struct store_row *r, int col);
@@ -49,9 +50,10 @@ const char *store_col_name(const struct store_row *r, int col);
 
 /* Runs one SELECT; parameters ?1.. are bound as text. The callback stops the query by returning an error. */
 typedef enum err_code (*store_row_fn)(void *arg, const struct store_row *row, struct err *e);
-MUST_USE enum err_code store_query(struct store *s, const char *sql, const char *const *params, int n_params,
-                                   store_row_fn fn, void *arg, struct err *e);
+MUST_USE enum err_code store_query(struct store *s, const char *sql, const char *const *params,
+                                   int n_params, store_row_fn fn, void *arg, struct err *e);
 /* First column of the first row as an integer; `def` when there is no row. */
-MUST_USE enum err_code store_query_int(struct store *s, const char *sql, int64_t def, int64_t *out, struct err *e);
+MUST_USE enum err_code store_query_int(struct store *s, const char *sql, int64_t def, int64_t *out,
+                                       struct err *e);
 
 #endif

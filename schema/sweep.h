@@ -31,9 +31,9 @@ struct sweep_job {
 
 struct sweep {
     const char *name;
-    const char *path;  /* of the spec file, as given */
-    const char *text;  /* the spec itself: stored with the sweep */
-    const char *dir;   /* absolute directory that paths are relative to */
+    const char *path; /* of the spec file, as given */
+    const char *text; /* the spec itself: stored with the sweep */
+    const char *dir;  /* absolute directory that paths are relative to */
     struct sweep_model *models;
     struct config *configs;
     struct sweep_eval *evals;
@@ -46,8 +46,9 @@ struct sweep {
  * is owned by `a`. Errors: ERR_FORMAT with path:line:column for YAML that does not parse, unknown or repeated keys, wrong
  * types, values outside their axis, impossible cells, an evaluation or model named twice with different meaning; a sweep
  * without jobs; more than 10 million jobs. */
-MUST_USE enum err_code sweep_parse(struct str text, const char *path, struct arena *a, struct sweep *out,
-                                   struct err *e);
-MUST_USE enum err_code sweep_load(const char *path, struct arena *a, struct sweep *out, struct err *e);
+MUST_USE enum err_code sweep_parse(struct str text, const char *path, struct arena *a,
+                                   struct sweep *out, struct err *e);
+MUST_USE enum err_code sweep_load(const char *path, struct arena *a, struct sweep *out,
+                                  struct err *e);
 
 #endif

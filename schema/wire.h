@@ -27,26 +27,26 @@ enum {
 
 /* X(NAME, number, who sends it). Numbers are frozen; a retired one is never reused. */
 #define WIRE_TYPE_LIST(X)                                                                          \
-    X(HELLO, 1, "worker")       /* who I am, what I can do; answered by WELCOME or REFUSE */        \
-    X(WELCOME, 2, "coordinator") /* session id, heartbeat interval, lease length */                 \
-    X(REFUSE, 3, "coordinator") /* code, text; the worker ends with it */                           \
-    X(BEAT, 4, "both")          /* I live; worker: jobs in hand with progress counters */           \
-    X(CREDIT, 5, "worker")      /* I can hold n more slices */                                      \
-    X(LEASE, 6, "coordinator")  /* one slice: checkpoint, jobs with attempts, lease length */       \
-    X(RESULT, 7, "worker")      /* one job done; binary: samples */                                 \
-    X(FAIL, 8, "worker")        /* one job failed: code, text, fate */                              \
-    X(RETURN, 9, "worker")      /* jobs handed back unrun (drain, files absent): no attempt */      \
-    X(ACK, 10, "coordinator")   /* RESULT/FAIL/RETURN of these jobs are committed or fenced */      \
-    X(REVOKE, 11, "coordinator") /* stop these jobs: cancelled or lease lost */                     \
-    X(REGISTER, 12, "coordinator") /* I do not know you: send HELLO again */                        \
-    X(DRAIN, 13, "coordinator") /* finish what runs, return the rest, leave */                      \
-    X(BYE, 14, "worker")        /* I leave; nothing is in hand */                                   \
-    X(FETCH, 15, "worker")      /* send me the data file with this SHA-256 */                       \
-    X(DATA, 16, "coordinator")  /* a part of it; binary: bytes */                                   \
-    X(ITEMS, 17, "worker")      /* facts about an evaluation's items under a tokenizer */           \
-    X(REQUEST, 32, "client")    /* control socket: plan, retry, cancel, hold, release, … */         \
-    X(REPLY, 33, "coordinator")                                                                     \
-    X(START, 48, "worker parent") /* to the compute child: run this job */                          \
+    X(HELLO, 1, "worker")          /* who I am, what I can do; answered by WELCOME or REFUSE */    \
+    X(WELCOME, 2, "coordinator")   /* session id, heartbeat interval, lease length */              \
+    X(REFUSE, 3, "coordinator")    /* code, text; the worker ends with it */                       \
+    X(BEAT, 4, "both")             /* I live; worker: jobs in hand with progress counters */       \
+    X(CREDIT, 5, "worker")         /* I can hold n more slices */                                  \
+    X(LEASE, 6, "coordinator")     /* one slice: checkpoint, jobs with attempts, lease length */   \
+    X(RESULT, 7, "worker")         /* one job done; binary: samples */                             \
+    X(FAIL, 8, "worker")           /* one job failed: code, text, fate */                          \
+    X(RETURN, 9, "worker")         /* jobs handed back unrun (drain, files absent): no attempt */  \
+    X(ACK, 10, "coordinator")      /* RESULT/FAIL/RETURN of these jobs are committed or fenced */  \
+    X(REVOKE, 11, "coordinator")   /* stop these jobs: cancelled or lease lost */                  \
+    X(REGISTER, 12, "coordinator") /* I do not know you: send HELLO again */                       \
+    X(DRAIN, 13, "coordinator")    /* finish what runs, return the rest, leave */                  \
+    X(BYE, 14, "worker")           /* I leave; nothing is in hand */                               \
+    X(FETCH, 15, "worker")         /* send me the data file with this SHA-256 */                   \
+    X(DATA, 16, "coordinator")     /* a part of it; binary: bytes */                               \
+    X(ITEMS, 17, "worker")         /* facts about an evaluation's items under a tokenizer */       \
+    X(REQUEST, 32, "client")       /* control socket: plan, retry, cancel, hold, release, … */   \
+    X(REPLY, 33, "coordinator")                                                                    \
+    X(START, 48, "worker parent") /* to the compute child: run this job */                         \
     X(PROGRESS, 49, "compute child")
 
 enum wire_type {
@@ -70,8 +70,8 @@ struct wire_msg {
 };
 
 /* Errors: ERR_VERSION (both named), ERR_FORMAT; then *out is all zero. */
-MUST_USE enum err_code wire_decode(const struct wire_frame *frames, int n_frames, struct wire_msg *out,
-                                   struct err *e);
+MUST_USE enum err_code wire_decode(const struct wire_frame *frames, int n_frames,
+                                   struct wire_msg *out, struct err *e);
 void wire_msg_release(struct wire_msg *m);
 
 /* Bytes of the first two frames; blobs follow as they are. `json` is a growing buffer that the caller releases. */

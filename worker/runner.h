@@ -12,8 +12,8 @@
 struct runner; /* opaque */
 
 struct runner_options {
-    const char *device;  /* "cpu" */
-    int threads;         /* 0: all cores of the affinity mask */
+    const char *device;   /* "cpu" */
+    int threads;          /* 0: all cores of the affinity mask */
     int64_t memory_bytes; /* budget; 0: what the device has */
     /* Called every now and then with a counter that grows while work goes on, so that a hang can be told from a long
      * layer; returning true asks the runner to stop (ERR_STOPPED). May be NULL. */
@@ -26,7 +26,8 @@ struct runner_stats {
     int64_t checkpoint_loads, configurations, jobs, tokens;
 };
 
-MUST_USE enum err_code runner_new(const struct runner_options *o, struct runner **out, struct err *e);
+MUST_USE enum err_code runner_new(const struct runner_options *o, struct runner **out,
+                                  struct err *e);
 void runner_free(struct runner *r);
 
 /* Runs one job. The result is owned by `a`. A failed job leaves the runner usable. */

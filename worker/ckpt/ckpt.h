@@ -12,7 +12,12 @@
 #include "base/sha256.h"
 #include "schema/job.h"
 
-enum ckpt_dtype { CKPT_F32, CKPT_F16, CKPT_BF16, CKPT_OTHER /* integer buffers: listed, not readable */ };
+enum ckpt_dtype {
+    CKPT_F32,
+    CKPT_F16,
+    CKPT_BF16,
+    CKPT_OTHER /* integer buffers: listed, not readable */
+};
 enum { CKPT_MAX_DIMS = 4 };
 
 struct ckpt_tensor {
@@ -37,17 +42,18 @@ void ckpt_close(struct ckpt *c);
 const char *ckpt_dir(const struct ckpt *c);
 const json_t *ckpt_config(const struct ckpt *c); /* borrowed */
 int ckpt_n_tensors(const struct ckpt *c);
-const struct ckpt_tensor *ckpt_tensor_at(const struct ckpt *c, int i); /* sorted by name */
+const struct ckpt_tensor *ckpt_tensor_at(const struct ckpt *c, int i);       /* sorted by name */
 const struct ckpt_tensor *ckpt_find(const struct ckpt *c, const char *name); /* NULL: absent */
 const char *ckpt_file_name(const struct ckpt *c, int file); /* "model-00001-of-00002.safetensors" */
 
 /* dst[count] in row-major order. f16: RNE rounding; |w| <= 2^-25 becomes 0 and is counted in *flushed (may be
  * NULL). Refuses NaN and infinities after the cast. Errors: ERR_NUMERIC with file, tensor and flat index;
  * ERR_UNSUPPORTED for CKPT_OTHER. `is_transposed` writes a 2-d tensor as its transpose (Conv1D). */
-MUST_USE enum err_code ckpt_read_f16(const struct ckpt *c, const struct ckpt_tensor *t, bool is_transposed,
-                                     uint16_t *dst, int64_t *flushed, struct err *e);
-MUST_USE enum err_code ckpt_read_f32(const struct ckpt *c, const struct ckpt_tensor *t, bool is_transposed,
-                                     float *dst, struct err *e);
+MUST_USE enum err_code ckpt_read_f16(const struct ckpt *c, const struct ckpt_tensor *t,
+                                     bool is_transposed, uint16_t *dst, int64_t *flushed,
+                                     struct err *e);
+MUST_USE enum err_code ckpt_read_f32(const struct ckpt *c, const struct ckpt_tensor *t,
+                                     bool is_transposed, float *dst, struct err *e);
 
 /* SHA-256 identity of the weights: of the file when there is one; else of the lines "<sha256>  <name>\n" of the
  * shards sorted by name. Computed on the first call (one pass over the files), then kept. */

@@ -23,7 +23,8 @@ struct model_info {
 /* Reads every tensor once into the fp16 master on the device (plus compute copies of embeddings, norms, biases and
  * head) and checks names and shapes against config.json. `ckpt` and `k` are kept. Errors: ERR_FORMAT naming file,
  * tensor, found and expected shape; ERR_NUMERIC; ERR_NOMEM; ERR_UNSUPPORTED for an unknown model_type. */
-MUST_USE enum err_code model_open(struct ckpt *ckpt, struct kern *k, struct model **out, struct err *e);
+MUST_USE enum err_code model_open(struct ckpt *ckpt, struct kern *k, struct model **out,
+                                  struct err *e);
 void model_close(struct model *m);
 const struct model_info *model_get_info(const struct model *m);
 
@@ -56,7 +57,8 @@ struct model_answer {
 /* Final hidden states of the 16-bit run at sampled positions: enough for exact KL, since the head is not
  * quantized. Rows are written by a batch with `record` and read by one with `compare`. */
 struct model_ref_rows; /* opaque, device memory [n, d_head] */
-MUST_USE enum err_code model_ref_new(struct model *m, int64_t n, struct model_ref_rows **out, struct err *e);
+MUST_USE enum err_code model_ref_new(struct model *m, int64_t n, struct model_ref_rows **out,
+                                     struct err *e);
 void model_ref_free(struct model *m, struct model_ref_rows *r);
 
 struct model_batch {
@@ -64,7 +66,8 @@ struct model_batch {
     int n_seqs;
     const struct model_target *targets; /* any order */
     int64_t n_targets;
-    struct model_ref_rows *record;        /* NULL, or: row targets[i].ref = hidden state at that position */
+    struct model_ref_rows
+        *record; /* NULL, or: row targets[i].ref = hidden state at that position */
     const struct model_ref_rows *compare; /* NULL, or: kl[ref] and same_top[ref] against it */
     double *kl;                           /* host, indexed by ref */
     uint8_t *same_top;
@@ -72,14 +75,14 @@ struct model_batch {
 
 /* Runs the batch in the configuration in force; answers[n_targets]. At most model_max_tokens() tokens in all.
  * Errors: ERR_FORMAT for a token id outside the vocabulary or a sequence beyond the context; ERR_DEVICE. */
-MUST_USE enum err_code model_run(struct model *m, const struct model_batch *b, struct model_answer *answers,
-                                 struct err *e);
+MUST_USE enum err_code model_run(struct model *m, const struct model_batch *b,
+                                 struct model_answer *answers, struct err *e);
 /* Most tokens of one batch: a pure function of (checkpoint, device plan); the packing of an evaluation follows
  * from it, so that a resumed sweep gives the same numbers. */
 int64_t model_max_tokens(const struct model *m);
 
 /* logits[n, vocab] (host) of one sequence. */
-MUST_USE enum err_code model_logits(struct model *m, const int32_t *tokens, int32_t n, float *logits,
-                                    struct err *e);
+MUST_USE enum err_code model_logits(struct model *m, const int32_t *tokens, int32_t n,
+                                    float *logits, struct err *e);
 
 #endif

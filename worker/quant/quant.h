@@ -21,20 +21,21 @@ struct codebook {
  * counts the tensor's fp16 bit patterns and must be given, otherwise it is NULL. */
 struct dtype_ops {
     bool is_data_dependent;
-    enum err_code (*fill)(const struct config *c, const int64_t *hist, struct codebook *out, struct err *e);
+    enum err_code (*fill)(const struct config *c, const int64_t *hist, struct codebook *out,
+                          struct err *e);
 };
 const struct dtype_ops *dtype_ops_of(enum dtype d);
 
 /* Codebook of a type that is not data dependent, or with `hist`. Errors: ERR_FORMAT for impossible options. */
-MUST_USE enum err_code codebook_fill(const struct config *c, const int64_t *hist, struct codebook *out,
-                                     struct err *e);
+MUST_USE enum err_code codebook_fill(const struct config *c, const int64_t *hist,
+                                     struct codebook *out, struct err *e);
 
 /* A tensor to quantize and where its outlier ranks come from. */
 struct quant_tensor {
     const char *name;
     const uint16_t *w16; /* device, fp16 master, [rows, cols] = [out, in] */
     int64_t rows, cols;
-    void *out;           /* device, compute type */
+    void *out; /* device, compute type */
     /* Outlier source: input dimension j of this tensor is ranked by line rank_at[j] of `rank_w16` (rows when
      * rank_by_rows, else columns). rank_w16 NULL: this tensor is never treated. The maps are host arrays of
      * `cols` entries: they spell out head layouts. */
@@ -51,7 +52,8 @@ void quant_cache_free(struct quant_cache *q);
 
 /* Quantizes tensors[n] under c (k <= 8) into their `out`; n_keep[i] is set for bit accounting. Zeroed or NULL cache
  * entries are filled as needed; entry i belongs to tensor i. Errors name the tensor. */
-MUST_USE enum err_code quant_apply(struct kern *k, const struct config *c, const struct quant_tensor *tensors,
-                                   int n, struct quant_cache *cache, int64_t *n_keep, struct err *e);
+MUST_USE enum err_code quant_apply(struct kern *k, const struct config *c,
+                                   const struct quant_tensor *tensors, int n,
+                                   struct quant_cache *cache, int64_t *n_keep, struct err *e);
 
 #endif

@@ -26,7 +26,8 @@ void tok_close(struct tok *t);
 
 /* Appends the ids of `text` (UTF-8; invalid bytes are an error with the offset) without special tokens added;
  * special tokens that stand in the text are recognized as Hugging Face does. */
-MUST_USE enum err_code tok_encode(struct tok *t, struct str text, struct tok_ids *ids, struct err *e);
+MUST_USE enum err_code tok_encode(struct tok *t, struct str text, struct tok_ids *ids,
+                                  struct err *e);
 
 int32_t tok_vocab_size(const struct tok *t); /* entries incl. added tokens */
 /* -1 when the tokenizer has none: from tokenizer_config.json / special tokens, else config.json's ids. */
