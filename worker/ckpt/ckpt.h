@@ -23,6 +23,7 @@ enum { CKPT_MAX_DIMS = 4 };
 struct ckpt_tensor {
     const char *name;
     enum ckpt_dtype dtype;
+    const char *stored_as; /* element type in safetensors' spelling: "F16", "I64"; static string */
     int n_dims;
     int64_t shape[CKPT_MAX_DIMS];
     int64_t stride[CKPT_MAX_DIMS]; /* in elements; row-major for safetensors */
@@ -46,8 +47,8 @@ const struct ckpt_tensor *ckpt_tensor_at(const struct ckpt *c, int i);       /* 
 const struct ckpt_tensor *ckpt_find(const struct ckpt *c, const char *name); /* NULL: absent */
 const char *ckpt_file_name(const struct ckpt *c, int file); /* "model-00001-of-00002.safetensors" */
 
-/* dst[count] in row-major order. f16: RNE rounding; |w| <= 2^-25 becomes 0 and is counted in *flushed (may be
- * NULL). Refuses NaN and infinities after the cast. Errors: ERR_NUMERIC with file, tensor and flat index;
+/* dst[count] in row-major order. f16: RNE rounding; |w| <= 2^-25 becomes 0, and the number of those is added to
+ * *flushed (may be NULL). Refuses NaN and infinities after the cast. Errors: ERR_NUMERIC with file, tensor and flat index;
  * ERR_UNSUPPORTED for CKPT_OTHER. `is_transposed` writes a 2-d tensor as its transpose (Conv1D). */
 MUST_USE enum err_code ckpt_read_f16(const struct ckpt *c, const struct ckpt_tensor *t,
                                      bool is_transposed, uint16_t *dst, int64_t *flushed,
