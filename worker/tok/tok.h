@@ -29,6 +29,10 @@ void tok_close(struct tok *t);
 MUST_USE enum err_code tok_encode(struct tok *t, struct str text, struct tok_ids *ids,
                                   struct err *e);
 
+/* Appends the bytes of text that ids[n] stand for (after normalization; not always whole UTF-8 sequences: an id may end
+ * inside one). Ids without an entry add nothing. */
+void tok_decode(const struct tok *t, const int32_t *ids, size_t n, struct buf *out);
+
 int32_t tok_vocab_size(const struct tok *t); /* entries incl. added tokens */
 /* -1 when the tokenizer has none: from tokenizer_config.json / special tokens, else config.json's ids. */
 int32_t tok_bos(const struct tok *t);
