@@ -6,7 +6,7 @@ target_compile_definitions(isobit_flags INTERFACE _GNU_SOURCE ISOBIT_VERSION="${
 # No contraction: quantizer arithmetic is pinned to single rounded operations on every machine.
 target_compile_options(isobit_flags INTERFACE
   -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith -Wundef
-  -Wno-unknown-warning-option -ffp-contract=off -fno-strict-aliasing
+  -ffp-contract=off -fno-strict-aliasing
   $<$<BOOL:${ISOBIT_WERROR}>:-Werror>)
 target_link_options(isobit_flags INTERFACE -Wl,--as-needed)
 

@@ -1,0 +1,134 @@
+/* `isobit-analysis table`: one metric, models by rows, bit widths by columns. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "analysis/cmd.h"
+#include "analysis/pivot.h"
+#include "analysis/source.h"
+#include "base/json.h"
+
+struct table_opts {
+    struct source_opts source;
+    const char *format;
+};
+
+static const struct cli_opt options[] = {
+    SOURCE_OPTIONS(struct table_opts, "perplexity"),
+    {.name = "format",
+     .type = CLI_CHOICE,
+     .arg = "FORMAT",
+     .help = "text, csv or json",
+     .def = "text",
+     .choices = "text|csv|json",
+     .offset = offsetof(struct table_opts, format)},
+};
+
+static void print_value(double v, const char *format, int width)
+{
+    char text[40];
+    if (isnan(v))
+        snprintf(text, sizeof(text), "-");
+    else
+        snprintf(text, sizeof(text), format,
+                 v); // NOLINT(clang-diagnostic-format-nonliteral): from METRIC_LIST
+    printf("%*s", width, text);
+}
+
+static void print_text(const struct pivot *p, const char *format, struct arena *a)
+{
+    printf("%-12s %-6s %9s  %-28s", "family", "size", "params", "setting");
+    for (int c = 0; c < p->n_k; c++)
+        printf("%7s%-3d", "k=", p->k[c]);
+    putchar('\n');
+    for (int i = 0; i < p->n_rows; i++) {
+        const struct pivot_row *r = &p->rows[i];
+        char params[32];
+        printf("%-12s %-6s %9s  %-28s", r->family, r->size, fmt_si(r->n_params, params),
+               setting_label(&r->setting, a));
+        for (int c = 0; c < p->n_k; c++)
+            print_value(r->value[c], format, 10);
+        putchar('\n');
+    }
+}
+
+static void print_csv(const struct pivot *p, struct arena *a)
+{
+    printf("sweep,family,size,n_params,compute,setting");
+    for (int c = 0; c < p->n_k; c++)
+        printf(",k%d", p->k[c]);
+    putchar('\n');
+    for (int i = 0; i < p->n_rows; i++) {
+        const struct pivot_row *r = &p->rows[i];
+        printf("%s,%s,%s,%.0f,%s,\"%s\"", r->sweep, r->family, r->size, r->n_params,
+               r->setting.compute, setting_label(&r->setting, a));
+        for (int c = 0; c < p->n_k; c++)
+            if (isnan(r->value[c]))
+                putchar(',');
+            else
+                printf(",%.9g", r->value[c]);
+        putchar('\n');
+    }
+}
+
+static void print_json(const struct pivot *p, const char *metric, struct arena *a)
+{
+    json_t *rows = json_array();
+    for (int i = 0; i < p->n_rows; i++) {
+        const struct pivot_row *r = &p->rows[i];
+        json_t *values = json_object();
+        for (int c = 0; c < p->n_k; c++)
+            json_object_set_new(values, arena_printf(a, "%d", p->k[c]),
+                                json_number_or_null(r->value[c]));
+        json_array_append_new(rows, json_pack("{s:s,s:s,s:s,s:f,s:s,s:s,s:o}", "sweep", r->sweep,
+                                              "family", r->family, "size", r->size, "n_params",
+                                              r->n_params, "compute", r->setting.compute, "setting",
+                                              setting_label(&r->setting, a), "by_k", values));
+    }
+    json_t *doc = json_pack("{s:s,s:o}", "metric", metric, "rows", rows);
+    struct buf text = {0};
+    json_append(&text, doc, true);
+    puts(text.data);
+    buf_release(&text);
+    json_decref(doc);
+}
+
+static int run(const void *opts, int n_args, char **args)
+{
+    (void)n_args;
+    (void)args;
+    const struct table_opts *o = opts;
+    struct arena a = {0};
+    struct store *s = NULL;
+    struct frame f = {0};
+    struct err e;
+    int status = 0;
+    if (source_load(&o->source, &a, &s, &f, &e) != ERR_OK) {
+        status = cli_fail(&e);
+    } else {
+        enum metric_id m = metric_of_option(o->source.metric);
+        struct pivot p = pivot_build(&f, m, &a);
+        if (strcmp(o->format, "csv") == 0)
+            print_csv(&p, &a);
+        else if (strcmp(o->format, "json") == 0)
+            print_json(&p, o->source.metric, &a);
+        else
+            print_text(&p, metric_info_of(m)->format, &a);
+    }
+    store_close(s);
+    arena_release(&a);
+    return status;
+}
+
+const struct cli_cmd cmd_table = {
+    .name = "table",
+    .args = "",
+    .summary = "Print one metric: models and settings by rows, bit widths by columns.",
+    .doc = "The 16-bit value of a model stands in every one of its rows. '-' is a cell that was "
+           "not measured.\n\n"
+           "  isobit-analysis table --db demo.db --metric perplexity --format csv > perplexity.csv",
+    .opts = options,
+    .n_opts = ARRAY_LEN(options),
+    .opt_size = sizeof(struct table_opts),
+    .run = run,
+};
