@@ -1,0 +1,245 @@
+#include "kernels/cpu/quant_source.h"
+
+#include <inttypes.h>
+
+#include "base/mem.h"
+#include "kernels/backend.h"
+#include "kernels/cpu/simd.h"
+
+/* A sum of fp16 values in units of 2^-24, and how many they are. Exact: 128 bits hold 2^87 of them. */
+struct sum {
+    __int128 units;
+    int64_t n;
+};
+
+/* fp16(units / n * 2^-24), rounded once. In these units the spacing of binary16 is 2^shift, where a quotient of
+ * 11 + shift bits has its leading 11 bits kept; below 2^11 it is 1, subnormal or not. The carry of rounding up runs
+ * into the exponent as it should. */
+static uint16_t mean_round(struct sum s)
+{
+    if (s.n == 0)
+        return 0;
+    unsigned __int128 mag = (unsigned __int128)(s.units < 0 ? -s.units : s.units);
+    uint64_t whole =
+        (uint64_t)(mag / (uint64_t)s.n); /* a mean is no larger than 65504, below 2^40 units */
+    uint64_t rest = (uint64_t)(mag % (uint64_t)s.n);
+    int shift = 0;
+    while (whole >> shift >= 2048)
+        shift++;
+    uint64_t kept = whole >> shift;
+    /* Twice the dropped part against one spacing, both in units of 1/n. */
+    unsigned __int128 dropped = (unsigned __int128)(whole - (kept << shift)) * (uint64_t)s.n + rest;
+    unsigned __int128 spacing = (unsigned __int128)(uint64_t)s.n << shift;
+    uint64_t is_up = 2 * dropped > spacing || (2 * dropped == spacing && (kept & 1) != 0);
+    uint64_t bits = ((uint64_t)shift << 10) + kept + is_up;
+    return (uint16_t)(bits | (s.units < 0 ? 0x8000U : 0));
+}
+
+/* Both loops below walk a flat range row by row, so that `live` is indexed without a division per element. */
+static inline int row_rest(const struct quant_source *s, int64_t col, int n)
+{
+    return s->cols - col < n ? (int)(s->cols - col) : n;
+}
+
+ISOBIT_CLONES
+static int64_t part_units(const uint16_t *w, const uint16_t *live, int n)
+{
+    int64_t sum = 0; /* at most QUANT_PART * 2^40 */
+    if (live == NULL) {
+#pragma omp simd reduction(+ : sum)
+        for (int i = 0; i < n; i++)
+            sum += f16_units(w[i]);
+        return sum;
+    }
+#pragma omp simd reduction(+ : sum)
+    for (int i = 0; i < n; i++)
+        sum += f16_units(w[i] & live[i]);
+    return sum;
+}
+
+static int count_live(const uint16_t *live, int n)
+{
+    int count = 0;
+    for (int i = 0; i < n; i++)
+        count += live[i] & 1;
+    return count;
+}
+
+/* Sum over at most QUANT_PART elements. */
+static struct sum part_sum(const struct quant_source *s, int64_t start, int n)
+{
+    const uint16_t *w = s->w16 + start;
+    if (s->live == NULL)
+        return (struct sum){.units = part_units(w, NULL, n), .n = n};
+    struct sum total = {0};
+    int64_t col = start % s->cols;
+    for (int done = 0; done < n; col = 0) {
+        int len = row_rest(s, col, n - done);
+        total.units += part_units(w + done, s->live + col, len);
+        total.n += count_live(s->live + col, len);
+        done += len;
+    }
+    return total;
+}
+
+uint16_t quant_source_mean(const struct quant_source *s, int64_t start, int64_t n)
+{
+    if (s->center == KERN_CENTER_NONE)
+        return 0;
+    if (s->center == KERN_CENTER_TENSOR)
+        return s->tensor_mean;
+    struct sum total = {0};
+    for (int64_t at = 0; at < n; at += QUANT_PART) {
+        struct sum part = part_sum(s, start + at, n - at < QUANT_PART ? (int)(n - at) : QUANT_PART);
+        total.units += part.units;
+        total.n += part.n;
+    }
+    return mean_round(total);
+}
+
+/* Integers, so that the order in which threads add does not matter. */
+static uint16_t tensor_mean(const struct quant_source *s)
+{
+    struct sum total = {0};
+#pragma omp parallel num_threads(s->threads)
+    {
+        struct sum mine = {0};
+#pragma omp for schedule(static) nowait
+        for (int64_t at = 0; at < s->n; at += QUANT_PART) {
+            int64_t rest = s->n - at;
+            struct sum part = part_sum(s, at, rest < QUANT_PART ? (int)rest : QUANT_PART);
+            mine.units += part.units;
+            mine.n += part.n;
+        }
+#pragma omp critical(quant_source_mean)
+        {
+            total.units += mine.units;
+            total.n += mine.n;
+        }
+    }
+    return mean_round(total);
+}
+
+/* y = fp16(x - mean): a binary32 difference rounded again gives the correctly rounded one, because 24 >= 2 * 11 + 2
+ * (Figueroa 1995). */
+ISOBIT_CLONES
+static void part_subtract(const uint16_t *w, uint16_t mean, int n, uint16_t *y)
+{
+    float mu = f16_to_f32(mean);
+#pragma omp simd
+    for (int i = 0; i < n; i++)
+        y[i] = f32_to_f16(f16_to_f32(w[i]) - mu);
+}
+
+static void part_mask(const struct quant_source *s, int64_t start, int n, uint16_t *y)
+{
+    int64_t col = start % s->cols;
+    for (int done = 0; done < n; col = 0) {
+        int len = row_rest(s, col, n - done);
+        for (int i = 0; i < len; i++)
+            y[done + i] &= s->live[col + i];
+        done += len;
+    }
+}
+
+void quant_source_read(const struct quant_source *s, int64_t start, int n, uint16_t mean,
+                       uint16_t *y)
+{
+    if (s->center == KERN_CENTER_NONE)
+        memcpy(y, s->w16 + start, (size_t)n * sizeof(*y));
+    else
+        part_subtract(s->w16 + start, mean, n, y);
+    if (s->live != NULL)
+        part_mask(s, start, n, y);
+}
+
+static enum err_code keep_init(struct quant_source *s, const struct kern_quant_args *a,
+                               struct err *e)
+{
+    s->live = xmalloc((size_t)a->cols * sizeof(*s->live));
+    memset(s->live, 0xff, (size_t)a->cols * sizeof(*s->live));
+    int32_t before = -1;
+    for (int32_t i = 0; i < a->n_keep; i++) {
+        if (a->keep[i] <= before || a->keep[i] >= a->cols)
+            return err_set(
+                e, ERR_FORMAT,
+                "kept column %d (number %d of %d) is not in ascending order within 0..%" PRId64,
+                a->keep[i], i + 1, a->n_keep, a->cols - 1);
+        before = a->keep[i];
+        s->live[before] = 0;
+    }
+    return ERR_OK;
+}
+
+/* A sum means nothing with infinities in it. */
+ISOBIT_CLONES
+static bool part_is_finite(const uint16_t *w, int n)
+{
+    int16_t max = 0;
+#pragma omp simd reduction(max : max)
+    for (int i = 0; i < n; i++) {
+        int16_t mag = (int16_t)(w[i] & F16_MAGNITUDE);
+        max = mag > max ? mag : max;
+    }
+    return max < F16_INFINITY;
+}
+
+static enum err_code check_finite(const struct quant_source *s, struct err *e)
+{
+    for (int64_t at = 0; at < s->n; at += QUANT_PART) {
+        int n = s->n - at < QUANT_PART ? (int)(s->n - at) : QUANT_PART;
+        if (part_is_finite(s->w16 + at, n))
+            continue;
+        for (int i = 0; i < n; i++) {
+            if ((s->w16[at + i] & F16_MAGNITUDE) >= F16_INFINITY)
+                return quant_source_refuse(s, at + i, e);
+        }
+    }
+    return ERR_OK;
+}
+
+enum err_code quant_source_init(struct quant_source *s, const struct kern *k,
+                                const struct kern_quant_args *a, struct err *e)
+{
+    size_t n = 0;
+    *s = (struct quant_source){
+        .w16 = a->w16, .cols = a->cols, .threads = k->info.threads, .center = a->center};
+    if (a->rows <= 0 || a->cols <= 0 || !size_mul((size_t)a->rows, (size_t)a->cols, &n) ||
+        n > INT64_MAX / 2)
+        return err_set(e, ERR_FORMAT,
+                       "a tensor of %" PRId64 " rows and %" PRId64 " columns cannot be quantized",
+                       a->rows, a->cols);
+    if (a->block < 0)
+        return err_set(e, ERR_FORMAT,
+                       "block size %" PRId64 " is negative; 0 means the whole tensor", a->block);
+    s->n = (int64_t)n;
+    s->block = a->block == 0 || a->block > s->n ? s->n : a->block;
+    s->n_blocks = (s->n + s->block - 1) / s->block;
+    if (a->n_keep > 0)
+        TRY(keep_init(s, a, e));
+    if (s->center != KERN_CENTER_NONE)
+        TRY(check_finite(s, e));
+    if (s->center == KERN_CENTER_TENSOR)
+        s->tensor_mean = tensor_mean(s);
+    return ERR_OK;
+}
+
+void quant_source_release(struct quant_source *s)
+{
+    xfree(s->live);
+    *s = (struct quant_source){0};
+}
+
+enum err_code quant_source_refuse(const struct quant_source *s, int64_t i, struct err *e)
+{
+    if ((s->w16[i] & F16_MAGNITUDE) >= F16_INFINITY)
+        return err_set(e, ERR_NUMERIC,
+                       "weight at flat index %" PRId64
+                       " is not a finite fp16 number and cannot be quantized",
+                       i);
+    return err_set(e, ERR_NUMERIC,
+                   "weight at flat index %" PRId64
+                   " (%g) leaves the range of fp16 when it is centered; "
+                   "quantize this tensor without centering",
+                   i, (double)f16_to_f32(s->w16[i]));
+}

@@ -1,0 +1,156 @@
+#include "worker/quant/quant.h"
+
+#include "base/mem.h"
+#include "schema/bits.h"
+#include "worker/quant/outlier.h"
+
+enum { HIST_BINS = 65536 };
+
+/* What is known of one tensor. Both are functions of the fp16 master alone. */
+struct quant_entry {
+    int64_t *hist; /* [HIST_BINS] of all its weights as they are; NULL until a configuration asks */
+    struct outlier_order order;
+};
+
+struct quant_cache {
+    int n;
+    struct quant_entry entry[];
+};
+
+struct quant_cache *quant_cache_new(int n_tensors)
+{
+    CHECK(n_tensors >= 0);
+    struct quant_cache *q = xcalloc(1, sizeof(*q) + (size_t)n_tensors * sizeof(q->entry[0]));
+    q->n = n_tensors;
+    return q;
+}
+
+static void entry_release(struct quant_entry *entry)
+{
+    xfree(entry->hist);
+    outlier_order_release(&entry->order);
+    *entry = (struct quant_entry){0};
+}
+
+void quant_cache_free(struct quant_cache *q)
+{
+    if (q == NULL)
+        return;
+    for (int i = 0; i < q->n; i++)
+        entry_release(&q->entry[i]);
+    xfree(q);
+}
+
+static enum kern_center kern_center_of(enum center c)
+{
+    switch (c) {
+    case CENTER_TENSOR:
+        return KERN_CENTER_TENSOR;
+    case CENTER_BLOCK:
+        return KERN_CENTER_BLOCK;
+    case CENTER_NONE:
+    case CENTER_COUNT:
+        break;
+    }
+    return KERN_CENTER_NONE;
+}
+
+/* One configuration being applied; `keep` has room for the widest tensor. */
+struct application {
+    struct kern *k;
+    const struct config *config;
+    struct codebook book;
+    int32_t *keep;
+};
+
+/* The histogram of what goes into blocks: the tensor's own, counted once, unless columns are taken out or a mean is
+ * subtracted; then `scratch` [HIST_BINS] is filled and *hist points there. */
+static enum err_code histogram_of(struct application *ap, const struct kern_quant_args *args,
+                                  struct quant_entry *entry, int64_t *scratch, const int64_t **hist,
+                                  struct err *e)
+{
+    if (args->n_keep > 0 || args->center != KERN_CENTER_NONE) {
+        *hist = scratch;
+        return kern_histogram(ap->k, args, scratch, e);
+    }
+    if (entry->hist == NULL) {
+        TRY(kern_histogram(ap->k, args, scratch, e));
+        entry->hist = xcalloc(HIST_BINS, sizeof(*entry->hist));
+        for (int i = 0; i < HIST_BINS; i++)
+            entry->hist[i] = scratch[i];
+    }
+    *hist = entry->hist;
+    return ERR_OK;
+}
+
+static enum err_code fill_from_data(struct application *ap, const struct kern_quant_args *args,
+                                    struct quant_entry *entry, struct err *e)
+{
+    int64_t *scratch = xcalloc(HIST_BINS, sizeof(*scratch));
+    const int64_t *hist = NULL;
+    enum err_code code = histogram_of(ap, args, entry, scratch, &hist, e);
+    if (code == ERR_OK)
+        code = codebook_fill(ap->config, hist, &ap->book, e);
+    xfree(scratch);
+    return code;
+}
+
+static enum err_code tensor_apply(struct application *ap, const struct quant_tensor *t,
+                                  struct quant_entry *entry, int64_t *n_keep, struct err *e)
+{
+    *n_keep = t->rank_w16 != NULL ? bits_n_keep(ap->config->outlier_pct, t->cols) : 0;
+    if (*n_keep > 0)
+        TRY(outlier_choose(ap->k, t, &entry->order, *n_keep, ap->keep, e));
+    struct kern_quant_args args = {
+        .w16 = t->w16,
+        .rows = t->rows,
+        .cols = t->cols,
+        .block = ap->config->block,
+        .center = kern_center_of(ap->config->center),
+        .keep = *n_keep > 0 ? ap->keep : NULL,
+        .n_keep = (int32_t)*n_keep,
+        .is_dequant_fp32 = ap->config->dequant == DEQUANT_FP32,
+        .out = t->out,
+    };
+    if (dtype_ops_of(ap->config->dtype)->is_data_dependent)
+        TRY(fill_from_data(ap, &args, entry, e));
+    args.book = ap->book.v;
+    args.n_book = ap->book.n;
+    return kern_quantize(ap->k, &args, e);
+}
+
+static int64_t widest(const struct quant_tensor *tensors, int n)
+{
+    int64_t cols = 0;
+    for (int i = 0; i < n; i++)
+        cols = tensors[i].cols > cols ? tensors[i].cols : cols;
+    return cols;
+}
+
+static enum err_code apply_all(struct application *ap, const struct quant_tensor *tensors, int n,
+                               struct quant_cache *cache, int64_t *n_keep, struct err *e)
+{
+    for (int i = 0; i < n; i++) {
+        struct quant_entry none = {0};
+        struct quant_entry *entry = cache != NULL ? &cache->entry[i] : &none;
+        enum err_code code = tensor_apply(ap, &tensors[i], entry, &n_keep[i], e);
+        entry_release(&none);
+        if (code != ERR_OK)
+            return err_wrap(e, "quantizing %s", tensors[i].name);
+    }
+    return ERR_OK;
+}
+
+enum err_code quant_apply(struct kern *k, const struct config *c,
+                          const struct quant_tensor *tensors, int n, struct quant_cache *cache,
+                          int64_t *n_keep, struct err *e)
+{
+    CHECK(cache == NULL || cache->n == n);
+    struct application ap = {.k = k, .config = c};
+    if ((int)c->dtype < 0 || c->dtype >= DTYPE_COUNT || !dtype_ops_of(c->dtype)->is_data_dependent)
+        TRY(codebook_fill(c, NULL, &ap.book, e));
+    ap.keep = xcalloc((size_t)widest(tensors, n), sizeof(*ap.keep));
+    enum err_code code = apply_all(&ap, tensors, n, cache, n_keep, e);
+    xfree(ap.keep);
+    return code;
+}
