@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what building, testing or running isobit needs and what is missing here: Debian 12, or Ubuntu 24.04 (package names
-# checked against its archive, not run there). Needs root or sudo only if something is missing.
+# Installs what building, testing or running isobit needs and what is missing here: Debian 12, or Ubuntu 24.04 (same package names,
+# untested there). Needs root or sudo only if something is missing.
 #   install-deps.sh [--run]    build and run the demo (default)
 #   install-deps.sh --test     also what the tests need
 set -euo pipefail
