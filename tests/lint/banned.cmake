@@ -1,3 +1,4 @@
+cmake_minimum_required(VERSION 3.22)
 # Calls that have a safe counterpart here, and raw allocation outside base/mem.c.
 set(banned strcpy strcat sprintf vsprintf strtok atoi atol atof gets system tmpnam mktemp alloca)
 set(bad "")

@@ -1,4 +1,4 @@
-cmake_policy(SET CMP0007 NEW)
+cmake_minimum_required(VERSION 3.22)
 # clang-format (the tree's .clang-format) changes nothing.
 find_program(formatter NAMES clang-format-14 clang-format)
 if(NOT formatter)

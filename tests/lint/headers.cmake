@@ -1,3 +1,4 @@
+cmake_minimum_required(VERSION 3.22)
 # Every header compiles alone and opens with a comment that says what it is.
 file(GLOB_RECURSE headers RELATIVE ${ROOT} ${ROOT}/base/*.h ${ROOT}/schema/*.h ${ROOT}/kernels/*.h
      ${ROOT}/coordinator/*.h ${ROOT}/worker/*.h ${ROOT}/analysis/*.h ${ROOT}/tests/*.h)

@@ -1,3 +1,4 @@
+cmake_minimum_required(VERSION 3.22)
 # Include direction (top-level README, "Layout"): a folder may include only what is below it; a third-party header is seen by
 # one module only, so that it can be swapped or faked there.
 set(may_base base)

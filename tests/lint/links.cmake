@@ -1,3 +1,4 @@
+cmake_minimum_required(VERSION 3.22)
 # A coordinator or an analysis starts on a login node: no BLAS, no GPU library may be among what they load.
 foreach(program isobit isobit-analysis)
   if(EXISTS ${BIN}/${program})
