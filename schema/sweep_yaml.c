@@ -63,6 +63,23 @@ static enum err_code syntax_error(const struct builder *b, struct err *e)
                       p->context != NULL ? " " : "", p->context != NULL ? p->context : "");
 }
 
+/* {family} and {size} may stand unquoted in a path, also inside {…}, where YAML gives braces another meaning.
+ * The reader is therefore shown <family> and <size>, which take the same room, so that places in errors stay
+ * right; the tree gets the braces back. Neither word alone in braces means anything else in a spec. */
+static void rewrite_placeholders(char *text, size_t n, const char *const from[2],
+                                 const char *const to[2])
+{
+    for (int i = 0; i < 2; i++) {
+        size_t len = strlen(from[i]);
+        for (char *p = memmem(text, n, from[i], len); p != NULL;
+             p = memmem(p, n - (size_t)(p - text), from[i], len))
+            memcpy(p, to[i], len);
+    }
+}
+
+static const char *const in_braces[2] = {"{family}", "{size}"};
+static const char *const in_angles[2] = {"<family>", "<size>"};
+
 /* A scalar in a map with no key outstanding is the next key. */
 static bool is_key_expected(const struct builder *b)
 {
@@ -136,10 +153,11 @@ static enum err_code take_scalar(struct builder *b, const yaml_event_t *ev, stru
 {
     struct sweep_mark mark = mark_of(ev->start_mark);
     TRY(check_plain(b, ev->data.scalar.anchor, ev->data.scalar.tag, mark, e));
-    const char *text =
+    char *text =
         arena_strndup(b->src->arena, (const char *)ev->data.scalar.value, ev->data.scalar.length);
     if (strlen(text) != ev->data.scalar.length)
         return spec_error(b->src, mark, e, "a NUL character inside a value; remove it");
+    rewrite_placeholders(text, ev->data.scalar.length, in_angles, in_braces);
     return is_key_expected(b) ? take_key(b, text, mark, e)
                               : add_node(b, NODE_SCALAR, mark, text, e);
 }
@@ -208,12 +226,13 @@ enum err_code sweep_yaml_parse(const struct spec_source *src, struct str text, s
     if (text.n > SPEC_BYTES_MAX)
         return err_set(e, ERR_FORMAT, "%s: %zu bytes; a sweep spec has at most %d", src->path,
                        text.n, SPEC_BYTES_MAX);
-    struct builder b = {.src = src, .text = text};
+    char *shown = arena_strndup(src->arena, text.p != NULL ? text.p : "", text.n);
+    rewrite_placeholders(shown, text.n, in_braces, in_angles);
+    struct builder b = {.src = src, .text = {shown, text.n}};
     if (!yaml_parser_initialize(&b.parser))
         return err_set(e, ERR_NOMEM, "%s: no memory for the YAML parser", src->path);
     yaml_parser_set_encoding(&b.parser, YAML_UTF8_ENCODING);
-    yaml_parser_set_input_string(&b.parser, (const unsigned char *)(text.p != NULL ? text.p : ""),
-                                 text.n);
+    yaml_parser_set_input_string(&b.parser, (const unsigned char *)shown, text.n);
     enum err_code rc = build(&b, e);
     yaml_parser_delete(&b.parser);
     if (rc == ERR_OK)
