@@ -357,8 +357,8 @@ enum err_code runner_run(struct runner *r, const struct job *job, struct job_res
     struct config c = job->config;
     struct prepared *p = NULL;
     struct eval_scores scores = {0};
-    config_normalize(&c);
     TRY(config_validate(&c, e));
+    config_normalize(&c);
     TRY(ensure_model(r, &job->model, c.compute, e));
     TRY(prepare(r, &job->eval, &p, e));
     if (is_compared(&c, job->eval.task))

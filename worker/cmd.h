@@ -1,0 +1,17 @@
+/* The commands of isobit-worker, one file cmd_<name>.c each, and what they share. Only these and main.c print. */
+#ifndef ISOBIT_WORKER_CMD_H
+#define ISOBIT_WORKER_CMD_H
+
+#include "base/cli.h"
+#include "base/err.h"
+#include "base/mem.h"
+#include "schema/job.h"
+
+extern const struct cli_cmd cmd_eval;
+
+/* What --model means: a directory, else "org/name[@revision]" in the local Hugging Face cache. Strings are owned by
+ * `a`. Errors: ERR_NOTFOUND for a path that is no directory; ERR_FORMAT. */
+MUST_USE enum err_code cmd_model_ref(const char *arg, struct arena *a, struct model_ref *out,
+                                     struct err *e);
+
+#endif
