@@ -72,12 +72,14 @@ struct kern_norm_args {
     const void *x, *w, *b;
     float eps;
     int64_t T, d;
-    const int32_t *rows; /* NULL: all T rows */
+    const int32_t *rows; /* NULL: all T rows; else y is not x */
+    int64_t n_rows;
 };
 MUST_USE enum err_code kern_layernorm(struct kern *k, const struct kern_norm_args *a,
                                       struct err *e);
 
-/* y[T, N] = act(x[T, K] * W[N, K]^T + bias[N]) * out_scale (+ y when `is_residual`). y may not alias x. */
+/* y[T, N] = act(x[T, K] * W[N, K]^T + bias[N]) (+ y when `is_residual`; then act is NONE). y may not
+ * alias x. */
 struct kern_linear_args {
     void *y;
     const void *x, *w, *bias; /* bias may be NULL */
@@ -96,7 +98,7 @@ struct kern_seq {
 };
 
 /* q, k, v live in one buffer [T, row]: head h's q starts at q_at + h * head_stride, and so on. Rotary
- * (rotate-half, theta_i = base^(-2i/rotary_dims)) is applied to q and k in place first when rotary_dims > 0;
+ * (rotate-half, theta_i = base^(-2i/rotary_dims)) is applied to q and k first when rotary_dims > 0 (qkv may be changed);
  * scores are scale * qk^T + slope[h] * j with j the absolute key position when slopes is not NULL.
  * out[T, heads * head_dim], head-major. seqs on the host. */
 struct kern_attention_args {
@@ -114,11 +116,15 @@ struct kern_attention_args {
 MUST_USE enum err_code kern_attention(struct kern *k, const struct kern_attention_args *a,
                                       struct err *e);
 
-/* y[n] += x[n]. */
-MUST_USE enum err_code kern_add(struct kern *k, void *y, const void *x, int64_t n, struct err *e);
-/* y[i, :] = x[rows[i], :], [n, d]; rows on the host. */
-MUST_USE enum err_code kern_gather_rows(struct kern *k, void *y, const void *x, const int32_t *rows,
-                                        int64_t n, int64_t d, struct err *e);
+/* y[y_rows[i], :] = x[x_rows[i], :] for i < n; rows of d elements; the row lists are on the host, NULL: i. */
+struct kern_rows_args {
+    void *y;
+    const void *x;
+    const int32_t *y_rows, *x_rows;
+    int64_t n, d;
+};
+MUST_USE enum err_code kern_copy_rows(struct kern *k, const struct kern_rows_args *a,
+                                      struct err *e);
 
 /* For every target i: log_softmax(x[row[i], :] * head[V, d]^T)[token[i]] and whether token[i] is the arg max
  * (ties: smallest id). Works in vocabulary tiles with a running log-sum-exp: [rows, V] never exists.
@@ -143,9 +149,13 @@ struct kern_kl_args {
 };
 MUST_USE enum err_code kern_kl(struct kern *k, const struct kern_kl_args *a, struct err *e);
 
-/* logits[R, V] (host, float) = x[R, d] * head[V, d]^T. For `logits` and tests only. */
-MUST_USE enum err_code kern_logits(struct kern *k, const void *x, const void *head, int64_t R,
-                                   int64_t d, int64_t V, float *logits, struct err *e);
+/* logits[R, V] (host) = x[R, d] * head[V, d]^T. For `logits` and tests only. */
+struct kern_logits_args {
+    const void *x, *head;
+    int64_t R, d, V;
+    float *logits;
+};
+MUST_USE enum err_code kern_logits(struct kern *k, const struct kern_logits_args *a, struct err *e);
 
 /* Blockwise quantize-dequantize of one tensor, quantization spec sections 1, 3, 4, 6. w16[n] fp16 bits in
  * canonical [rows, cols] order, n = rows * cols. */

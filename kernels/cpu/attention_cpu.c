@@ -1,0 +1,206 @@
+/* Causal attention without a [T, T] matrix: per head, 16 queries at a time against all keys they see. One piece of
+ * work is one head of a family of sequences: a sequence without a parent and all that continue it. Its keys and
+ * values are copied side by side once (rotating keys on the way); each child's follow in the same place, so
+ * that a child sees parent and itself as one run of keys. */
+#include <math.h>
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+
+/* Scratch of one thread; sizes in floats are multiples of 16, so every part is aligned. */
+struct head_scratch {
+    float *k, *v;   /* [max_keys, head_dim] */
+    float *scores;  /* [max_keys, VEC_QUERIES] */
+    float *q, *out; /* [head_dim, VEC_QUERIES] */
+};
+
+struct plan {
+    const struct kern_attention_args *a;
+    const struct vec_ops *vec;
+    const float *cos, *sin; /* [position, rotary_dims / 2] */
+    int64_t max_keys;
+    size_t per_thread; /* floats */
+};
+
+static size_t round16(int64_t n)
+{
+    return ((size_t)n + 15) / 16 * 16;
+}
+
+static struct head_scratch scratch_split(const struct plan *p, float *base)
+{
+    int64_t hd = p->a->head_dim;
+    struct head_scratch s;
+    s.k = base;
+    s.v = s.k + round16(p->max_keys * hd);
+    s.scores = s.v + round16(p->max_keys * hd);
+    s.q = s.scores + p->max_keys * VEC_QUERIES;
+    s.out = s.q + hd * VEC_QUERIES;
+    return s;
+}
+
+static size_t scratch_floats(int64_t max_keys, int64_t hd)
+{
+    return 2 * round16(max_keys * hd) + (size_t)(max_keys + 2 * hd) * VEC_QUERIES;
+}
+
+/* Rotate-half on the first `dims` of x: pairs (i, i + dims / 2), as Hugging Face's NeoX. */
+static void rotate(const struct plan *p, float *x, int64_t pos)
+{
+    int half = p->a->rotary_dims / 2;
+    const float *c = p->cos + pos * half, *s = p->sin + pos * half;
+    for (int i = 0; i < half; i++) {
+        float lo = x[i], hi = x[i + half];
+        x[i] = lo * c[i] - hi * s[i];
+        x[i + half] = hi * c[i] + lo * s[i];
+    }
+}
+
+/* Copies keys and values of a sequence behind `at` keys that are already there. */
+static void copy_keys(const struct plan *p, const struct head_scratch *s,
+                      const struct kern_seq *seq, int h, int64_t at)
+{
+    const struct kern_attention_args *a = p->a;
+    const int64_t hd = a->head_dim;
+    const float *row = (const float *)a->qkv + seq->start * a->row + h * a->head_stride;
+    for (int64_t t = 0; t < seq->len; t++, row += a->row) {
+        float *k = s->k + (at + t) * hd;
+        memcpy(k, row + a->k_at, (size_t)hd * sizeof(float));
+        memcpy(s->v + (at + t) * hd, row + a->v_at, (size_t)hd * sizeof(float));
+        if (a->rotary_dims > 0)
+            rotate(p, k, seq->pos0 + t);
+    }
+}
+
+/* q[dim][lane] of up to 16 queries, scaled; lanes without a query are zero. */
+static void copy_queries(const struct plan *p, const struct head_scratch *s,
+                         const struct kern_seq *seq, int h, int64_t t0, int64_t lanes)
+{
+    const struct kern_attention_args *a = p->a;
+    const int64_t hd = a->head_dim;
+    const float *row =
+        (const float *)a->qkv + (seq->start + t0) * a->row + a->q_at + h * a->head_stride;
+    if (lanes < VEC_QUERIES)
+        memset(s->q, 0, (size_t)hd * VEC_QUERIES * sizeof(float));
+    for (int64_t l = 0; l < lanes; l++, row += a->row) {
+        float *q = s->out; /* free until the tile is computed */
+        memcpy(q, row, (size_t)hd * sizeof(float));
+        if (a->rotary_dims > 0)
+            rotate(p, q, seq->pos0 + t0 + l);
+        for (int64_t i = 0; i < hd; i++)
+            s->q[i * VEC_QUERIES + l] = q[i] * a->scale;
+    }
+}
+
+static void store_output(const struct plan *p, const struct head_scratch *s, const float *sums,
+                         int64_t row0, int h, int64_t lanes)
+{
+    const int64_t hd = p->a->head_dim, width = p->a->heads * hd;
+    float *out = (float *)p->a->out + row0 * width + h * hd;
+    for (int64_t l = 0; l < lanes; l++, out += width) {
+        const float scale = 1.0F / sums[l];
+        for (int64_t i = 0; i < hd; i++)
+            out[i] = s->out[i * VEC_QUERIES + l] * scale;
+    }
+}
+
+static void attend_sequence(const struct plan *p, const struct head_scratch *s,
+                            const struct kern_seq *seq, int h, int64_t n_before)
+{
+    copy_keys(p, s, seq, h, n_before);
+    for (int64_t t0 = 0; t0 < seq->len; t0 += VEC_QUERIES) {
+        int64_t lanes = seq->len - t0 < VEC_QUERIES ? seq->len - t0 : VEC_QUERIES;
+        float sums[VEC_QUERIES];
+        copy_queries(p, s, seq, h, t0, lanes);
+        p->vec->attend(&(struct vec_attend){
+            .k = s->k,
+            .v = s->v,
+            .q = s->q,
+            .n_keys = n_before + t0 + lanes,
+            .n_common = n_before + t0 + 1,
+            .head_dim = p->a->head_dim,
+            .slope = p->a->alibi_slopes != NULL ? &p->a->alibi_slopes[h] : NULL,
+            .scores = s->scores,
+            .out = s->out,
+            .sums = sums,
+        });
+        store_output(p, s, sums, seq->start + t0, h, lanes);
+    }
+}
+
+static void attend_family(const struct plan *p, const struct head_scratch *s, int root, int h)
+{
+    const struct kern_attention_args *a = p->a;
+    const struct kern_seq *parent = &a->seqs[root];
+    if (parent->parent >= 0)
+        return; /* done with its parent */
+    attend_sequence(p, s, parent, h, 0);
+    for (int i = root + 1; i < a->n_seqs; i++)
+        if (a->seqs[i].parent == root)
+            attend_sequence(p, s, &a->seqs[i], h, parent->len);
+}
+
+/* theta_i = base^(-2i/dims) and the angle pos * theta_i in fp32, as Hugging Face computes them. */
+static enum err_code rotary_fill(struct cpu_rotary *r, int dims, float base, int64_t n_pos,
+                                 struct err *e)
+{
+    if (r->dims == dims && r->base == base && r->n_pos >= n_pos)
+        return ERR_OK;
+    const int half = dims / 2;
+    void *p;
+    r->n_pos = 0;
+    TRY(cpu_scratch_get(&r->table, (size_t)n_pos * (size_t)dims * sizeof(float), &p, e));
+    float *c = p, *s = c + n_pos * half;
+    for (int i = 0; i < half; i++) {
+        float theta = 1.0F / powf(base, (float)(2 * i) / (float)dims);
+        for (int64_t pos = 0; pos < n_pos; pos++) {
+            float angle = (float)pos * theta;
+            c[pos * half + i] = (float)cos((double)angle);
+            s[pos * half + i] = (float)sin((double)angle);
+        }
+    }
+    *r = (struct cpu_rotary){.dims = dims, .base = base, .n_pos = n_pos, .table = r->table};
+    return ERR_OK;
+}
+
+static int64_t keys_of(const struct kern_attention_args *a, int i)
+{
+    return a->seqs[i].len + (a->seqs[i].parent >= 0 ? a->seqs[a->seqs[i].parent].len : 0);
+}
+
+static enum err_code plan_make(struct cpu_kern *c, const struct kern_attention_args *a,
+                               struct plan *p, struct err *e)
+{
+    *p = (struct plan){.a = a, .vec = c->vec};
+    int64_t n_pos = 0;
+    for (int i = 0; i < a->n_seqs; i++) {
+        const struct kern_seq *s = &a->seqs[i];
+        CHECK(s->parent < i && (s->parent < 0 || a->seqs[s->parent].parent < 0));
+        int64_t keys = keys_of(a, i);
+        p->max_keys = keys > p->max_keys ? keys : p->max_keys;
+        n_pos = s->pos0 + s->len > n_pos ? s->pos0 + s->len : n_pos;
+    }
+    p->per_thread = scratch_floats(p->max_keys, a->head_dim);
+    if (a->rotary_dims == 0)
+        return ERR_OK;
+    TRY(rotary_fill(&c->rotary, a->rotary_dims, a->rotary_base, n_pos, e));
+    p->cos = c->rotary.table.p;
+    p->sin = p->cos + c->rotary.n_pos * (a->rotary_dims / 2);
+    return ERR_OK;
+}
+
+enum err_code cpu_attention(struct kern *k, const struct kern_attention_args *a, struct err *e)
+{
+    struct cpu_kern *c = cpu_of(k);
+    struct plan p;
+    TRY(plan_make(c, a, &p, e));
+    void *base;
+    TRY(cpu_scratch_get(&c->scratch, (size_t)c->threads * p.per_thread * sizeof(float), &base, e));
+#pragma omp parallel for schedule(dynamic) num_threads(c->threads)
+    for (int64_t i = 0; i < (int64_t)a->n_seqs * a->heads; i++) {
+        struct head_scratch s =
+            scratch_split(&p, (float *)base + (size_t)cpu_thread() * p.per_thread);
+        attend_family(&p, &s, (int)(i / a->heads), (int)(i % a->heads));
+    }
+    return ERR_OK;
+}

@@ -1,0 +1,192 @@
+/* Life cycle, memory and casts of the cpu backend, and its table. */
+#include <omp.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/f16.h"
+#include "kernels/cpu/simd.h"
+
+enum err_code cpu_scratch_get(struct cpu_scratch *s, size_t bytes, void **out, struct err *e)
+{
+    if (s->bytes < bytes) {
+        cpu_scratch_release(s);
+        TRY(big_alloc(bytes, "scratch memory of a kernel", &s->p, e));
+        s->bytes = bytes;
+    }
+    *out = s->p;
+    return ERR_OK;
+}
+
+void cpu_scratch_release(struct cpu_scratch *s)
+{
+    big_free(s->p, s->bytes);
+    *s = (struct cpu_scratch){0};
+}
+
+int cpu_thread(void)
+{
+    return omp_get_thread_num();
+}
+
+static int count_cores(void)
+{
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return n > 0 ? n : 1;
+}
+
+/* The processor's name from /proc/cpuinfo; "unknown processor" where there is none. */
+static void name_processor(char *out, size_t size)
+{
+    struct buf text = {0};
+    struct err ignored = {0};
+    snprintf(out, size, "unknown processor");
+    if (io_read_file("/proc/cpuinfo", (size_t)16 << 20, &text, &ignored) == ERR_OK) {
+        struct str rest = {text.data, text.len}, line, key;
+        while (str_next_line(&rest, &line)) {
+            if (!str_starts(line, "model name"))
+                continue;
+            ERR_IGNORE(str_next_field(&line, ':', &key) ? ERR_OK : ERR_FORMAT);
+            struct str name = str_trim(line);
+            snprintf(out, size, "%.*s", (int)name.n, name.p);
+            break;
+        }
+    }
+    buf_release(&text);
+}
+
+static void describe(struct cpu_kern *c)
+{
+    char processor[64], gemm[32];
+    name_processor(processor, sizeof processor);
+    cpu_gemm_name(gemm, sizeof gemm);
+    snprintf(c->base.info.device, sizeof c->base.info.device, "cpu: %s x%d %s %s", processor,
+             c->threads, c->vec->name, gemm);
+    c->base.info.act_bytes = sizeof(float);
+    c->base.info.threads = c->threads;
+    c->base.info.memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+}
+
+static enum err_code cpu_open(const char *unit, const struct kern_options *o, struct kern **out,
+                              struct err *e)
+{
+    if (unit[0] != '\0')
+        return err_set(e, ERR_FORMAT, "device 'cpu:%s': the cpu has no number; write 'cpu'", unit);
+    if (o->compute != KERN_FP32)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "device 'cpu' computes in fp32 only; use compute fp32 or a GPU");
+    struct cpu_kern *c = xcalloc(1, sizeof *c);
+    c->threads = o->threads > 0 ? o->threads : count_cores();
+    c->vec = vec_select();
+    describe(c);
+    *out = &c->base;
+    return ERR_OK;
+}
+
+static void cpu_close(struct kern *k)
+{
+    struct cpu_kern *c = cpu_of(k);
+    cpu_scratch_release(&c->scratch);
+    cpu_scratch_release(&c->rotary.table);
+    xfree(c);
+}
+
+/* big_free wants the size back: it is kept in one cache line in front of the memory. */
+enum { SIZE_LINE = 64 };
+
+static enum err_code cpu_alloc(struct kern *k, size_t bytes, const char *what, void **out,
+                               struct err *e)
+{
+    (void)k;
+    size_t total;
+    if (!size_add(bytes, SIZE_LINE, &total))
+        return err_set(e, ERR_NOMEM, "%s: size overflow", what);
+    void *p;
+    TRY(big_alloc(total, what, &p, e));
+    memcpy(p, &total, sizeof total);
+    *out = (char *)p + SIZE_LINE;
+    return ERR_OK;
+}
+
+static void cpu_free(struct kern *k, void *p)
+{
+    (void)k;
+    if (p == NULL)
+        return;
+    char *start = (char *)p - SIZE_LINE;
+    size_t total;
+    memcpy(&total, start, sizeof total);
+    big_free(start, total);
+}
+
+static enum err_code cpu_copy(struct kern *k, void *dst, const void *src, size_t bytes,
+                              struct err *e)
+{
+    (void)k;
+    (void)e;
+    memcpy(dst, src, bytes);
+    return ERR_OK;
+}
+
+static enum err_code cpu_sync(struct kern *k, struct err *e)
+{
+    (void)k;
+    (void)e;
+    return ERR_OK;
+}
+
+enum { CAST_RUN = 1 << 16 };
+
+ISOBIT_CLONES static void cast_run(float *out, const uint16_t *src, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        out[i] = f16_to_f32(src[i]);
+}
+
+static enum err_code cpu_cast_f16(struct kern *k, void *dst, const uint16_t *src, int64_t n,
+                                  struct err *e)
+{
+    (void)e;
+    float *out = dst;
+#pragma omp parallel for num_threads(cpu_of(k)->threads)
+    for (int64_t i = 0; i < n; i += CAST_RUN)
+        cast_run(out + i, src + i, n - i < CAST_RUN ? n - i : CAST_RUN);
+    return ERR_OK;
+}
+
+static enum err_code cpu_cast_f32(struct kern *k, void *dst, const float *src, int64_t n,
+                                  struct err *e)
+{
+    return cpu_copy(k, dst, src, (size_t)n * sizeof(float), e);
+}
+
+const struct backend_ops backend_ops_cpu = {
+    .version = KERN_BACKEND_VERSION,
+    .name = "cpu",
+    .open = cpu_open,
+    .close = cpu_close,
+    .alloc = cpu_alloc,
+    .free = cpu_free,
+    .upload = cpu_copy,
+    .download = cpu_copy,
+    .sync = cpu_sync,
+    .cast_f16 = cpu_cast_f16,
+    .cast_f32 = cpu_cast_f32,
+    .embed = cpu_embed,
+    .layernorm = cpu_layernorm,
+    .linear = cpu_linear,
+    .attention = cpu_attention,
+    .copy_rows = cpu_copy_rows,
+    .score = cpu_score,
+    .kl = cpu_kl,
+    .logits = cpu_logits,
+    .quantize = cpu_quantize,
+    .histogram = cpu_histogram,
+    .spread = cpu_spread,
+};

@@ -1,0 +1,272 @@
+/* Log-likelihoods and divergences straight from hidden states: the head product runs in tiles of rows x vocabulary
+ * that never leave a thread's cache, and each tile is folded into running statistics of its rows. One piece of
+ * work is a block of rows and a span of the vocabulary, so that a few rows over a large vocabulary keep all
+ * threads busy; spans are merged in order at the end. */
+#include <math.h>
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+
+enum { BLOCK_ROWS = 128, TILE_COLS = 512, SPAN_MIN = 2048, SPANS_MAX = 16 };
+
+/* What is known of one row over a part of the vocabulary: the maximum, where it is first, and
+ * sum e^(logit - max). All zero with `is_used` false: nothing yet. */
+struct row_stats {
+    double sum;
+    float max;
+    int32_t top;
+    bool is_used;
+};
+
+struct grid {
+    int64_t R, d, V;
+    int64_t span, n_spans, n_blocks;
+};
+
+static int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static struct grid grid_make(int64_t R, int64_t d, int64_t V)
+{
+    int64_t span = ceil_div(ceil_div(V, SPANS_MAX), TILE_COLS) * TILE_COLS;
+    span = span > SPAN_MIN ? span : SPAN_MIN;
+    return (struct grid){.R = R,
+                         .d = d,
+                         .V = V,
+                         .span = span,
+                         .n_spans = ceil_div(V, span),
+                         .n_blocks = ceil_div(R, BLOCK_ROWS)};
+}
+
+/* The part of the product that one tile covers. */
+struct tile {
+    int64_t row, rows, col, cols;
+};
+
+static void tile_compute(const struct grid *g, const struct tile *t, const float *x,
+                         const float *head, float *out)
+{
+    cpu_gemm(&(struct cpu_gemm_args){.y = out,
+                                     .x = x + t->row * g->d,
+                                     .w = head + t->col * g->d,
+                                     .m = t->rows,
+                                     .n = t->cols,
+                                     .k = g->d,
+                                     .ldx = g->d,
+                                     .ldy = TILE_COLS});
+}
+
+/* Makes room for logits that exceed the maximum so far; returns what sums relative to the old one are worth under
+ * the new. Ties go to the smallest id: a later tile must be strictly larger, and within a tile the first one
+ * counts. */
+static double stats_raise(const struct vec_ops *vec, struct row_stats *s, const float *logits,
+                          int64_t n, int64_t col)
+{
+    float max = vec->max(logits, n);
+    if (s->is_used && !(max > s->max))
+        return 1.0;
+    double factor = s->is_used ? exp((double)s->max - (double)max) : 0.0;
+    int64_t i = 0;
+    while (i < n - 1 && logits[i] != max)
+        i++;
+    *s = (struct row_stats){
+        .sum = s->sum * factor, .max = max, .top = (int32_t)(col + i), .is_used = true};
+    return factor;
+}
+
+static void stats_fold(const struct vec_ops *vec, struct row_stats *s, const float *logits,
+                       int64_t n, int64_t col)
+{
+    stats_raise(vec, s, logits, n, col);
+    s->sum += (double)vec->sum_exp(logits, n, s->max);
+}
+
+/* Adds what a later span knows; returns the factors of both sides' sums. */
+struct merge_factors {
+    double mine, theirs;
+};
+
+static struct merge_factors stats_merge(struct row_stats *s, const struct row_stats *later)
+{
+    struct merge_factors f = {1.0, 1.0};
+    if (later->max > s->max) {
+        f.mine = exp((double)s->max - (double)later->max);
+        s->max = later->max;
+        s->top = later->top;
+    } else {
+        f.theirs = exp((double)later->max - (double)s->max);
+    }
+    s->sum = s->sum * f.mine + later->sum * f.theirs;
+    return f;
+}
+
+static double stats_log_sum(const struct row_stats *s)
+{
+    return (double)s->max + log(s->sum);
+}
+
+/* First target whose row is at least `row`. */
+static int64_t first_target(const struct kern_score_args *a, int64_t row)
+{
+    int64_t lo = 0, hi = a->n;
+    while (lo < hi) {
+        int64_t mid = lo + (hi - lo) / 2;
+        if (a->row[mid] < row)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+/* The target's own logit goes into logprob[] until its row's sum is known. */
+static void gather_targets(const struct kern_score_args *a, const struct tile *t,
+                           const float *logits, int64_t from, int64_t to)
+{
+    for (int64_t i = from; i < to; i++) {
+        int64_t col = a->token[i] - t->col;
+        if (col >= 0 && col < t->cols)
+            a->logprob[i] = logits[(a->row[i] - t->row) * TILE_COLS + col];
+    }
+}
+
+/* Tiles of each thread behind the statistics of all rows, in the kern's scratch. */
+struct work {
+    const struct cpu_kern *c;
+    struct grid g;
+    void *stats; /* [R, n_spans] of the operation's own struct, zeroed */
+    float *tiles;
+    int tiles_per_thread;
+};
+
+static enum err_code work_make(struct cpu_kern *c, struct grid g, size_t stats_size,
+                               int tiles_per_thread, struct work *w, struct err *e)
+{
+    size_t stats_bytes = (size_t)(g.R * g.n_spans) * stats_size;
+    stats_bytes = (stats_bytes + 63) / 64 * 64;
+    size_t tile_bytes = (size_t)BLOCK_ROWS * TILE_COLS * sizeof(float);
+    void *p;
+    TRY(cpu_scratch_get(&c->scratch,
+                        stats_bytes + (size_t)c->threads * (size_t)tiles_per_thread * tile_bytes,
+                        &p, e));
+    memset(p, 0, stats_bytes);
+    *w = (struct work){.c = c,
+                       .g = g,
+                       .stats = p,
+                       .tiles = (float *)(void *)((char *)p + stats_bytes),
+                       .tiles_per_thread = tiles_per_thread};
+    return ERR_OK;
+}
+
+static float *work_tile(const struct work *w, int i)
+{
+    return w->tiles + (size_t)(cpu_thread() * w->tiles_per_thread + i) * BLOCK_ROWS * TILE_COLS;
+}
+
+/* The rows and first columns of a piece of work; *end is where its span ends. */
+static struct tile work_piece(const struct grid *g, int64_t piece, int64_t *span, int64_t *end)
+{
+    *span = piece % g->n_spans;
+    *end = smaller(g->V, (*span + 1) * g->span);
+    struct tile t = {.row = piece / g->n_spans * BLOCK_ROWS, .col = *span * g->span};
+    t.rows = smaller(BLOCK_ROWS, g->R - t.row);
+    return t;
+}
+
+static void score_piece(const struct work *w, const struct kern_score_args *a, int64_t piece)
+{
+    const struct grid *g = &w->g;
+    int64_t span, end;
+    struct tile t = work_piece(g, piece, &span, &end);
+    struct row_stats *stats = w->stats;
+    float *logits = work_tile(w, 0);
+    const int64_t from = first_target(a, t.row), to = first_target(a, t.row + t.rows);
+    for (; t.col < end; t.col += TILE_COLS) {
+        t.cols = smaller(TILE_COLS, end - t.col);
+        tile_compute(g, &t, a->x, a->head, logits);
+        for (int64_t r = 0; r < t.rows; r++)
+            stats_fold(w->c->vec, &stats[(t.row + r) * g->n_spans + span], logits + r * TILE_COLS,
+                       t.cols, t.col);
+        gather_targets(a, &t, logits, from, to);
+    }
+}
+
+enum err_code cpu_score(struct kern *k, const struct kern_score_args *a, struct err *e)
+{
+    struct cpu_kern *c = cpu_of(k);
+    struct work w;
+    TRY(work_make(c, grid_make(a->R, a->d, a->V), sizeof(struct row_stats), 1, &w, e));
+    struct row_stats *stats = w.stats;
+#pragma omp parallel for schedule(dynamic) num_threads(c->threads)
+    for (int64_t piece = 0; piece < w.g.n_blocks * w.g.n_spans; piece++)
+        score_piece(&w, a, piece);
+#pragma omp parallel for num_threads(c->threads)
+    for (int64_t r = 0; r < a->R; r++)
+        for (int64_t s = 1; s < w.g.n_spans; s++)
+            stats_merge(&stats[r * w.g.n_spans], &stats[r * w.g.n_spans + s]);
+    for (int64_t i = 0; i < a->n; i++) {
+        const struct row_stats *s = &stats[a->row[i] * w.g.n_spans];
+        a->logprob[i] = (float)((double)a->logprob[i] - stats_log_sum(s));
+        a->is_top[i] = a->token[i] == s->top;
+    }
+    return ERR_OK;
+}
+
+/* KL(p || q) = sum p (log p - log q) = D / S_p - lse_p + lse_q with D = sum e^(p - max p) (p - q), all over logits. */
+struct kl_stats {
+    struct row_stats p, q;
+    double d;
+};
+
+static void kl_piece(const struct work *w, const struct kern_kl_args *a, int64_t piece)
+{
+    const struct grid *g = &w->g;
+    const struct vec_ops *vec = w->c->vec;
+    int64_t span, end;
+    struct tile t = work_piece(g, piece, &span, &end);
+    struct kl_stats *stats = w->stats;
+    float *p = work_tile(w, 0), *q = work_tile(w, 1);
+    for (; t.col < end; t.col += TILE_COLS) {
+        t.cols = smaller(TILE_COLS, end - t.col);
+        tile_compute(g, &t, a->ref, a->head, p);
+        tile_compute(g, &t, a->x, a->head, q);
+        for (int64_t r = 0; r < t.rows; r++) {
+            struct kl_stats *s = &stats[(t.row + r) * g->n_spans + span];
+            const float *pr = p + r * TILE_COLS, *qr = q + r * TILE_COLS;
+            double factor = stats_raise(vec, &s->p, pr, t.cols, t.col);
+            struct vec_divergence v = vec->divergence(pr, qr, t.cols, s->p.max);
+            s->p.sum += v.s;
+            s->d = s->d * factor + v.d;
+            stats_fold(vec, &s->q, qr, t.cols, t.col);
+        }
+    }
+}
+
+enum err_code cpu_kl(struct kern *k, const struct kern_kl_args *a, struct err *e)
+{
+    struct cpu_kern *c = cpu_of(k);
+    struct work w;
+    TRY(work_make(c, grid_make(a->R, a->d, a->V), sizeof(struct kl_stats), 2, &w, e));
+    struct kl_stats *stats = w.stats;
+#pragma omp parallel for schedule(dynamic) num_threads(c->threads)
+    for (int64_t piece = 0; piece < w.g.n_blocks * w.g.n_spans; piece++)
+        kl_piece(&w, a, piece);
+    for (int64_t r = 0; r < a->R; r++) {
+        struct kl_stats *all = &stats[r * w.g.n_spans];
+        for (int64_t s = 1; s < w.g.n_spans; s++) {
+            struct merge_factors f = stats_merge(&all->p, &all[s].p);
+            all->d = all->d * f.mine + all[s].d * f.theirs;
+            stats_merge(&all->q, &all[s].q);
+        }
+        a->kl[r] = all->d / all->p.sum - stats_log_sum(&all->p) + stats_log_sum(&all->q);
+        a->same_top[r] = all->p.top == all->q.top;
+    }
+    return ERR_OK;
+}

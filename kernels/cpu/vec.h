@@ -1,0 +1,59 @@
+/* Inner loops of the cpu backend that need the machine's vector width and fused multiply-add: one table per
+ * instruction set, chosen once when the backend opens. The loops are written once (vec_body.h) and compiled by
+ * vec_plain.c, vec_avx2.c and vec_avx512.c. Rounding differs between the sets (fused or not), never between runs
+ * on one machine. No OpenMP in here: a call is one thread's piece of work. Pure. */
+#ifndef ISOBIT_KERNELS_CPU_VEC_H
+#define ISOBIT_KERNELS_CPU_VEC_H
+
+#include <stdint.h>
+
+#include "kernels/kernels.h"
+
+/* Attention handles this many query rows at once, one per lane: scores are kept transposed, [key][query], so that
+ * the soft max runs down columns without any horizontal step. */
+enum { VEC_QUERIES = 16 };
+
+/* One tile of VEC_QUERIES queries of one head against its keys. */
+struct vec_attend {
+    const float *k, *v; /* [n_keys, head_dim], contiguous */
+    const float *q;     /* [head_dim, VEC_QUERIES], scaled; dead lanes zero */
+    int64_t n_keys;     /* all that any lane sees */
+    int64_t n_common;   /* lane l sees keys j < n_common + l */
+    int head_dim;
+    const float *slope; /* NULL, or ALiBi: *slope * j is added to the score of key j */
+    float *scores;      /* scratch [n_keys, VEC_QUERIES] */
+    float *out;         /* [head_dim, VEC_QUERIES]: not yet divided by the sums */
+    float *sums;        /* [VEC_QUERIES] */
+};
+
+/* Sums over a row piece for the divergence of two rows of logits, relative to p_max: s = sum e^(p - p_max),
+ * d = sum e^(p - p_max) * (p - q). */
+struct vec_divergence {
+    double s, d;
+};
+
+struct vec_ops {
+    const char *name;
+    void (*attend)(const struct vec_attend *a);
+    /* y[m, n] with rows ldy apart: y = act(y + bias); bias may be NULL. */
+    void (*bias_act)(float *y, int64_t ldy, int64_t m, int64_t n, const float *bias,
+                     enum kern_act act);
+    /* One row of kern_layernorm. y may be x. */
+    void (*layernorm)(float *y, const float *x, const float *w, const float *b, float eps,
+                      int64_t d);
+    float (*max)(const float *x, int64_t n); /* n > 0 */
+    /* sum of e^(x - max) for n <= VEC_ROW_PIECE values not above max */
+    float (*sum_exp)(const float *x, int64_t n, float max);
+    struct vec_divergence (*divergence)(const float *p, const float *q, int64_t n, float p_max);
+    void (*exp)(float *y, const float *x, int64_t n);
+};
+
+/* The best table this machine can run. */
+const struct vec_ops *vec_select(void);
+
+extern const struct vec_ops vec_ops_plain;
+#ifdef __x86_64__
+extern const struct vec_ops vec_ops_avx2, vec_ops_avx512;
+#endif
+
+#endif

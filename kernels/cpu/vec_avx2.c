@@ -1,0 +1,26 @@
+/* vec.h for AVX2 with FMA: eight lanes; a tile of 6 x 16 takes 12 of 16 registers. */
+#include "kernels/cpu/vec.h"
+
+#ifdef __x86_64__
+
+#include <immintrin.h>
+#include <stddef.h>
+
+/* Vector types have no other spelling. */
+typedef float vec __attribute__((vector_size(32)));
+typedef int32_t veci __attribute__((vector_size(32)));
+
+#define VEC_LANES  8
+#define VEC_TILE   6
+#define VEC_FN     static __attribute__((target("avx2,fma")))
+#define VEC_INLINE static inline __attribute__((always_inline, target("avx2,fma")))
+
+#define VEC_FMA(a, b, c) _mm256_fmadd_ps((a), (b), (c))
+#define VEC_MAX(a, b)    _mm256_max_ps((a), (b))
+#define VEC_MIN(a, b)    _mm256_min_ps((a), (b))
+
+#include "kernels/cpu/vec_body.h"
+
+const struct vec_ops vec_ops_avx2 = VEC_OPS_TABLE("avx2");
+
+#endif
