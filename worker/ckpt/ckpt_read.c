@@ -11,7 +11,7 @@
 #include "worker/ckpt/convert.h"
 #include "worker/ckpt/tensor_check.h"
 
-enum { TILE = 64 };
+enum { TILE = 64, AHEAD = 8 };
 
 /* Where the result goes: one of the two pointers is set. */
 struct sink {
@@ -37,13 +37,17 @@ struct plane {
 };
 
 /* raw[r][c] = element (r, c) of the tile at `src`. Rows are the inner loop: in a transpose, the case that matters,
- * they are neighbours in the source. */
+ * they are neighbours in the source. Its runs are too short for the prefetcher of the machine: AHEAD columns are
+ * asked for by hand (measured: 4096 x 4224 fp16, 0.7 to 1.4 GB/s). */
 static void gather_tile(void *raw, const unsigned char *src, const struct plane *p, int64_t n_rows,
                         int64_t n_cols, size_t width)
 {
     for (int64_t c = 0; c < n_cols; c++) {
         const unsigned char *from = src + (size_t)(c * p->col_stride) * width;
         size_t step = (size_t)p->row_stride * width;
+        uintptr_t ahead = (uintptr_t)from + (size_t)(AHEAD * p->col_stride) * width;
+        for (int64_t r = 0; r < n_rows; r += 64 / 4)
+            __builtin_prefetch((const void *)(ahead + (size_t)r * step));
         if (width == 2) {
             uint16_t *to = (uint16_t *)raw + c;
             for (int64_t r = 0; r < n_rows; r++, from += step, to += TILE)

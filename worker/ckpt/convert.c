@@ -35,33 +35,42 @@ static inline float float_of(uint32_t u)
     return f;
 }
 
+/* All ones when a < limit. Both are below 2^31, and SSE2 compares signed numbers only. */
+static inline uint32_t mask_below(uint32_t a, uint32_t limit)
+{
+    return -(uint32_t)((int32_t)a < (int32_t)limit);
+}
+
+/* A branch would stop the vectorizer. */
+static inline uint32_t choose(uint32_t mask, uint32_t if_set, uint32_t otherwise)
+{
+    return (if_set & mask) | (otherwise & ~mask);
+}
+
 /* fp32 bits: s eeeeeeee mmmmmmmmmmmmmmmmmmmmmmm (bias 127); fp16: s eeeee mmmmmmmmmm (bias 15).
  * Three results are computed, one is chosen by masks:
  *   normal     subtract 112 from the exponent and add just below half of the last kept bit (0xfff), plus 1 when
  *              that bit is odd: the carry rounds to nearest even, also into the next exponent and infinity;
  *   subnormal  |w| < 2^-14: adding 0.5 makes the FPU round to multiples of 2^-24, fp16's smallest step, with
  *              ties to even; the low bits of the sum are the result;
- *   special    infinity and NaN keep their kind. */
-static inline uint16_t f16_of_f32_bits(uint32_t u)
+ *   special    from 65520 on, the first value that rounds to infinity: infinity, or NaN for NaN. */
+static inline uint32_t f16_of_f32_bits(uint32_t u)
 {
-    uint32_t sign = u >> 16 & 0x8000U;
     uint32_t a = u & 0x7fffffffU;
     uint32_t normal = (a - (112U << 23) + 0xfffU + (a >> 13 & 1U)) >> 13;
     uint32_t small = bits_of(float_of(a) + 0.5F) - 0x3f000000U;
-    uint32_t special = a > 0x7f800000U ? 0x7e00U : 0x7c00U;
-    uint32_t h = a < 0x38800000U ? small : normal; /* 2^-14 */
-    h = a >= 0x477ff000U ? special : h; /* 65520: the first value that rounds to infinity */
-    return (uint16_t)(h | sign);
+    uint32_t special = choose(mask_below(a, 0x7f800001U), 0x7c00U, 0x7e00U);
+    uint32_t h = choose(mask_below(a, 0x38800000U), small, normal); /* 2^-14 */
+    return choose(mask_below(a, 0x477ff000U), h, special) | (u >> 16 & 0x8000U);
 }
 
 /* Shifted into place, an fp16 exponent is 112 too small: multiplying by 2^112 is exact, for subnormals too. The
  * exponent 31 of infinity and NaN is put back by hand. */
-static inline uint32_t f32_bits_of_f16(uint16_t h)
+static inline uint32_t f32_bits_of_f16(uint32_t h)
 {
-    uint32_t a = (uint32_t)(h & 0x7fffU) << 13;
+    uint32_t a = (h & 0x7fffU) << 13;
     uint32_t u = bits_of(float_of(a) * 0x1p112F);
-    u = a >= (0x7c00U << 13) ? a | 0x7f800000U : u;
-    return u | (uint32_t)(h & 0x8000U) << 16;
+    return choose(mask_below(a, 0x7c00U << 13), u, a | 0x7f800000U) | (h & 0x8000U) << 16;
 }
 
 static void block_from_f32(const void *src, uint16_t *dst, struct convert_counts *counts)
@@ -71,11 +80,11 @@ static void block_from_f32(const void *src, uint16_t *dst, struct convert_counts
     uint32_t flushed = 0;
     memcpy(in, src, sizeof(in));
     for (int i = 0; i < LANES; i++) {
-        uint16_t h = f16_of_f32_bits(in[i]);
+        uint32_t h = f16_of_f32_bits(in[i]);
         uint32_t a = h & 0x7fffU;
         bad += a >= 0x7c00U;
         flushed += (a == 0) & ((in[i] & 0x7fffffffU) != 0);
-        dst[i] = h;
+        dst[i] = (uint16_t)h;
     }
     counts->bad += bad;
     counts->flushed += flushed;
