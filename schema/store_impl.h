@@ -1,0 +1,99 @@
+/* What the files of the store share: the connection, cached statements, binding, SQLite's errors as ours. Included by
+ * schema/store*.c only. sqlite3.h stays out of this header: its struct tags are enough. */
+#ifndef ISOBIT_SCHEMA_STORE_IMPL_H
+#define ISOBIT_SCHEMA_STORE_IMPL_H
+
+#include "schema/store.h"
+
+struct sqlite3;
+struct sqlite3_stmt;
+
+enum { STORE_APPLICATION_ID = 0x69626974 /* "ibit" */, STORE_MAX_STMTS = 64 };
+
+/* Additions to counters that many results of one commit share; written by store_commit (store_work.c). */
+struct store_deltas {
+    struct store_delta {
+        int64_t worker_id, set_id, done, failed;
+    } v[64];
+    int n;
+};
+
+struct store {
+    struct sqlite3 *db;
+    char *path;
+    bool is_writer;
+    bool is_broken; /* a write of the open transaction failed: it can only be rolled back */
+    struct {
+        const char *sql; /* the literal's address is the key */
+        struct sqlite3_stmt *stmt;
+    } stmts[STORE_MAX_STMTS];
+    int n_stmts;
+    struct store_deltas deltas;
+};
+
+struct store_row {
+    struct sqlite3_stmt *stmt;
+};
+
+/* One bound parameter. */
+struct store_arg {
+    enum { STORE_ARG_NULL, STORE_ARG_INT, STORE_ARG_NUM, STORE_ARG_TEXT, STORE_ARG_BLOB } type;
+    int64_t i;
+    double d;      /* not finite: bound as NULL */
+    const void *p; /* NULL: bound as NULL; borrowed for the call */
+    size_t n;
+};
+#define ARG_INT(v)                                                                                 \
+    {                                                                                              \
+        .type = STORE_ARG_INT, .i = (v)                                                            \
+    }
+#define ARG_NUM(v)                                                                                 \
+    {                                                                                              \
+        .type = STORE_ARG_NUM, .d = (v)                                                            \
+    }
+#define ARG_TEXT(v)                                                                                \
+    {                                                                                              \
+        .type = STORE_ARG_TEXT, .p = (v)                                                           \
+    }
+#define ARG_BLOB(v, size)                                                                          \
+    {                                                                                              \
+        .type = STORE_ARG_BLOB, .p = (v), .n = (size)                                              \
+    }
+#define ARG_NONE                                                                                   \
+    {                                                                                              \
+        .type = STORE_ARG_NULL                                                                     \
+    }
+/* ARGS(ARG_INT(id), ARG_TEXT(name)): the array and its length. */
+#define ARGS(...)                                                                                  \
+    (const struct store_arg[]){__VA_ARGS__},                                                       \
+        (int)(sizeof((const struct store_arg[]){__VA_ARGS__}) / sizeof(struct store_arg))
+
+/* Sets *e from the connection's last error; `doing` names the step. Marks an open transaction broken. */
+enum err_code store_error(struct store *s, int rc, const char *doing, struct err *e);
+
+/* The cached statement of a string literal, reset and without bindings. */
+MUST_USE enum err_code store_stmt(struct store *s, const char *sql, struct sqlite3_stmt **out,
+                                  struct err *e);
+/* Runs a statement without result rows, or with one RETURNING row whose first column goes to *returned (untouched
+ * without a row; may be NULL). *changed (may be NULL) is set to the rows changed. */
+MUST_USE enum err_code store_run(struct store *s, const char *sql, const struct store_arg *args,
+                                 int n_args, int64_t *changed, int64_t *returned, struct err *e);
+/* Runs a query over a cached statement. */
+MUST_USE enum err_code store_rows(struct store *s, const char *sql, const struct store_arg *args,
+                                  int n_args, store_row_fn fn, void *arg, struct err *e);
+/* Several statements without parameters. */
+MUST_USE enum err_code store_exec(struct store *s, const char *sql, struct err *e);
+bool store_in_transaction(const struct store *s);
+int64_t store_now_ms(void);
+
+/* store_migrate.c: brings a writable database to the newest version; a read-only one must have it. */
+MUST_USE enum err_code store_migrate(struct store *s, bool may_create, struct err *e);
+/* store_fs.c: "NFS" for the f_type of a network file system, else NULL; and of the folder of a path. */
+const char *store_fs_network_name(unsigned long type);
+const char *store_fs_network_of(const char *path);
+/* store_key.c: SQL functions key_glob(pattern, key) and version_number(program). */
+MUST_USE enum err_code store_key_functions(struct store *s, struct err *e);
+/* store_work.c: writes the additions of the open transaction. */
+MUST_USE enum err_code store_flush_deltas(struct store *s, struct err *e);
+
+#endif
