@@ -73,9 +73,12 @@ static void count_unit(const struct eval_pack *p, const struct eval_set *s,
 {
     b->n_units++;
     b->n_tokens += u->n_tokens;
-    b->n_seqs += u->n + (u->shared > 0);
-    for (int32_t i = 0; i < u->n; i++)
-        b->n_targets += s->requests[p->members[u->first + i]].n_scored;
+    b->n_seqs += u->shared > 0;
+    for (int32_t i = 0; i < u->n; i++) {
+        const struct eval_request *r = &s->requests[p->members[u->first + i]];
+        b->n_seqs += n_input(r) > u->shared; /* else it ends where the shared front ends */
+        b->n_targets += r->n_scored;
+    }
 }
 
 /* Fills batch after batch: with units small against a batch and sorted by length, little is left free. */
@@ -207,7 +210,6 @@ static void build_unit(struct build *b, const struct pack_unit *u)
     for (int32_t i = 0; i < u->n; i++) {
         const struct eval_request *r = &b->set->requests[members[i]];
         int32_t own = b->out->n_seqs;
-        /* A choice of one token ends where the shared front ends: nothing is left to compute. */
         if (n_input(r) > u->shared)
             add_seq(b, b->set->tokens.v + r->at + u->shared, n_input(r) - u->shared, parent);
         add_targets(b, members[i], u->shared, parent, own);
