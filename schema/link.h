@@ -20,18 +20,37 @@ struct link_peer { /* a ROUTER's name for a connection; meaningless after that c
 };
 
 MUST_USE enum err_code link_context_new(struct link_context **out, struct err *e);
-void link_context_free(struct link_context *c);
+void link_context_free(
+    struct link_context *c); /* waits for closed links' last messages, at most LINGER */
+
+/* CURVE keys of this side and, for a worker, of the coordinator. NULL in the options: no encryption, and then only this
+ * machine can be listened on. */
+struct link_keys;
+
+struct link_options {
+    const struct link_keys *keys; /* borrowed */
+    int64_t reconnect_min_ns;     /* connecting links; 0: 100 ms */
+    int64_t reconnect_max_ns;     /* 0: 32 s; the wait doubles from min to max */
+    int64_t linger_ns;            /* how long a closed link may still send; 0: 1 s */
+    int high_water;               /* messages queued for each peer; 0: 1000 */
+};
+
+/* True for ipc:// and for tcp:// on a loopback address: nobody on another machine can reach it. */
+bool link_is_local(const char *endpoint);
 
 /* endpoint "tcp://127.0.0.1:5555", port 0 or * takes a free one; "ipc://PATH". `bound` (256 bytes) gets the real
- * endpoint. Errors: ERR_BUSY for a port in use, naming it; ERR_USAGE for an endpoint that does not parse. */
-MUST_USE enum err_code link_listen(struct link_context *c, const char *endpoint, char bound[256],
-                                   struct link **out, struct err *e);
-MUST_USE enum err_code link_connect(struct link_context *c, const char *endpoint, struct link **out,
-                                    struct err *e);
-void link_close(struct link *l);
+ * endpoint. Errors: ERR_BUSY for a port in use, naming it; ERR_USAGE for an endpoint that does not parse; ERR_DENIED for
+ * one that is not local, without keys. */
+MUST_USE enum err_code link_listen(struct link_context *c, const char *endpoint,
+                                   const struct link_options *o, char bound[256], struct link **out,
+                                   struct err *e);
+/* Returns at once; the connection is made, and made again, in the background. */
+MUST_USE enum err_code link_connect(struct link_context *c, const char *endpoint,
+                                    const struct link_options *o, struct link **out, struct err *e);
+void link_close(struct link *l); /* NULL is fine */
 
-/* Sends; `to` is NULL on a connecting link. Never blocks: ERR_BUSY when the queue is full, ERR_NOTFOUND when the peer is
- * gone. */
+/* Sends; `to` is NULL on a connecting link. Never blocks: ERR_BUSY when the queue is full or nothing is connected,
+ * ERR_NOTFOUND when the peer is gone. */
 MUST_USE enum err_code link_send(struct link *l, const struct link_peer *to, enum wire_type type,
                                  const json_t *body, const struct wire_frame *blobs, int n_blobs,
                                  struct err *e);
@@ -43,8 +62,7 @@ struct link_inbox {
     struct wire_msg msg;
     bool is_bad;
     struct err why;
-    void *parts; /* the frames behind msg.blobs */
-    int n_parts;
+    void *parts; /* the frames behind msg.blobs; link.c's own */
 };
 /* false: nothing is waiting. */
 bool link_receive(struct link *l, struct link_inbox *in);

@@ -19,7 +19,7 @@
 enum {
     WIRE_VERSION = 1,
     WIRE_HEADER_BYTES = 8,
-    WIRE_MAX_JSON = 8 << 20,
+    WIRE_MAX_JSON = 16 << 20,
     WIRE_MAX_BLOB = 64 << 20,
     WIRE_MAX_BLOBS = 4,
     WIRE_MAX_FRAMES = 2 + WIRE_MAX_BLOBS
@@ -74,8 +74,15 @@ MUST_USE enum err_code wire_decode(const struct wire_frame *frames, int n_frames
                                    struct wire_msg *out, struct err *e);
 void wire_msg_release(struct wire_msg *m);
 
-/* Bytes of the first two frames; blobs follow as they are. `json` is a growing buffer that the caller releases. */
-void wire_encode(enum wire_type type, const json_t *body, unsigned char header[WIRE_HEADER_BYTES],
-                 struct buf *json);
+/* Bytes of the first two frames; blobs follow as they are. `body` is borrowed, NULL means {}; `json` is a growing buffer
+ * that the caller releases. Errors: ERR_FORMAT for a body above WIRE_MAX_JSON. */
+MUST_USE enum err_code wire_encode(enum wire_type type, const json_t *body,
+                                   unsigned char header[WIRE_HEADER_BYTES], struct buf *json,
+                                   struct err *e);
+
+/* A JSON string of any text: bytes that are not UTF-8 (file names, messages of other libraries) become '?', and it is cut
+ * at WIRE_MAX_TEXT bytes. New reference. */
+enum { WIRE_MAX_TEXT = 1000 };
+json_t *wire_text(const char *z);
 
 #endif
