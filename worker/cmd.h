@@ -8,6 +8,7 @@
 #include "schema/job.h"
 
 extern const struct cli_cmd cmd_eval;
+extern const struct cli_cmd cmd_inspect;
 
 /* What --model means: a directory, else "org/name[@revision]" in the local Hugging Face cache. Strings are owned by
  * `a`. Errors: ERR_NOTFOUND for a path that is no directory; ERR_FORMAT. */

@@ -3,6 +3,7 @@
 
 static const struct cli_cmd *const cmds[] = {
     &cmd_eval,
+    &cmd_inspect,
     NULL,
 };
 

@@ -317,11 +317,22 @@ const char *ckpt_file_name(const struct ckpt *c, int file)
     return c->files[file].name;
 }
 
+int ckpt_n_files(const struct ckpt *c)
+{
+    return c->n_files;
+}
+
+int64_t ckpt_file_bytes(const struct ckpt *c, int file)
+{
+    CHECK(file >= 0 && file < c->n_files);
+    return (int64_t)c->files[file].map.size;
+}
+
 int64_t ckpt_bytes(const struct ckpt *c)
 {
     int64_t sum = 0;
     for (int i = 0; i < c->n_files; i++)
-        sum += (int64_t)c->files[i].map.size;
+        sum += ckpt_file_bytes(c, i);
     return sum;
 }
 

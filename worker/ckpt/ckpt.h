@@ -45,7 +45,9 @@ const json_t *ckpt_config(const struct ckpt *c); /* borrowed */
 int ckpt_n_tensors(const struct ckpt *c);
 const struct ckpt_tensor *ckpt_tensor_at(const struct ckpt *c, int i);       /* sorted by name */
 const struct ckpt_tensor *ckpt_find(const struct ckpt *c, const char *name); /* NULL: absent */
+int ckpt_n_files(const struct ckpt *c);                     /* of weights, sorted by name */
 const char *ckpt_file_name(const struct ckpt *c, int file); /* "model-00001-of-00002.safetensors" */
+int64_t ckpt_file_bytes(const struct ckpt *c, int file);
 
 /* dst[count] in row-major order. f16: RNE rounding; |w| <= 2^-25 becomes 0, and the number of those is added to
  * *flushed (may be NULL). Refuses NaN and infinities after the cast. Errors: ERR_NUMERIC with file, tensor and flat index;

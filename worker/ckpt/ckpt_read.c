@@ -63,7 +63,7 @@ static void gather_tile(void *raw, const unsigned char *src, const struct plane 
 static void put_plane(struct sink *to, enum ckpt_dtype from, const struct plane *p)
 {
     size_t width = (size_t)convert_bytes(from);
-    if (p->col_stride == 1 || p->cols == 1) {
+    if (p->col_stride == 1) {
         for (int64_t r = 0; r < p->rows; r++)
             put_run(to, p->at + r * p->cols, from, p->src + (size_t)(r * p->row_stride) * width,
                     (size_t)p->cols);
@@ -95,6 +95,8 @@ static void put_tensor(struct sink *to, const struct ckpt_tensor *t, bool is_tra
     if (is_transposed)
         p = (struct plane){
             .rows = n[3], .cols = n[2], .row_stride = stride[3], .col_stride = stride[2]};
+    if (p.cols == 1) /* a column is a row: one run instead of many of one element */
+        p = (struct plane){.rows = 1, .cols = p.rows, .col_stride = p.row_stride};
     for (int64_t i = 0; i < n[0]; i++) {
         for (int64_t j = 0; j < n[1]; j++, p.at += n[2] * n[3]) {
             size_t first = (size_t)(i * stride[0] + j * stride[1]);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/io.h"
+#include "schema/catalog.h"
 
 enum { COMMIT_MAX = 64, ID_MAX = 200 };
 
@@ -82,18 +83,29 @@ static const char *revision_of(const struct hub_id *id)
     return id->revision != NULL ? id->revision : "main";
 }
 
+/* Both formats at once would fetch the weights twice. Pythia's -v0 repositories share the catalog's row with the
+ * retrained models, but hold pickles only (models spec, section 1). */
+static const char *weight_patterns(const char *repo)
+{
+    const struct model_facts *facts = catalog_find(str_of(repo));
+    if (facts == NULL)
+        return "'model*.safetensors' model.safetensors.index.json (without safetensors in the "
+               "repository: 'pytorch_model*.bin' pytorch_model.bin.index.json)";
+    if (facts->files == MODEL_FILES_PICKLE || str_ends(str_of(repo), "-v0"))
+        return "'pytorch_model*.bin' pytorch_model.bin.index.json";
+    return "'model*.safetensors' model.safetensors.index.json";
+}
+
 /* The patterns are quoted: the shell must not expand them. Names that a repository does not have are passed over
- * by the tool. Both formats at once would fetch the weights twice. */
+ * by the tool. */
 enum err_code hub_explain(const struct hub_id *id, struct err *e)
 {
     size_t used = strlen(e->text);
-    snprintf(
-        e->text + used, sizeof(e->text) - used,
-        "; fetch what is needed with: hf download %s --revision %s config.json '*.safetensors' "
-        "'*.safetensors.index.json' 'tokenizer*.json' vocab.json merges.txt (where the repository "
-        "has no "
-        "safetensors: 'pytorch_model*.bin' pytorch_model.bin.index.json instead)",
-        id->repo, revision_of(id));
+    snprintf(e->text + used, sizeof(e->text) - used,
+             "; fetch what is needed with: hf download %s --revision %s config.json "
+             "'tokenizer*.json' vocab.json "
+             "merges.txt %s",
+             id->repo, revision_of(id), weight_patterns(id->repo));
     return e->code;
 }
 
