@@ -1,0 +1,353 @@
+#include "coordinator/estimate.h"
+
+#include <dirent.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/io.h"
+
+/* ---- rates ---- */
+
+/* Small models leave a large device idle: models spec, section 4. The rate of a CPU core is what fp32 products of
+ * small models reach on a server core with AVX2. */
+static const double tera = 1e12;
+
+double estimate_flat_rate(void)
+{
+    return 400 * tera;
+}
+
+double estimate_rate_by_size(double n_params)
+{
+    if (n_params < 0.2e9)
+        return 40 * tera;
+    if (n_params < 0.6e9)
+        return 100 * tera;
+    return n_params < 3.5e9 ? 200 * tera : 400 * tera;
+}
+
+double estimate_cpu_core_rate(void)
+{
+    return 0.025 * tera;
+}
+
+static const char *const shape_labels[] = {
+#define X(id, label) label,
+    SHAPE_SOURCE_LIST(X)
+#undef X
+};
+
+static const char *const tokens_labels[] = {
+#define X(id, label) label,
+    TOKENS_SOURCE_LIST(X)
+#undef X
+};
+
+const char *shape_source_label(enum shape_source s)
+{
+    return shape_labels[s];
+}
+
+const char *tokens_source_label(enum tokens_source s)
+{
+    return tokens_labels[s];
+}
+
+/* ---- models ---- */
+
+enum { CONFIG_BYTES_MAX = 4 << 20, REF_BYTES_MAX = 4096 };
+
+static char *hub_root(struct arena *a)
+{
+    const char *cache = getenv("HF_HUB_CACHE");
+    const char *hf = getenv("HF_HOME");
+    const char *home = getenv("HOME");
+    if (cache != NULL && cache[0] != '\0')
+        return arena_strdup(a, cache);
+    if (hf != NULL && hf[0] != '\0')
+        return arena_printf(a, "%s/hub", hf);
+    return arena_printf(a, "%s/.cache/huggingface/hub", home != NULL ? home : "");
+}
+
+/* <cache>/models--org--name/snapshots/<commit>; refs/<revision> holds the commit of a branch or tag. */
+static const char *hub_dir(const struct model_ref *m, struct arena *a)
+{
+    const char *slash = strchr(m->hub, '/');
+    const char *revision = m->revision != NULL ? m->revision : "main";
+    char *base = arena_printf(a, "%s/models--%.*s--%s", hub_root(a), (int)(slash - m->hub), m->hub,
+                              slash + 1);
+    char *ref = arena_printf(a, "%s/refs/%s", base, revision);
+    struct buf commit = {0};
+    struct err ignored;
+    if (io_exists(ref) && io_read_file(ref, REF_BYTES_MAX, &commit, &ignored) == ERR_OK) {
+        struct str text = str_trim((struct str){commit.data, commit.len});
+        revision = arena_strndup(a, text.n != 0 ? text.p : "", text.n);
+    }
+    buf_release(&commit);
+    return arena_printf(a, "%s/snapshots/%s", base, revision);
+}
+
+/* Sum over the files of a directory whose names end in `suffix`. */
+static int64_t bytes_of_files(const char *dir, const char *suffix)
+{
+    int64_t sum = 0;
+    DIR *d = opendir(dir);
+    for (struct dirent *f = d != NULL ? readdir(d) : NULL; f != NULL; f = readdir(d)) {
+        if (!str_ends(str_of(f->d_name), suffix))
+            continue;
+        char *path = io_join(dir, f->d_name);
+        int64_t size = io_file_size(path);
+        sum += size > 0 ? size : 0;
+        xfree(path);
+    }
+    if (d != NULL)
+        closedir(d);
+    return sum;
+}
+
+static int64_t bytes_of_weights(const char *dir)
+{
+    int64_t n = bytes_of_files(dir, ".safetensors");
+    return n != 0 ? n : bytes_of_files(dir, ".bin");
+}
+
+static void take_shape(struct estimate_model *em, const struct model_shape *s)
+{
+    em->n_params = shape_n_params(s);
+    em->n_embed = shape_n_embed(s);
+    em->n_head = s->vocab * s->embed;
+}
+
+static bool shape_from_config(const char *dir, struct arena *a, struct model_shape *out)
+{
+    char *path = arena_printf(a, "%s/config.json", dir);
+    json_t *config = NULL;
+    struct err ignored;
+    if (json_read(path, CONFIG_BYTES_MAX, &config, &ignored) != ERR_OK)
+        return false;
+    bool is_read = catalog_from_config(config, path, out, &ignored) == ERR_OK;
+    json_decref(config);
+    return is_read;
+}
+
+static void estimate_one_model(const struct model_ref *m, struct arena *a,
+                               struct estimate_model *em)
+{
+    const char *dir = m->path != NULL ? m->path : hub_dir(m, a);
+    const struct model_facts *facts = m->hub != NULL ? catalog_find(str_of(m->hub)) : NULL;
+    struct model_shape shape;
+    em->weights_bytes = bytes_of_weights(dir);
+    em->is_here = em->weights_bytes > 0;
+    em->source = SHAPE_UNKNOWN;
+    if (facts != NULL) {
+        em->source = SHAPE_CATALOG;
+        take_shape(em, &facts->shape);
+        if (!em->is_here)
+            em->weights_bytes = em->n_params * facts->weight_bytes;
+    } else if (shape_from_config(dir, a, &shape)) {
+        em->source = SHAPE_CONFIG;
+        take_shape(em, &shape);
+        if (!em->is_here)
+            em->weights_bytes = 2 * em->n_params;
+    } else if (em->is_here) {
+        em->source = SHAPE_FILES;
+        em->n_params = em->weights_bytes / 2; /* 16-bit weights */
+    }
+}
+
+const char *estimate_fetch_command(const struct model_ref *m, struct arena *a)
+{
+    const struct model_facts *facts = catalog_find(str_of(m->hub));
+    /* The -v0 repositories of Pythia keep their safetensors in a pull request only. */
+    bool is_pickle =
+        facts != NULL && (facts->files == MODEL_FILES_PICKLE || str_ends(str_of(m->hub), "-v0"));
+    return arena_printf(
+        a, "hf download %s%s%s config.json 'tokenizer*.json' vocab.json merges.txt %s", m->hub,
+        m->revision != NULL ? " --revision " : "", m->revision != NULL ? m->revision : "",
+        is_pickle ? "'pytorch_model*.bin' pytorch_model.bin.index.json"
+                  : "'*.safetensors' model.safetensors.index.json");
+}
+
+/* ---- evaluations ---- */
+
+struct task_facts {
+    int choices;
+    double requests, tokens, shared, scored;
+};
+static const struct task_facts task_facts[] = {
+#define X(id, label, choices, is_zero_shot, requests, tokens, shared_tokens, scored)               \
+    {choices, requests, tokens, shared_tokens, scored},
+#include "schema/task.def"
+#undef X
+};
+
+static const double bytes_per_token = 4.3; /* English text under GPT-2's BPE */
+static const double zstd_ratio = 3;        /* of the Pile's files, about */
+static const int64_t lines_bytes_max = 64 << 20;
+
+/* Lines of a file; -1 for one too large to look through or compressed. */
+static int64_t count_lines(const char *path)
+{
+    struct io_map m = {0};
+    struct err ignored;
+    int64_t size = io_file_size(path);
+    if (size > lines_bytes_max || str_ends(str_of(path), ".zst") ||
+        io_map_open(path, &m, &ignored) != ERR_OK)
+        return -1;
+    int64_t n = 0;
+    const unsigned char *end = m.data + m.size;
+    for (const unsigned char *p = m.data; p != NULL && p < end; n++) {
+        p = memchr(p, '\n', (size_t)(end - p));
+        p = p != NULL ? p + 1 : NULL;
+    }
+    io_map_close(&m);
+    return n;
+}
+
+static double min_of(double a, double b)
+{
+    return a < b ? a : b;
+}
+
+static void estimate_perplexity(const struct eval_spec *ev, struct estimate_eval *ee)
+{
+    double tokens = task_facts[TASK_perplexity].tokens;
+    ee->source = TOKENS_PUBLISHED;
+    if (ee->is_here) {
+        double ratio = str_ends(str_of(ev->data), ".zst") ? zstd_ratio : 1;
+        tokens = (double)io_file_size(ev->data_path) * ratio / bytes_per_token;
+        ee->source = TOKENS_BYTES;
+        int64_t lines = ev->limit != 0 ? count_lines(ev->data_path) : -1;
+        if (lines > 0)
+            tokens *= min_of(1, (double)ev->limit / (double)lines);
+    }
+    if (ev->max_tokens != 0 && (!ee->is_here || (double)ev->max_tokens < tokens)) {
+        tokens = (double)ev->max_tokens;
+        ee->source = TOKENS_SPEC;
+    }
+    ee->tokens = ee->shared_tokens = ee->scored_tokens = tokens;
+}
+
+static void estimate_items(const struct eval_spec *ev, struct estimate_eval *ee)
+{
+    const struct task_facts *f = &task_facts[ev->task];
+    double published = f->requests / f->choices;
+    double items = published;
+    int64_t lines = ee->is_here ? count_lines(ev->data_path) : -1;
+    ee->source = lines >= 0 ? TOKENS_LINES : TOKENS_PUBLISHED;
+    if (lines >= 0)
+        items = (double)lines;
+    if (ev->limit != 0)
+        items = min_of(items, (double)ev->limit);
+    ee->tokens = items * f->tokens / published;
+    ee->shared_tokens = items * f->shared / published;
+    ee->scored_tokens = items * f->scored / published;
+}
+
+static void estimate_one_eval(const struct eval_spec *ev, struct estimate_eval *ee)
+{
+    ee->is_here = io_exists(ev->data_path) && !io_is_dir(ev->data_path);
+    if (ev->task == TASK_perplexity)
+        estimate_perplexity(ev, ee);
+    else
+        estimate_items(ev, ee);
+}
+
+/* ---- sums ---- */
+
+static double flops_of(const struct estimate_model *em, const struct estimate_eval *ee)
+{
+    return 2 * (double)em->n_params * ee->tokens;
+}
+
+/* What the engine computes: shared contexts once, the head only for scored tokens, no product with embeddings. */
+static double flops_shared_of(const struct estimate_model *em, const struct estimate_eval *ee)
+{
+    return 2 * (double)(em->n_params - em->n_embed) * ee->shared_tokens +
+           2 * (double)em->n_head * ee->scored_tokens;
+}
+
+static void add_jobs(const struct sweep *sw, struct estimate *out)
+{
+    int32_t model = -1;
+    int32_t config = -1;
+    for (int64_t i = 0; i < sw->n_jobs; i++) {
+        const struct sweep_job *j = &sw->jobs[i];
+        struct estimate_model *em = &out->models[j->model];
+        struct estimate_eval *ee = &out->evals[j->eval];
+        bool is_new_cell = j->model != model || j->config != config; /* jobs are sorted */
+        em->n_configs += is_new_cell;
+        out->n_cells += is_new_cell;
+        em->n_jobs++;
+        ee->n_jobs++;
+        em->flops += flops_of(em, ee);
+        out->flops_shared += flops_shared_of(em, ee);
+        model = j->model;
+        config = j->config;
+    }
+}
+
+static void finish_model(const struct sweep *sw, struct estimate *out, int i)
+{
+    struct estimate_model *em = &out->models[i];
+    for (int v = 0; v < sw->n_evals; v++)
+        em->flops_pass += flops_of(em, &out->evals[v]);
+    em->hours_flat = em->flops / estimate_flat_rate() / 3600;
+    em->hours_by_size = em->flops / estimate_rate_by_size((double)em->n_params) / 3600;
+    out->flops += em->flops;
+    out->hours_flat += em->hours_flat;
+    out->hours_by_size += em->hours_by_size;
+    out->bytes_once += (double)em->weights_bytes;
+    out->bytes_per_config_loads += (double)em->weights_bytes * em->n_configs;
+    out->bytes_per_job_loads += (double)em->weights_bytes * (double)em->n_jobs;
+    out->n_models_absent += !em->is_here;
+    out->n_models_unknown += em->source == SHAPE_UNKNOWN;
+}
+
+static struct estimate_group *group_of(struct estimate *out, const char *family, int n_configs)
+{
+    for (int i = 0; i < out->n_groups; i++) {
+        struct estimate_group *g = &out->groups[i];
+        if (g->n_configs == n_configs && strcmp(g->family, family) == 0)
+            return g;
+    }
+    struct estimate_group *g = &out->groups[out->n_groups++];
+    *g = (struct estimate_group){.family = family, .n_configs = n_configs};
+    return g;
+}
+
+static void add_to_group(const struct sweep *sw, struct estimate *out, int i)
+{
+    const struct estimate_model *em = &out->models[i];
+    struct estimate_group *g = group_of(out, sw->models[i].ref.family, em->n_configs);
+    g->n_models++;
+    g->n_jobs += em->n_jobs;
+    g->n_params += (double)em->n_params;
+    g->weights_bytes += (double)em->weights_bytes;
+    g->flops_pass += em->flops_pass;
+    g->flops += em->flops;
+    g->hours_flat += em->hours_flat;
+    g->hours_by_size += em->hours_by_size;
+}
+
+void estimate_sweep(const struct sweep *sw, struct arena *a, struct estimate *out)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    *out = (struct estimate){.cpu_cores = cores > 0 ? (int)cores : 1};
+    out->models = arena_array(a, (size_t)sw->n_models, sizeof(*out->models));
+    out->evals = arena_array(a, (size_t)sw->n_evals, sizeof(*out->evals));
+    out->groups = arena_array(a, (size_t)sw->n_models, sizeof(*out->groups));
+    for (int i = 0; i < sw->n_models; i++)
+        estimate_one_model(&sw->models[i].ref, a, &out->models[i]);
+    for (int i = 0; i < sw->n_evals; i++) {
+        estimate_one_eval(&sw->evals[i].spec, &out->evals[i]);
+        out->n_evals_absent += !out->evals[i].is_here;
+    }
+    add_jobs(sw, out);
+    for (int i = 0; i < sw->n_models; i++) {
+        finish_model(sw, out, i);
+        add_to_group(sw, out, i);
+    }
+    out->hours_cpu = out->flops_shared / (estimate_cpu_core_rate() * out->cpu_cores) / 3600;
+}
