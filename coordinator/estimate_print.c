@@ -214,17 +214,12 @@ static void print_totals(const struct estimate *est, struct buf *out)
         "floating point     %.2e FLOPs; %.2e with shared contexts computed once and the head only "
         "where tokens are scored\n",
         est->flops, est->flops_shared);
-    buf_printf(out,
-               "time               %.1f GPU-hours at the flat rate, %.1f by size
-               ",
-               est->hours_flat,
-               est->hours_by_size);
+    buf_printf(out, "time               %.1f GPU-hours at the flat rate, %.1f by size\n",
+               est->hours_flat, est->hours_by_size);
     if (est->hours_cpu < cpu_hours_sensible)
-        buf_printf(out,
-                   "                   %s on this machine's %d core%s at %.0f GFLOP/s each
-                   ",
-                   hours_text(est->hours_cpu, cpu),
-                   est->cpu_cores, est->cpu_cores == 1 ? "" : "s", estimate_cpu_core_rate() / 1e9);
+        buf_printf(out, "                   %s on this machine's %d core%s at %.0f GFLOP/s each\n",
+                   hours_text(est->hours_cpu, cpu), est->cpu_cores, est->cpu_cores == 1 ? "" : "s",
+                   estimate_cpu_core_rate() / 1e9);
     if (est->n_models_unknown > 0)
         buf_printf(
             out,
