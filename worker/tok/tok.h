@@ -33,13 +33,14 @@ MUST_USE enum err_code tok_encode(struct tok *t, struct str text, struct tok_ids
  * inside one). Ids without an entry add nothing. */
 void tok_decode(const struct tok *t, const int32_t *ids, size_t n, struct buf *out);
 
-int32_t tok_vocab_size(const struct tok *t); /* entries incl. added tokens */
+int32_t tok_vocab_size(const struct tok *t); /* largest id + 1, added tokens included */
 /* -1 when the tokenizer has none: from tokenizer_config.json / special tokens, else config.json's ids. */
 int32_t tok_bos(const struct tok *t);
 int32_t tok_eos(const struct tok *t);
 /* What the tokenizer puts in front when asked for special tokens: OPT </s>; -1: nothing. */
 int32_t tok_default_prefix(const struct tok *t);
-/* SHA-256 over the files read, as "<sha256>  <name>\n" lines sorted by name. */
+/* SHA-256 over the tokenizer files read, as "<sha256>  <name>\n" lines sorted by name. config.json is not one of
+ * them: checkpoints that share a tokenizer share this. */
 const char *tok_sha256(const struct tok *t);
 
 #endif
