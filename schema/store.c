@@ -154,6 +154,8 @@ static const char writer_settings[] =
 
 enum err_code store_open(const char *path, enum store_mode mode, struct store **out, struct err *e)
 {
+    /* Counting allocations takes a mutex each; only the first call of a process can switch it off. */
+    (void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
     struct store *s = xcalloc(1, sizeof(*s));
     s->path = xstrdup(path);
     s->is_writer = mode != STORE_READ;
@@ -227,6 +229,7 @@ void store_rollback(struct store *s)
         ERR_IGNORE(store_exec(s, "ROLLBACK", &(struct err){0}));
     s->is_broken = false;
     s->deltas.n = 0;
+    s->last_bits = (struct store_last_bits){0};
 }
 
 /* ---- statements ---- */

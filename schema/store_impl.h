@@ -18,6 +18,11 @@ struct store_deltas {
     int n;
 };
 
+struct store_last_bits {
+    int64_t model_id, config_id;
+    struct bits bits;
+};
+
 struct store {
     struct sqlite3 *db;
     char *path;
@@ -29,6 +34,7 @@ struct store {
     } stmts[STORE_MAX_STMTS];
     int n_stmts;
     struct store_deltas deltas;
+    struct store_last_bits last_bits; /* written last; all zero after a rollback */
 };
 
 struct store_row {

@@ -142,10 +142,11 @@ static enum err_code hand_open_job(void *arg, const struct store_row *r, struct 
         .model_id = store_col_int(r, 1),
         .config_id = store_col_int(r, 2),
         .eval_id = store_col_int(r, 3),
-        .attempt = (int)store_col_int(r, 4),
-        .failures = (int)store_col_int(r, 5),
-        .priority = (int)store_col_int(r, 6),
-        .worker_id = store_col_int(r, 7),
+        .set_id = store_col_int(r, 4),
+        .attempt = (int)store_col_int(r, 5),
+        .failures = (int)store_col_int(r, 6),
+        .priority = (int)store_col_int(r, 7),
+        .worker_id = store_col_int(r, 8),
     };
     return each->fn(each->arg, &job, e);
 }
@@ -153,9 +154,10 @@ static enum err_code hand_open_job(void *arg, const struct store_row *r, struct 
 enum err_code store_each_open_job(struct store *s, store_open_fn fn, void *arg, struct err *e)
 {
     struct each_open each = {fn, arg};
-    return store_query(s,
-                       "SELECT id, model_id, config_id, eval_id, attempt, failures, priority, "
-                       "CASE state WHEN 'leased' THEN worker_id ELSE 0 END "
-                       "FROM job WHERE state IN ('pending', 'leased') ORDER BY id",
-                       NULL, 0, hand_open_job, &each, e);
+    return store_query(
+        s,
+        "SELECT id, model_id, config_id, eval_id, set_id, attempt, failures, priority, "
+        "CASE state WHEN 'leased' THEN worker_id ELSE 0 END "
+        "FROM job WHERE state IN ('pending', 'leased') ORDER BY id",
+        NULL, 0, hand_open_job, &each, e);
 }

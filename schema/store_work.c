@@ -11,11 +11,11 @@ enum err_code store_worker_hello(struct store *s, const struct store_worker *w, 
 {
     static const char sql[] =
         "INSERT INTO worker (uuid, host, device, program, numerics, memory_bytes, computes, pid, "
-        "state, first_seen_ms, "
-        "last_seen_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'live', ?9, ?9) "
+        "state, first_seen_ms, last_seen_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'live', ?9, "
+        "?9) "
         "ON CONFLICT (uuid) DO UPDATE SET host = ?2, device = ?3, program = ?4, numerics = ?5, "
-        "memory_bytes = ?6, "
-        "computes = ?7, pid = ?8, state = 'live', last_seen_ms = ?9 RETURNING id";
+        "memory_bytes = ?6, computes = ?7, pid = ?8, state = 'live', last_seen_ms = ?9 RETURNING "
+        "id";
     return store_run(s, sql,
                      ARGS(ARG_TEXT(w->uuid), ARG_TEXT(w->host), ARG_TEXT(w->device),
                           ARG_TEXT(w->program), ARG_INT(w->numerics), ARG_INT(w->memory_bytes),
@@ -138,14 +138,29 @@ static enum err_code provenance_of(struct store *s, const struct store_run_facts
 static const char sql_metric[] =
     "INSERT INTO metric (job_id, name, value, stderr, n) VALUES (?1, ?2, ?3, ?4, ?5)";
 /* A corrected accounting replaces the old one; an equal one writes nothing. */
-static const char sql_bits[] = "INSERT INTO bits (model_id, config_id, per_param, total_full, "
-                               "total_nominal, total_linear, uncharged) "
-                               "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (model_id, "
-                               "config_id) DO UPDATE SET per_param = ?3, "
-                               "total_full = ?4, total_nominal = ?5, total_linear = ?6, uncharged "
-                               "= ?7 WHERE per_param <> ?3 OR total_full <> ?4 "
-                               "OR total_nominal <> ?5 OR total_linear <> ?6 OR uncharged <> ?7";
+static const char sql_bits[] =
+    "INSERT INTO bits (model_id, config_id, per_param, total_full, total_nominal, total_linear, "
+    "uncharged) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (model_id, config_id) DO UPDATE "
+    "SET per_param = ?3, total_full = ?4, total_nominal = ?5, total_linear = ?6, uncharged = ?7 "
+    "WHERE per_param <> ?3 OR total_full <> ?4 OR total_nominal <> ?5 OR total_linear <> ?6 "
+    "OR uncharged <> ?7";
 static const char sql_sample[] = "INSERT INTO sample (job_id, codec, blob) VALUES (?1, ?2, ?3)";
+
+/* The evaluations of a configuration come one after the other and tell the same bits: only the first is looked up. */
+static enum err_code add_bits(struct store *s, const struct store_run_facts *facts,
+                              const struct bits *b, struct err *e)
+{
+    struct store_last_bits now = {facts->model_id, facts->config_id, *b};
+    if (memcmp(&now, &s->last_bits, sizeof(now)) == 0)
+        return ERR_OK;
+    TRY(store_run(s, sql_bits,
+                  ARGS(ARG_INT(facts->model_id), ARG_INT(facts->config_id), ARG_NUM(b->per_param),
+                       ARG_INT(b->total_full), ARG_NUM(b->total_nominal), ARG_INT(b->total_linear),
+                       ARG_INT(b->uncharged)),
+                  NULL, NULL, e));
+    s->last_bits = now;
+    return ERR_OK;
+}
 
 static enum err_code add_numbers(struct store *s, int64_t job, const struct store_run_facts *facts,
                                  const struct job_result *r, const struct store_samples *samples,
@@ -158,12 +173,7 @@ static enum err_code add_numbers(struct store *s, int64_t job, const struct stor
                            ARG_INT(m->n)),
                       NULL, NULL, e));
     }
-    TRY(store_run(s, sql_bits,
-                  ARGS(ARG_INT(facts->model_id), ARG_INT(facts->config_id),
-                       ARG_NUM(r->bits.per_param), ARG_INT(r->bits.total_full),
-                       ARG_NUM(r->bits.total_nominal), ARG_INT(r->bits.total_linear),
-                       ARG_INT(r->bits.uncharged)),
-                  NULL, NULL, e));
+    TRY(add_bits(s, facts, &r->bits, e));
     if (samples->data == NULL)
         return ERR_OK;
     return store_run(
@@ -174,7 +184,7 @@ static enum err_code add_numbers(struct store *s, int64_t job, const struct stor
 
 static const char sql_done[] =
     "UPDATE job SET state = 'done', worker_id = NULL, leased_ms = NULL "
-    "WHERE id = ?1 AND attempt = ?2 AND state = 'leased' AND worker_id = ?3 RETURNING set_id";
+    "WHERE id = ?1 AND attempt = ?2 AND state = 'leased' AND worker_id = ?3";
 static const char sql_run[] =
     "INSERT INTO run (job_id, attempt, worker_id, provenance_id, seconds, n, tokens, finished_ms) "
     "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
@@ -183,10 +193,10 @@ enum err_code store_done(struct store *s, const struct store_fence *f,
                          const struct store_run_facts *facts, const struct job_result *r,
                          const struct store_samples *samples, bool *is_ours, struct err *e)
 {
-    int64_t set_id = 0, provenance = 0;
+    int64_t changed = 0, provenance = 0;
     TRY(store_run(s, sql_done, ARGS(ARG_INT(f->job), ARG_INT(f->attempt), ARG_INT(f->worker_id)),
-                  NULL, &set_id, e));
-    *is_ours = set_id != 0;
+                  &changed, NULL, e));
+    *is_ours = changed != 0;
     if (!*is_ours)
         return ERR_OK;
     TRY(provenance_of(s, facts, r, &provenance, e));
@@ -196,7 +206,7 @@ enum err_code store_done(struct store *s, const struct store_fence *f,
                        ARG_INT(store_now_ms())),
                   NULL, NULL, e));
     TRY(add_numbers(s, f->job, facts, r, samples, e));
-    return add_delta(s, f->worker_id, set_id, 1, 0, e);
+    return add_delta(s, f->worker_id, facts->set_id, 1, 0, e);
 }
 
 static const char sql_attempt[] =

@@ -36,7 +36,7 @@ MUST_USE enum err_code store_load_parts(struct store *s, struct arena *a, struct
 
 /* A pending or leased job. */
 struct store_open_job {
-    int64_t id, model_id, config_id, eval_id;
+    int64_t id, model_id, config_id, eval_id, set_id;
     int attempt, failures, priority;
     int64_t worker_id; /* 0: pending */
 };
@@ -80,7 +80,7 @@ struct store_samples {
     const char *codec;
 };
 struct store_run_facts {
-    int64_t model_id, config_id, eval_id;
+    int64_t model_id, config_id, set_id;
     const char *host;
     int numerics;
 };

@@ -74,6 +74,7 @@ static bool finish(int64_t job, int attempt, int64_t worker_id, enum task task)
     struct job_result r = fixture_result(&arena, task, 0.5);
     struct store_run_facts facts = {.host = "host", .numerics = 1};
     facts.model_id = ask("SELECT min(id) FROM model");
+    facts.set_id = ask("SELECT min(id) FROM sweep_set");
     facts.config_id = ask("SELECT min(id) FROM config");
     struct store_samples samples = {"blob", 4, "zstd-f32/1"};
     struct store_fence f = {job, attempt, worker_id};
