@@ -1,0 +1,637 @@
+/* kern_quantize, kern_histogram and kern_spread on the cpu, against a second implementation that follows the
+ * quantization spec word by word: doubles for the fp16 numbers, one float operation at a time, no tables. */
+#include <criterion/criterion.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "base/rng.h"
+#include "kernels/cpu/f16.h"
+#include "kernels/kernels.h"
+
+enum { PATTERNS = 65536, FINITE = 0x7c00 };
+
+/* ---- fp16 by definition ---- */
+
+static double value_of(int bits)
+{
+    int exponent = (bits >> 10) & 31;
+    int fraction = bits & 0x3ff;
+    double mag = exponent > 0 ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24);
+    return (bits & 0x8000) != 0 ? -mag : mag;
+}
+
+/* Nearest fp16 to x by looking for it; ties to the even pattern. */
+static uint16_t nearest_f16(double x)
+{
+    double mag = fabs(x);
+    int lo = 0;
+    int hi = FINITE; /* stands for 65536: what would come after the largest */
+    while (hi - lo > 1) {
+        int middle = (lo + hi) / 2;
+        if (value_of(middle) <= mag)
+            lo = middle;
+        else
+            hi = middle;
+    }
+    double below = mag - value_of(lo);
+    double above = (hi == FINITE ? 65536.0 : value_of(hi)) - mag;
+    int bits = below < above || (below == above && lo % 2 == 0) ? lo : hi;
+    return (uint16_t)(bits | (signbit(x) ? 0x8000 : 0));
+}
+
+Test(quantize, fp16_conversions_are_exact_for_every_pattern)
+{
+    for (int h = 0; h < PATTERNS; h++) {
+        float f = f16_to_f32((uint16_t)h);
+        if ((h & 0x7fff) > FINITE) {
+            cr_assert(isnan(f), "%04x", h);
+            cr_assert(isnan(f16_to_f32(f32_to_f16(f))));
+            continue;
+        }
+        double expected =
+            (h & 0x7fff) == FINITE ? (h == FINITE ? INFINITY : -INFINITY) : value_of(h);
+        cr_assert(f == expected && !signbit(f) == !signbit(expected), "%04x: %a", h, f);
+        cr_assert_eq(f32_to_f16(f), h);
+        if (isinf(f))
+            continue;
+        cr_assert_eq(f16_units((uint16_t)h), (int64_t)(expected * 0x1p24));
+        cr_assert_eq(f16_order((uint16_t)h), (h & 0x8000) != 0 ? -(h & 0x7fff) : h);
+    }
+}
+
+static void check_rounding(float x)
+{
+    uint16_t expected = nearest_f16(x);
+    cr_assert_eq(f32_to_f16(x), expected, "%a: %04x, expected %04x", x, f32_to_f16(x), expected);
+    float f = f32_round_to_f16(x);
+    cr_assert_eq(f32_bits(f), f32_bits(f16_to_f32(expected)), "%a: %a", x, f);
+}
+
+Test(quantize, rounding_to_fp16_is_to_nearest_even_at_and_around_every_tie)
+{
+    for (int h = 0; h < FINITE; h++) {
+        double next = h + 1 == FINITE ? 65536.0 : value_of(h + 1);
+        float tie = (float)((value_of(h) + next) / 2);
+        float around[] = {tie, nextafterf(tie, 0), nextafterf(tie, INFINITY)};
+        for (size_t i = 0; i < ARRAY_LEN(around); i++) {
+            check_rounding(around[i]);
+            check_rounding(-around[i]);
+        }
+    }
+    struct rng r = {7};
+    for (int i = 0; i < 200000; i++) {
+        float x = f32_of_bits((uint32_t)rng_u64(&r));
+        if (isfinite(x))
+            check_rounding(x);
+    }
+    cr_assert(isinf(f32_round_to_f16(1e30F)));
+}
+
+/* ---- quantization by definition ---- */
+
+struct result {
+    float *out;
+    uint8_t *codes;
+    uint16_t *absmax;
+};
+
+static struct result result_new(int64_t n, int64_t n_blocks)
+{
+    return (struct result){xcalloc((size_t)n, sizeof(float)), xcalloc((size_t)n, 1),
+                           xcalloc((size_t)n_blocks, sizeof(uint16_t))};
+}
+
+static void result_free(struct result *r)
+{
+    xfree(r->out);
+    xfree(r->codes);
+    xfree(r->absmax);
+}
+
+static bool is_kept(const struct kern_quant_args *a, int64_t i)
+{
+    for (int32_t j = 0; j < a->n_keep; j++) {
+        if (a->keep[j] == i % a->cols)
+            return true;
+    }
+    return false;
+}
+
+/* fp16 of the exact mean: 24 binary digits behind the point make every fp16 number an integer. */
+static uint16_t reference_mean(const struct kern_quant_args *a, int64_t start, int64_t end)
+{
+    __int128 sum = 0;
+    int64_t n = 0;
+    for (int64_t i = start; i < end; i++) {
+        if (is_kept(a, i))
+            continue;
+        sum += (__int128)(value_of(a->w16[i]) * 0x1p24);
+        n++;
+    }
+    if (n == 0)
+        return 0;
+    /* Quotient to 20 more digits with a sticky one: a double holds all that can decide the rounding. */
+    __int128 scaled = sum * ((__int128)1 << 20);
+    __int128 quotient = scaled / n;
+    double q = (double)(int64_t)(quotient >> 20) + (double)(int64_t)(quotient & 0xfffff) * 0x1p-20;
+    if (scaled % n != 0 && fabs(q) < 0x1p30)
+        q += sum < 0 ? -0x1p-22 : 0x1p-22;
+    return nearest_f16(q * 0x1p-24);
+}
+
+static int reference_code(const struct kern_quant_args *a, float x, float m)
+{
+    float t = m == 0 ? 0.0F : x / m;
+    t = fminf(1, fmaxf(-1, t));
+    int lo = 0; /* midpoints ascend: all below lo are < t, none from hi on */
+    int hi = a->n_book - 1;
+    while (lo < hi) {
+        int at = (lo + hi) / 2;
+        volatile float sum = a->book[at] + a->book[at + 1];
+        if (0.5F * sum < t)
+            lo = at + 1;
+        else
+            hi = at;
+    }
+    return lo;
+}
+
+static void reference_block(const struct kern_quant_args *a, int64_t start, int64_t end,
+                            const uint16_t *mean, struct result *r, int64_t block)
+{
+    uint16_t *y = xcalloc((size_t)(end - start), sizeof(*y));
+    int max = 0;
+    for (int64_t i = start; i < end; i++) {
+        uint16_t v = mean != NULL ? nearest_f16(value_of(a->w16[i]) - value_of(*mean)) : a->w16[i];
+        y[i - start] = is_kept(a, i) ? 0 : v;
+        max = abs((int)y[i - start] & 0x7fff) > max ? y[i - start] & 0x7fff : max;
+    }
+    float m = (float)value_of(max);
+    r->absmax[block] = (uint16_t)max;
+    for (int64_t i = start; i < end; i++) {
+        int code = reference_code(a, (float)value_of(y[i - start]), m);
+        volatile float product = max == 0 ? 0.0F : a->book[code] * m;
+        volatile float x = mean != NULL ? product + (float)value_of(*mean) : product;
+        r->codes[i] = is_kept(a, i) ? 0 : (uint8_t)code;
+        r->out[i] = a->is_dequant_fp32 ? x : (float)value_of(nearest_f16(x));
+        if (is_kept(a, i))
+            r->out[i] = (float)value_of(a->w16[i]);
+    }
+    xfree(y);
+}
+
+static void reference_quantize(const struct kern_quant_args *a, struct result *r)
+{
+    int64_t n = a->rows * a->cols;
+    int64_t size = a->block == 0 ? n : a->block;
+    uint16_t whole = reference_mean(a, 0, n);
+    for (int64_t start = 0, b = 0; start < n; start += size, b++) {
+        int64_t end = start + size < n ? start + size : n;
+        uint16_t own = reference_mean(a, start, end);
+        const uint16_t *mean = a->center == KERN_CENTER_TENSOR  ? &whole
+                               : a->center == KERN_CENTER_BLOCK ? &own
+                                                                : NULL;
+        reference_block(a, start, end, mean, r, b);
+    }
+}
+
+static struct kern *open_cpu(int threads)
+{
+    struct err e;
+    struct kern *k = NULL;
+    struct kern_options o = {.device = "cpu", .threads = threads};
+    cr_assert_eq(kern_open(&o, &k, &e), ERR_OK, "%s", e.text);
+    return k;
+}
+
+/* Runs both and compares every bit. */
+static void compare(struct kern *k, struct kern_quant_args a, const char *what)
+{
+    struct err e;
+    int64_t n = a.rows * a.cols;
+    int64_t n_blocks = a.block == 0 ? 1 : (n + a.block - 1) / a.block;
+    struct result expected = result_new(n, n_blocks);
+    struct result got = result_new(n, n_blocks);
+    reference_quantize(&a, &expected);
+    a.out = got.out;
+    a.codes = got.codes;
+    a.absmax = got.absmax;
+    cr_assert_eq(kern_quantize(k, &a, &e), ERR_OK, "%s: %s", what, e.text);
+    for (int64_t b = 0; b < n_blocks; b++)
+        cr_assert_eq(got.absmax[b], expected.absmax[b], "%s: block %ld: absmax", what, (long)b);
+    for (int64_t i = 0; i < n; i++) {
+        cr_assert_eq(got.codes[i], expected.codes[i], "%s: index of %04x at %ld: %d, expected %d",
+                     what, a.w16[i], (long)i, got.codes[i], expected.codes[i]);
+        cr_assert_eq(f32_bits(got.out[i]), f32_bits(expected.out[i]),
+                     "%s: value of %04x at %ld: %a, expected %a", what, a.w16[i], (long)i,
+                     got.out[i], expected.out[i]);
+    }
+    result_free(&expected);
+    result_free(&got);
+}
+
+/* ---- codebooks ---- */
+
+struct book {
+    float v[256];
+    int n;
+};
+
+static int by_value(const void *a, const void *b)
+{
+    float x = *(const float *)a;
+    float y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+static struct book even_book(int k)
+{
+    struct book b = {.n = (1 << k) - 1};
+    for (int i = 0; i < b.n; i++)
+        b.v[i] = (float)(2.0 * i / (b.n - 1) - 1);
+    return b;
+}
+
+/* Powers of two from `lowest` up, both signs, and 0: midpoints on exact quotients. */
+static struct book power_book(int lowest)
+{
+    struct book b = {0};
+    for (int p = lowest; p <= 0; p++) {
+        b.v[b.n++] = ldexpf(1, p);
+        b.v[b.n++] = -ldexpf(1, p);
+    }
+    b.v[b.n++] = 0;
+    qsort(b.v, (size_t)b.n, sizeof(float), by_value);
+    return b;
+}
+
+/* Quotients of fp16 numbers, as quantile codebooks have them, with duplicates and a pile near zero. */
+static struct book random_book(struct rng *r, int n)
+{
+    struct book b = {.n = n};
+    for (int i = 0; i < n; i++) {
+        double scale = rng_below(r, 4) == 0 ? ldexp(1, -(int)rng_below(r, 30)) : 1;
+        b.v[i] = (float)value_of(nearest_f16(scale * (2 * rng_uniform(r) - 1)));
+        if (i > 0 && rng_below(r, 5) == 0)
+            b.v[i] = b.v[rng_below(r, (uint64_t)i)];
+    }
+    qsort(b.v, (size_t)n, sizeof(float), by_value);
+    return b;
+}
+
+enum { N_BOOKS = 18 };
+static struct book book_at(int i, struct rng *r)
+{
+    if (i < 7)
+        return even_book(2 + i);
+    switch (i) {
+    case 7:
+        return power_book(-2);
+    case 8:
+        return power_book(-6);
+    case 9:
+        return power_book(-100);
+    case 10:
+        return (struct book){.v = {0}, .n = 1};
+    case 11:
+        return (struct book){.v = {-1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1},
+                             .n = 18};
+    case 12:
+        return random_book(r, 16);
+    case 13:
+        return random_book(r, 17);
+    case 14:
+        return random_book(r, 2);
+    default:
+        return random_book(r, 256);
+    }
+}
+
+/* Every fp16 x with |x| <= m, each block of `block` led by m itself. Returns how many. */
+static int64_t all_within(int m, int block, uint16_t *w)
+{
+    int64_t n = 0;
+    for (int mag = 0; mag <= m; mag++) {
+        for (int sign = 0; sign <= 0x8000; sign += 0x8000) {
+            if (block > 0 && n % block == 0)
+                w[n++] = (uint16_t)m;
+            w[n++] = (uint16_t)(mag | sign);
+        }
+    }
+    return n;
+}
+
+Test(quantize, every_fp16_value_has_the_index_of_the_definition)
+{
+    struct kern *k = open_cpu(2);
+    struct rng r = {42};
+    uint16_t *w = xcalloc(3 * PATTERNS, sizeof(*w));
+    static const int maxima[] = {1, 2, 3, 0x03ff, 0x0400, 0x0401, 0x3c00, 0x3555, 0x7bff};
+    for (int i = 0; i < N_BOOKS; i++) {
+        struct book b = book_at(i, &r);
+        for (size_t j = 0; j < ARRAY_LEN(maxima) + 5; j++) {
+            int m = j < ARRAY_LEN(maxima) ? maxima[j] : 1 + (int)rng_below(&r, FINITE - 1);
+            int block = (j % 3 == 0) ? 64 : j % 3 == 1 ? 4096 : 0;
+            struct kern_quant_args a = {
+                .w16 = w, .rows = 1, .block = block, .book = b.v, .n_book = b.n};
+            a.cols = all_within(m, block, w);
+            char what[80];
+            (void)snprintf(what, sizeof what, "book %d of %d entries, absmax %04x, block %d", i,
+                           b.n, m, block);
+            compare(k, a, what);
+        }
+    }
+    xfree(w);
+    kern_close(k);
+}
+
+/* Spec 2.7: E2M0 with a block maximum of 1 is exact in fp32; the lower neighbour wins. */
+Test(quantize, ties_go_to_the_lower_neighbour)
+{
+    struct kern *k = open_cpu(1);
+    static const float e2m0[] = {-1, -.5F, -.25F, 0, .25F, .5F, 1};
+    static const double x[] = {1, .125, .375, .75, -.125, -.375, -.75, -0.0};
+    static const float expected[] = {1, 0, .25F, .5F, -.25F, -.5F, -1, 0};
+    uint16_t w[ARRAY_LEN(x)];
+    float out[ARRAY_LEN(x)];
+    for (size_t i = 0; i < ARRAY_LEN(x); i++)
+        w[i] = nearest_f16(x[i]);
+    struct kern_quant_args a = {
+        .w16 = w, .rows = 1, .cols = ARRAY_LEN(x), .book = e2m0, .n_book = 7, .out = out};
+    struct err e;
+    cr_assert_eq(kern_quantize(k, &a, &e), ERR_OK);
+    for (size_t i = 0; i < ARRAY_LEN(x); i++)
+        cr_expect_eq(out[i], expected[i], "%g became %g", x[i], (double)out[i]);
+    kern_close(k);
+}
+
+static void random_weights(struct rng *r, uint16_t *w, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        double scale = ldexp(1, -(int)rng_below(r, 12));
+        w[i] = nearest_f16(scale * (rng_normal(r) + 0.3));
+    }
+    for (int64_t i = n / 3; i < n / 3 + 200 && i < n; i++)
+        w[i] = (uint16_t)(rng_below(r, 2) << 15); /* zero blocks, of either sign */
+}
+
+Test(quantize, blocks_centering_and_kept_columns_follow_the_definition)
+{
+    static const struct {
+        int64_t rows, cols, block;
+        int32_t n_keep;
+    } shapes[] = {
+        {37, 53, 64, 0},  {37, 53, 64, 3},      {5, 4099, 0, 7},     {3, 2, 64, 1},
+        {64, 64, 32, 2},  {11, 1000, 4096, 20}, {13, 1024, 5000, 5}, {1, 1, 1, 0},
+        {9, 100, 7, 100}, {130, 100, 0, 0},
+    };
+    struct rng r = {3};
+    struct kern *k = open_cpu(2);
+    for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
+        int64_t n = shapes[i].rows * shapes[i].cols;
+        uint16_t *w = xcalloc((size_t)n, sizeof(*w));
+        int32_t *keep = xcalloc((size_t)shapes[i].n_keep + 1, sizeof(*keep));
+        random_weights(&r, w, n);
+        for (int32_t j = 0; j < shapes[i].n_keep; j++)
+            keep[j] = (int32_t)(j * shapes[i].cols / shapes[i].n_keep);
+        for (int variant = 0; variant < 12; variant++) {
+            struct book b = book_at(variant % 2 == 0 ? 2 : 6, &r);
+            struct kern_quant_args a = {
+                .w16 = w,
+                .rows = shapes[i].rows,
+                .cols = shapes[i].cols,
+                .block = shapes[i].block,
+                .book = b.v,
+                .n_book = b.n,
+                .center = (enum kern_center)(variant / 4),
+                .keep = keep,
+                .n_keep = shapes[i].n_keep,
+                .is_dequant_fp32 = variant % 4 >= 2,
+            };
+            char what[80];
+            (void)snprintf(what, sizeof what, "shape %zu, variant %d", i, variant);
+            compare(k, a, what);
+        }
+        xfree(keep);
+        xfree(w);
+    }
+    kern_close(k);
+}
+
+Test(quantize, a_zero_block_gives_plus_zero_and_its_mean_when_centered)
+{
+    struct kern *k = open_cpu(1);
+    struct err e;
+    struct book b = even_book(3);
+    uint16_t w[64];
+    float out[64];
+    for (int i = 0; i < 64; i++)
+        w[i] = 0x8000;
+    struct kern_quant_args a = {
+        .w16 = w, .rows = 8, .cols = 8, .block = 64, .book = b.v, .n_book = b.n, .out = out};
+    cr_assert_eq(kern_quantize(k, &a, &e), ERR_OK);
+    for (int i = 0; i < 64; i++)
+        cr_assert_eq(f32_bits(out[i]), 0);
+    for (int i = 0; i < 64; i++)
+        w[i] = nearest_f16(0.25);
+    for (int center = KERN_CENTER_TENSOR; center <= KERN_CENTER_BLOCK; center++) {
+        a.center = (enum kern_center)center;
+        cr_assert_eq(kern_quantize(k, &a, &e), ERR_OK);
+        for (int i = 0; i < 64; i++)
+            cr_assert_eq(out[i], 0.25F);
+    }
+    kern_close(k);
+}
+
+Test(quantize, results_do_not_depend_on_the_number_of_threads)
+{
+    enum { ROWS = 211, COLS = 317, N = ROWS * COLS };
+    struct rng r = {11};
+    uint16_t *w = xcalloc(N, sizeof(*w));
+    random_weights(&r, w, N);
+    struct book b = even_book(5);
+    static const int32_t keep[] = {0, 5, 316};
+    float *out[2] = {xcalloc(N, sizeof(float)), xcalloc(N, sizeof(float))};
+    int64_t *hist[2] = {xcalloc(PATTERNS, sizeof(int64_t)), xcalloc(PATTERNS, sizeof(int64_t))};
+    for (int variant = 0; variant < 6; variant++) {
+        for (int i = 0; i < 2; i++) {
+            struct kern *k = open_cpu(i == 0 ? 1 : 5);
+            struct err e;
+            struct kern_quant_args a = {.w16 = w,
+                                        .rows = ROWS,
+                                        .cols = COLS,
+                                        .block = variant % 2 == 0 ? 64 : 0,
+                                        .book = b.v,
+                                        .n_book = b.n,
+                                        .center = (enum kern_center)(variant / 2),
+                                        .keep = keep,
+                                        .n_keep = 3,
+                                        .out = out[i]};
+            cr_assert_eq(kern_quantize(k, &a, &e), ERR_OK);
+            cr_assert_eq(kern_histogram(k, &a, hist[i], &e), ERR_OK);
+            kern_close(k);
+        }
+        cr_expect_eq(memcmp(out[0], out[1], N * sizeof(float)), 0, "variant %d", variant);
+        cr_expect_eq(memcmp(hist[0], hist[1], PATTERNS * sizeof(int64_t)), 0, "variant %d",
+                     variant);
+    }
+    for (int i = 0; i < 2; i++) {
+        xfree(out[i]);
+        xfree(hist[i]);
+    }
+    xfree(w);
+}
+
+Test(quantize, histogram_counts_what_goes_into_blocks)
+{
+    enum { ROWS = 33, COLS = 130, N = ROWS * COLS, BLOCK = 64 };
+    struct rng r = {5};
+    struct kern *k = open_cpu(2);
+    uint16_t w[N];
+    random_weights(&r, w, N);
+    static const int32_t keep[] = {3, 64, 129};
+    int64_t *hist = xcalloc(PATTERNS, sizeof(*hist));
+    for (int center = KERN_CENTER_NONE; center <= KERN_CENTER_BLOCK; center++) {
+        for (int32_t n_keep = 0; n_keep <= 3; n_keep += 3) {
+            struct kern_quant_args a = {.w16 = w,
+                                        .rows = ROWS,
+                                        .cols = COLS,
+                                        .block = BLOCK,
+                                        .center = (enum kern_center)center,
+                                        .keep = keep,
+                                        .n_keep = n_keep};
+            struct err e;
+            cr_assert_eq(kern_histogram(k, &a, hist, &e), ERR_OK);
+            uint16_t mean = reference_mean(&a, 0, N);
+            for (int i = 0; i < N; i++) {
+                int64_t start = i / BLOCK * BLOCK;
+                if (center == KERN_CENTER_BLOCK)
+                    mean = reference_mean(&a, start, start + BLOCK < N ? start + BLOCK : N);
+                uint16_t y = center == KERN_CENTER_NONE
+                                 ? w[i]
+                                 : nearest_f16(value_of(w[i]) - value_of(mean));
+                if (!is_kept(&a, i))
+                    hist[y]--;
+            }
+            for (int h = 0; h < PATTERNS; h++)
+                cr_assert_eq(hist[h], 0, "center %d, %d kept: pattern %04x off by %ld", center,
+                             n_keep, h, (long)hist[h]);
+        }
+    }
+    xfree(hist);
+    kern_close(k);
+}
+
+Test(quantize, spread_is_exact)
+{
+    enum { ROWS = 7, COLS = 150 };
+    struct rng r = {9};
+    struct kern *k = open_cpu(2);
+    uint16_t w[ROWS * COLS];
+    random_weights(&r, w, ROWS * COLS);
+    w[0] = 0x7bff; /* the largest beside the smallest */
+    w[1] = 0x0001;
+    unsigned __int128 keys[COLS];
+    for (int by_rows = 0; by_rows <= 1; by_rows++) {
+        struct err e;
+        cr_assert_eq(kern_spread(k, w, ROWS, COLS, by_rows, keys, &e), ERR_OK);
+        int n_lines = by_rows ? ROWS : COLS;
+        int n = by_rows ? COLS : ROWS;
+        for (int line = 0; line < n_lines; line++) {
+            /* n * sum x^2 - (sum x)^2 is the sum over pairs of (x_i - x_j)^2 */
+            unsigned __int128 pairs = 0;
+            for (int i = 0; i < n; i++) {
+                for (int j = 0; j < i; j++) {
+                    int at_i = by_rows ? line * COLS + i : i * COLS + line;
+                    int at_j = by_rows ? line * COLS + j : j * COLS + line;
+                    __int128 d = (__int128)((value_of(w[at_i]) - value_of(w[at_j])) * 0x1p24);
+                    pairs += (unsigned __int128)(d * d);
+                }
+            }
+            cr_assert(keys[line] == pairs, "by_rows %d, line %d", by_rows, line);
+        }
+    }
+    kern_close(k);
+}
+
+static void expect_refused(struct kern *k, struct kern_quant_args a, enum err_code code,
+                           const char *part)
+{
+    struct err e = {0};
+    cr_expect_eq(kern_quantize(k, &a, &e), code, "expected an error with '%s'", part);
+    cr_expect(strstr(e.text, part) != NULL, "'%s' does not say '%s'", e.text, part);
+}
+
+Test(quantize, what_cannot_be_quantized_is_refused)
+{
+    struct kern *k = open_cpu(2);
+    struct book b = even_book(4);
+    enum { N = 10000 };
+    uint16_t *w = xcalloc(N, sizeof(*w));
+    float *out = xcalloc(N, sizeof(*out));
+    const struct kern_quant_args good = {
+        .w16 = w, .rows = 100, .cols = 100, .block = 64, .book = b.v, .n_book = b.n, .out = out};
+    static const int64_t blocks[] = {64, 5000, 0};
+    static const uint16_t patterns[] = {0x7c00, 0xfc00, 0x7e00, 0xffff};
+    for (size_t i = 0; i < ARRAY_LEN(blocks) * ARRAY_LEN(patterns); i++) {
+        struct kern_quant_args a = good;
+        a.block = blocks[i % ARRAY_LEN(blocks)];
+        w[7001] = patterns[i / ARRAY_LEN(blocks)];
+        w[7003] = 0x7c00;
+        for (int center = 0; center <= KERN_CENTER_BLOCK; center++) {
+            a.center = (enum kern_center)center;
+            expect_refused(k, a, ERR_NUMERIC, "flat index 7001");
+        }
+        int64_t *hist = xcalloc(PATTERNS, sizeof(*hist));
+        struct err e;
+        cr_expect_eq(kern_histogram(k, &a, hist, &e), ERR_NUMERIC);
+        xfree(hist);
+        w[7001] = w[7003] = 0;
+    }
+
+    /* 64 weights of 60000 and one of -60000 in the next block: the difference to the mean is no fp16 number. */
+    struct kern_quant_args a = good;
+    for (int i = 0; i < N; i++)
+        w[i] = nearest_f16(60000);
+    w[777] = nearest_f16(-60000);
+    a.center = KERN_CENTER_TENSOR;
+    expect_refused(k, a, ERR_NUMERIC, "flat index 777 (-60000)");
+
+    float descending[] = {0, -1};
+    float wide[] = {-1, 2};
+    float nan_book[] = {-1, NAN};
+    int32_t unsorted[] = {3, 3};
+    int32_t outside[] = {100};
+    a = good;
+    a.book = descending, a.n_book = 2;
+    expect_refused(k, a, ERR_FORMAT, "entry 1");
+    a.book = wide;
+    expect_refused(k, a, ERR_FORMAT, "entry 1");
+    a.book = nan_book;
+    expect_refused(k, a, ERR_FORMAT, "entry 1");
+    a = good;
+    a.n_book = 257;
+    expect_refused(k, a, ERR_FORMAT, "257 entries");
+    a = good;
+    a.keep = unsorted, a.n_keep = 2;
+    expect_refused(k, a, ERR_FORMAT, "kept column 3");
+    a = good;
+    a.keep = outside, a.n_keep = 1;
+    expect_refused(k, a, ERR_FORMAT, "kept column 100");
+    a = good;
+    a.block = -1;
+    expect_refused(k, a, ERR_FORMAT, "block size -1");
+    a = good;
+    a.rows = INT64_MAX;
+    expect_refused(k, a, ERR_FORMAT, "rows");
+
+    unsigned __int128 key = 0;
+    struct err e;
+    cr_expect_eq(kern_spread(k, w, 1, 1 << 24, true, &key, &e), ERR_UNSUPPORTED);
+    xfree(w);
+    xfree(out);
+    kern_close(k);
+}
