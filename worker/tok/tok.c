@@ -122,6 +122,7 @@ static enum err_code load(struct tok *t, struct tok_source *src, struct err *e)
     else
         TRY(load_legacy(t, src, e));
     t->n_ids = src->max_id + 1;
+    tok_decode_load(t, src);
     return tok_special_find_roles(t, src, e);
 }
 

@@ -20,6 +20,7 @@ struct tok {
     int32_t n_ids;            /* largest id + 1 */
     int32_t bos, eos, prefix; /* -1: none */
     char sha256[SHA256_HEX];
+    struct str *id_text;  /* [n_ids]: the bytes an id stands for */
     struct buf nfc;       /* scratch */
     struct arena strings; /* texts that the parts keep */
 };
@@ -66,5 +67,8 @@ MUST_USE enum err_code tok_special_load_legacy(struct tok *t, struct tok_source 
 /* t->bos and t->eos. */
 MUST_USE enum err_code tok_special_find_roles(struct tok *t, const struct tok_source *src,
                                               struct err *e);
+
+/* tok_decode.c: t->id_text. */
+void tok_decode_load(struct tok *t, const struct tok_source *src);
 
 #endif
