@@ -1,0 +1,57 @@
+/* BLOOM and BLOOMZ: ALiBi, a norm behind the embedding, fused QKV by head, tanh GELU, tied head. */
+#include "worker/model/family.h"
+
+static enum err_code read_config(const json_t *c, const char *what, struct wiring *w, struct err *e)
+{
+    int vocab, context;
+    TRY(family_int(c, "hidden_size|n_embed", what, FAMILY_REQUIRED, &w->d, e));
+    TRY(family_int(c, "n_layer|num_hidden_layers", what, FAMILY_REQUIRED, &w->n_layers, e));
+    TRY(family_int(c, "n_head|num_attention_heads", what, FAMILY_REQUIRED, &w->n_heads, e));
+    TRY(family_int(c, "vocab_size", what, FAMILY_REQUIRED, &vocab, e));
+    /* ALiBi sets no limit; BLOOM's own files name the length of training. */
+    TRY(family_int(c, "seq_length", what, 2048, &context, e));
+    TRY(family_number(c, "layer_norm_epsilon", what, 1e-5, &w->eps, e));
+    TRY(family_bool(c, "tie_word_embeddings", what, true, &w->is_tied, e));
+    TRY(family_bool(c, "apply_residual_connection_post_layernorm", what, false,
+                    &w->is_residual_normed, e));
+    w->vocab = vocab;
+    w->context = context;
+    w->ffn = 4 * w->d;
+    w->act = KERN_ACT_GELU_TANH;
+    w->position = POSITION_ALIBI;
+    w->is_qkv_by_head = true;
+    w->has_embed_norm = true;
+    return ERR_OK;
+}
+
+static const struct family_tensor tensors[] = {
+    {ROLE_EMBED, "word_embeddings.weight", DIM_VOCAB, DIM_D, NEED_ALWAYS, false},
+    {ROLE_EMBED_NORM_W, "word_embeddings_layernorm.weight", DIM_D, DIM_ONE, NEED_NORM, false},
+    {ROLE_EMBED_NORM_B, "word_embeddings_layernorm.bias", DIM_D, DIM_ONE, NEED_NORM, false},
+    {ROLE_FINAL_NORM_W, "ln_f.weight", DIM_D, DIM_ONE, NEED_FINAL_NORM, false},
+    {ROLE_FINAL_NORM_B, "ln_f.bias", DIM_D, DIM_ONE, NEED_FINAL_NORM, false},
+    {ROLE_HEAD, "lm_head.weight", DIM_VOCAB, DIM_D, NEED_HEAD, false},
+    {ROLE_NORM1_W, "h.%d.input_layernorm.weight", DIM_D, DIM_ONE, NEED_NORM, false},
+    {ROLE_NORM1_B, "h.%d.input_layernorm.bias", DIM_D, DIM_ONE, NEED_NORM, false},
+    {ROLE_QKV_W, "h.%d.self_attention.query_key_value.weight", DIM_3D, DIM_D, NEED_ALWAYS, false},
+    {ROLE_QKV_B, "h.%d.self_attention.query_key_value.bias", DIM_3D, DIM_ONE, NEED_ATTENTION_BIAS,
+     false},
+    {ROLE_OUT_W, "h.%d.self_attention.dense.weight", DIM_D, DIM_D, NEED_ALWAYS, false},
+    {ROLE_OUT_B, "h.%d.self_attention.dense.bias", DIM_D, DIM_ONE, NEED_ATTENTION_BIAS, false},
+    {ROLE_NORM2_W, "h.%d.post_attention_layernorm.weight", DIM_D, DIM_ONE, NEED_NORM, false},
+    {ROLE_NORM2_B, "h.%d.post_attention_layernorm.bias", DIM_D, DIM_ONE, NEED_NORM, false},
+    {ROLE_FFN1_W, "h.%d.mlp.dense_h_to_4h.weight", DIM_FFN, DIM_D, NEED_ALWAYS, false},
+    {ROLE_FFN1_B, "h.%d.mlp.dense_h_to_4h.bias", DIM_FFN, DIM_ONE, NEED_FFN_BIAS, false},
+    {ROLE_FFN2_W, "h.%d.mlp.dense_4h_to_h.weight", DIM_D, DIM_FFN, NEED_ALWAYS, false},
+    {ROLE_FFN2_B, "h.%d.mlp.dense_4h_to_h.bias", DIM_D, DIM_ONE, NEED_FFN_BIAS, false},
+};
+
+static const char *const ignored[] = {NULL};
+
+const struct family_ops family_ops_bloom = {
+    .prefix = "transformer.",
+    .tensors = tensors,
+    .n_tensors = ARRAY_LEN(tensors),
+    .ignored = ignored,
+    .read_config = read_config,
+};

@@ -1,0 +1,177 @@
+#include "worker/model/model.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "worker/model/model_impl.h"
+
+/* Slopes of the paper "Train short, test long" as BLOOM computes them: n = 2^floor(log2 H) heads take 2^(-8i/n),
+ * i = 1..n; the others take every second of the series for 2n heads. */
+static float *make_slopes(int n_heads)
+{
+    float *slopes = xcalloc((size_t)n_heads, sizeof *slopes);
+    int n = 1;
+    while (2 * n <= n_heads)
+        n *= 2;
+    for (int h = 0; h < n_heads; h++)
+        slopes[h] = (float)(h < n ? exp2(-8.0 * (h + 1) / n) : exp2(-4.0 * (2 * (h - n) + 1) / n));
+    return slopes;
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Wide enough for q, k, v, for the MLP's inner layer, and for two sets of final rows side by side. */
+static int64_t wide_cols(const struct wiring *w)
+{
+    return larger(larger((int64_t)3 * w->d, w->ffn), (int64_t)2 * w->d_embed);
+}
+
+/* Large enough that a tile of every product has neighbours, small enough that the activations of a layer stay in
+ * the last-level cache (docs/ENGINE.md has the figures). Depends on the checkpoint alone. */
+enum { ACTIVATION_BYTES = 16 << 20, TOKENS_MIN = 1024, TOKENS_MAX = 8192, TOKENS_STEP = 128 };
+
+static int64_t choose_max_tokens(const struct wiring *w)
+{
+    int64_t per_token = ((int64_t)3 * w->d + wide_cols(w)) * (int64_t)sizeof(float);
+    int64_t n = ACTIVATION_BYTES / per_token / TOKENS_STEP * TOKENS_STEP;
+    n = n < TOKENS_MIN ? TOKENS_MIN : n > TOKENS_MAX ? TOKENS_MAX : n;
+    return larger(n, w->context);
+}
+
+static enum err_code alloc_rows(struct model *m, int64_t cols, void **out, struct err *e)
+{
+    size_t bytes;
+    if (!size_mul((size_t)m->max_tokens, (size_t)cols, &bytes) ||
+        !size_mul(bytes, (size_t)m->weights.act_bytes, &bytes))
+        return err_set(e, ERR_NOMEM, "activations: size overflow");
+    return kern_alloc(m->k, bytes, "activations", out, e);
+}
+
+static enum err_code workspace_init(struct model *m, struct err *e)
+{
+    const struct wiring *w = &m->wiring;
+    m->ws.wide_cols = wide_cols(w);
+    TRY(alloc_rows(m, w->d, &m->ws.x, e));
+    TRY(alloc_rows(m, w->d, &m->ws.h, e));
+    TRY(alloc_rows(m, m->ws.wide_cols, &m->ws.wide, e));
+    TRY(alloc_rows(m, w->d, &m->ws.mixed, e));
+    if (w->has_projection)
+        TRY(alloc_rows(m, w->d_embed, &m->ws.embed, e));
+    size_t T = (size_t)m->max_tokens;
+    struct batch_lists *l = &m->lists;
+    l->ids = xcalloc(T, sizeof *l->ids);
+    l->positions = xcalloc(T, sizeof *l->positions);
+    l->seqs = xcalloc(T, sizeof *l->seqs);
+    l->rows = xcalloc(T, sizeof *l->rows);
+    l->first = xcalloc(T + 1, sizeof *l->first);
+    return ERR_OK;
+}
+
+static void lists_release(struct batch_lists *l)
+{
+    void *all[] = {l->ids,   l->positions, l->seqs,   l->rows,    l->first,  l->row, l->token,
+                   l->order, l->logprob,   l->is_top, l->ref_row, l->ref_at, l->kl,  l->same_top};
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        xfree(all[i]);
+}
+
+static void fill_info(struct model *m, const char *label)
+{
+    const struct wiring *w = &m->wiring;
+    m->info = (struct model_info){.family = label,
+                                  .n_layers = w->n_layers,
+                                  .d = w->d,
+                                  .n_heads = w->n_heads,
+                                  .head_dim = w->head_dim,
+                                  .ffn = w->ffn,
+                                  .vocab = w->vocab,
+                                  .context = w->context,
+                                  .n_params = m->weights.n_params,
+                                  .flushed = m->weights.flushed};
+    const struct quant_group *g = &m->groups[QUANT_LINEAR];
+    for (int i = 0; i < g->n; i++)
+        m->info.n_params_linear += g->tensors[i].rows * g->tensors[i].cols;
+}
+
+static enum err_code open_into(struct model *m, struct err *e)
+{
+    char what[512];
+    const char *label;
+    const struct family_ops *ops;
+    snprintf(what, sizeof what, "%s/config.json", ckpt_dir(m->ckpt));
+    const json_t *config = ckpt_config(m->ckpt);
+    TRY(family_find(config, what, &label, &ops, e));
+    TRY(family_wire(ops, config, what, &m->wiring, e));
+    TRY(weights_open(ops, &m->wiring, m->ckpt, m->k, &m->weights, e));
+    m->max_tokens = choose_max_tokens(&m->wiring);
+    TRY(workspace_init(m, e));
+    if (m->wiring.position == POSITION_ALIBI)
+        m->alibi_slopes = make_slopes(m->wiring.n_heads);
+    model_quant_init(m);
+    fill_info(m, label);
+    return ERR_OK;
+}
+
+enum err_code model_open(struct ckpt *ckpt, struct kern *k, struct model **out, struct err *e)
+{
+    struct model *m = xcalloc(1, sizeof *m);
+    m->ckpt = ckpt;
+    m->k = k;
+    enum err_code code = open_into(m, e);
+    if (code != ERR_OK) {
+        model_close(m);
+        return code;
+    }
+    *out = m;
+    return ERR_OK;
+}
+
+void model_close(struct model *m)
+{
+    if (m == NULL)
+        return;
+    void *buffers[] = {m->ws.x, m->ws.h, m->ws.wide, m->ws.mixed, m->ws.embed};
+    for (size_t i = 0; i < ARRAY_LEN(buffers); i++)
+        kern_free(m->k, buffers[i]);
+    lists_release(&m->lists);
+    model_quant_release(m);
+    weights_release(&m->weights);
+    xfree(m->alibi_slopes);
+    xfree(m);
+}
+
+const struct model_info *model_get_info(const struct model *m)
+{
+    return &m->info;
+}
+
+int64_t model_max_tokens(const struct model *m)
+{
+    return m->max_tokens;
+}
+
+enum err_code model_ref_new(struct model *m, int64_t n, struct model_ref_rows **out, struct err *e)
+{
+    size_t bytes;
+    if (!size_mul((size_t)n, (size_t)m->wiring.d_embed * (size_t)m->weights.act_bytes, &bytes))
+        return err_set(e, ERR_NOMEM, "hidden states of the 16-bit run: size overflow");
+    void *rows;
+    TRY(kern_alloc(m->k, bytes, "hidden states of the 16-bit run", &rows, e));
+    struct model_ref_rows *r = xcalloc(1, sizeof *r);
+    *r = (struct model_ref_rows){.rows = rows, .n = n};
+    *out = r;
+    return ERR_OK;
+}
+
+void model_ref_free(struct model *m, struct model_ref_rows *r)
+{
+    if (r == NULL)
+        return;
+    kern_free(m->k, r->rows);
+    xfree(r);
+}

@@ -1,0 +1,197 @@
+/* Configurations: which tensors are quantized, whose units rank whose inputs (quantization spec, sections 5 and 6),
+ * and how the compute weights of a configuration come about. */
+#include <string.h>
+
+#include "base/mem.h"
+#include "schema/bits.h"
+#include "worker/model/model_impl.h"
+
+static bool is_linear(enum role role)
+{
+    return role == ROLE_QKV_W || role == ROLE_OUT_W || role == ROLE_FFN1_W || role == ROLE_FFN2_W ||
+           role == ROLE_PROJECT_IN || role == ROLE_PROJECT_OUT;
+}
+
+static struct quant_tensor quant_tensor_of(const struct model *m, const struct weight_tensor *t)
+{
+    return (struct quant_tensor){.name = t->src->name,
+                                 .w16 = m->weights.master + t->at,
+                                 .rows = t->rows,
+                                 .cols = t->cols,
+                                 .out = weights_compute_at(&m->weights, t->at)};
+}
+
+static void group_init(struct model *m, enum quant_group_id id, bool (*is_member)(enum role role))
+{
+    struct quant_group *g = &m->groups[id];
+    const struct weights *w = &m->weights;
+    g->tensors = xcalloc((size_t)w->n_tensors, sizeof *g->tensors);
+    g->n_keep = xcalloc((size_t)w->n_tensors, sizeof *g->n_keep);
+    for (int i = 0; i < w->n_tensors; i++)
+        if (is_member(w->tensors[i].role))
+            g->tensors[g->n++] = quant_tensor_of(m, &w->tensors[i]);
+    g->cache = quant_cache_new(g->n);
+}
+
+static bool is_head(enum role role)
+{
+    return role == ROLE_HEAD;
+}
+
+static bool is_embed(enum role role)
+{
+    return role == ROLE_EMBED;
+}
+
+void model_quant_init(struct model *m)
+{
+    const struct wiring *w = &m->wiring;
+    int n = w->ffn > w->d ? w->ffn : w->d;
+    m->rank_same = xcalloc((size_t)n, sizeof *m->rank_same);
+    for (int i = 0; i < n; i++)
+        m->rank_same[i] = i;
+    m->rank_v = xcalloc((size_t)w->d, sizeof *m->rank_v);
+    for (int i = 0; i < w->d; i++) {
+        int h = i / w->head_dim, c = i % w->head_dim;
+        m->rank_v[i] = w->is_qkv_by_head ? (3 * h + 2) * w->head_dim + c : 2 * w->d + i;
+    }
+    group_init(m, QUANT_LINEAR, is_linear);
+    group_init(m, QUANT_HEAD, is_head);
+    group_init(m, QUANT_EMBED, is_embed);
+}
+
+void model_quant_release(struct model *m)
+{
+    for (int i = 0; i < QUANT_GROUPS; i++) {
+        xfree(m->groups[i].tensors);
+        xfree(m->groups[i].n_keep);
+        quant_cache_free(m->groups[i].cache);
+    }
+    xfree(m->rank_same);
+    xfree(m->rank_v);
+}
+
+static void rank_by(const struct model *m, struct quant_tensor *q, enum role role, int layer,
+                    bool by_rows, const int32_t *map)
+{
+    const struct weight_slot *s = weights_slot(&m->weights, role, layer);
+    q->rank_w16 = weights_master(&m->weights, role, layer);
+    q->rank_rows = s->rows;
+    q->rank_cols = s->cols;
+    q->rank_by_rows = by_rows;
+    q->rank_at = map;
+}
+
+/* The units that write the residual stream in front of a layer: FFN-2 of the layer before; in front of the first
+ * one the channels of the token embedding, or the rows of the projection behind it. */
+static void rank_by_residual(const struct model *m, struct quant_tensor *q, int layer)
+{
+    if (layer > 0)
+        rank_by(m, q, ROLE_FFN2_W, layer - 1, true, m->rank_same);
+    else if (m->wiring.has_projection)
+        rank_by(m, q, ROLE_PROJECT_IN, 0, true, m->rank_same);
+    else
+        rank_by(m, q, ROLE_EMBED, 0, false, m->rank_same);
+}
+
+static void rank_tensor(const struct model *m, const struct config *c,
+                        const struct weight_tensor *t, struct quant_tensor *q)
+{
+    q->rank_w16 = NULL; /* project_in and project_out stay untreated */
+    if (t->role == ROLE_QKV_W)
+        rank_by_residual(m, q, t->layer);
+    if (t->role == ROLE_OUT_W)
+        rank_by(m, q, ROLE_QKV_W, t->layer, true, m->rank_v);
+    if (t->role == ROLE_FFN2_W)
+        rank_by(m, q, ROLE_FFN1_W, t->layer, true, m->rank_same);
+    if (t->role == ROLE_FFN1_W && c->outlier_rule == OUTLIER_RULE_PREVIOUS_RESID)
+        rank_by_residual(m, q, t->layer);
+    if (t->role == ROLE_FFN1_W && c->outlier_rule == OUTLIER_RULE_PREVIOUS)
+        rank_by(m, q, ROLE_OUT_W, t->layer, true, m->rank_same);
+}
+
+static void rank_all(const struct model *m, const struct config *c)
+{
+    struct quant_tensor *q = m->groups[QUANT_LINEAR].tensors;
+    for (int i = 0; i < m->weights.n_tensors; i++)
+        if (is_linear(m->weights.tensors[i].role))
+            rank_tensor(m, c, &m->weights.tensors[i], q++);
+}
+
+static bool is_in_force(const struct config *c, enum quant_group_id id)
+{
+    switch (id) {
+    case QUANT_LINEAR:
+        return c->k <= 8;
+    case QUANT_HEAD:
+        return c->k <= 8 && c->quant_head;
+    case QUANT_EMBED:
+        return c->k <= 8 && c->quant_embed;
+    case QUANT_GROUPS:
+        break;
+    }
+    return false;
+}
+
+static enum err_code check_config(const struct model *m, const struct config *c, struct err *e)
+{
+    if (m->wiring.is_tied && c->k <= 8 && (c->quant_head || c->quant_embed))
+        return err_set(
+            e, ERR_UNSUPPORTED,
+            "%s: %s with tied embeddings would quantize the %s too; leave it out for this "
+            "model",
+            ckpt_dir(m->ckpt), c->quant_head ? "quant_head" : "quant_embed",
+            c->quant_head ? "input embedding" : "head");
+    return ERR_OK;
+}
+
+static enum err_code apply(struct model *m, const struct config *c, struct err *e)
+{
+    if (c->k == 32)
+        return weights_read_stored(&m->weights, e);
+    /* Everything that is not quantized is a tensor rounded to fp16; casting the few others too costs less than
+     * telling them apart. */
+    TRY(weights_cast_all(&m->weights, e));
+    rank_all(m, c);
+    for (int i = 0; i < QUANT_GROUPS; i++) {
+        struct quant_group *g = &m->groups[i];
+        if (is_in_force(c, (enum quant_group_id)i))
+            TRY(quant_apply(m->k, c, g->tensors, g->n, g->cache, g->n_keep, e));
+    }
+    return ERR_OK;
+}
+
+/* At k >= 16 the accounting still asks which tensors are linear layers. */
+static void account(struct model *m, const struct config *c)
+{
+    int n = 0, n_max = 0;
+    for (int i = 0; i < QUANT_GROUPS; i++)
+        n_max += m->groups[i].n;
+    struct bits_tensor *t = xcalloc((size_t)n_max, sizeof *t);
+    for (int i = 0; i < QUANT_GROUPS; i++) {
+        const struct quant_group *g = &m->groups[i];
+        if (i != QUANT_LINEAR && !is_in_force(c, (enum quant_group_id)i))
+            continue;
+        for (int j = 0; j < g->n; j++)
+            t[n++] = (struct bits_tensor){.out = g->tensors[j].rows,
+                                          .in = g->tensors[j].cols,
+                                          .n_keep = c->k <= 8 ? g->n_keep[j] : 0};
+    }
+    m->bits = bits_of(c, t, n, m->info.n_params);
+    xfree(t);
+}
+
+enum err_code model_set_config(struct model *m, const struct config *c, struct bits *bits,
+                               struct err *e)
+{
+    if (!m->has_config || !config_equal(c, &m->config)) {
+        TRY(check_config(m, c, e));
+        m->has_config = false;
+        TRY(apply(m, c, e));
+        account(m, c);
+        m->config = *c;
+        m->has_config = true;
+    }
+    *bits = m->bits;
+    return ERR_OK;
+}

@@ -1,0 +1,172 @@
+/* The forward pass of all families (evaluation spec, section 7), from the embedding to the residual stream behind the
+ * last layer. */
+#include "worker/model/model_impl.h"
+
+static enum err_code norm(struct model *m, enum role role, int layer, const void *x, void *y,
+                          int64_t T, struct err *e)
+{
+    return kern_layernorm(
+        m->k,
+        &(struct kern_norm_args){.y = y,
+                                 .x = x,
+                                 .w = weights_compute(&m->weights, role, layer),
+                                 .b = weights_compute(&m->weights, role + 1, layer),
+                                 .eps = m->wiring.eps,
+                                 .T = T,
+                                 .d = m->wiring.d},
+        e);
+}
+
+/* y = x W^T + b, with the activation behind the MLP's first matrix, added to y where y is the residual stream. The
+ * bias is the role behind the matrix. */
+static enum err_code linear(struct model *m, enum role role, int layer, const void *x, void *y,
+                            int64_t T, struct err *e)
+{
+    const struct weight_slot *s = weights_slot(&m->weights, role, layer);
+    const bool has_bias = role >= ROLE_NORM1_W; /* the projections have none */
+    struct kern_linear_args a = {
+        .y = y,
+        .x = x,
+        .w = weights_compute(&m->weights, role, layer),
+        .bias = has_bias ? weights_compute(&m->weights, role + 1, layer) : NULL,
+        .T = T,
+        .N = s->rows,
+        .K = s->cols,
+        .act = role == ROLE_FFN1_W ? m->wiring.act : KERN_ACT_NONE,
+        .is_residual = y == m->ws.x,
+    };
+    return kern_linear(m->k, &a, e);
+}
+
+static enum err_code embed(struct model *m, int64_t T, struct err *e)
+{
+    const struct wiring *w = &m->wiring;
+    const void *table = weights_compute(&m->weights, ROLE_EMBED, 0);
+    const void *positions = weights_compute(&m->weights, ROLE_POSITIONS, 0);
+    struct kern_embed_args a = {.out = m->ws.x,
+                                .table = table,
+                                .pos_table = positions,
+                                .ids = m->lists.ids,
+                                .pos = m->lists.positions,
+                                .T = T,
+                                .d = w->d};
+    if (!w->has_projection) {
+        TRY(kern_embed(m->k, &a, e));
+    } else {
+        /* Positions first: the projected embedding is then added by the product itself. */
+        struct kern_embed_args narrow = {
+            .out = m->ws.embed, .table = table, .ids = m->lists.ids, .T = T, .d = w->d_embed};
+        a.table = positions;
+        a.ids = m->lists.positions;
+        a.pos_table = NULL;
+        TRY(kern_embed(m->k, &narrow, e));
+        TRY(kern_embed(m->k, &a, e));
+        TRY(linear(m, ROLE_PROJECT_IN, 0, m->ws.embed, m->ws.x, T, e));
+    }
+    if (w->has_embed_norm)
+        TRY(norm(m, ROLE_EMBED_NORM_W, 0, m->ws.x, m->ws.x, T, e));
+    return ERR_OK;
+}
+
+static enum err_code attention(struct model *m, int layer, int n_seqs, int64_t T, struct err *e)
+{
+    const struct wiring *w = &m->wiring;
+    const int64_t by_head = (int64_t)3 * w->head_dim;
+    struct kern_attention_args a = {
+        .out = m->ws.mixed,
+        .qkv = m->ws.wide,
+        .row = (int64_t)3 * w->d,
+        .k_at = w->is_qkv_by_head ? w->head_dim : w->d,
+        .v_at = w->is_qkv_by_head ? (int64_t)2 * w->head_dim : (int64_t)2 * w->d,
+        .head_stride = w->is_qkv_by_head ? by_head : w->head_dim,
+        .heads = w->n_heads,
+        .head_dim = w->head_dim,
+        .rotary_dims = w->rotary_dims,
+        .rotary_base = w->rotary_base,
+        .scale = w->is_score_scaled_by_layer ? w->score_scale / (float)(layer + 1) : w->score_scale,
+        .alibi_slopes = m->alibi_slopes,
+        .seqs = m->lists.seqs,
+        .n_seqs = n_seqs,
+        .T = T,
+    };
+    return kern_attention(m->k, &a, e);
+}
+
+/* What a sublayer reads: LN(x) in h; x itself when the norm comes after; LN(x) in place of x when the residual
+ * is taken behind the norm. */
+static enum err_code sublayer_input(struct model *m, enum role role, int layer, int64_t T,
+                                    const void **in, struct err *e)
+{
+    *in = m->ws.x;
+    if (m->wiring.is_post_norm)
+        return ERR_OK;
+    void *y = m->wiring.is_residual_normed ? m->ws.x : m->ws.h;
+    *in = y;
+    return norm(m, role, layer, m->ws.x, y, T, e);
+}
+
+static enum err_code run_layer(struct model *m, int layer, int n_seqs, int64_t T, struct err *e)
+{
+    const struct wiring *w = &m->wiring;
+    struct workspace *s = &m->ws;
+    const void *in;
+    TRY(sublayer_input(m, ROLE_NORM1_W, layer, T, &in, e));
+    TRY(linear(m, ROLE_QKV_W, layer, in, s->wide, T, e));
+    TRY(attention(m, layer, n_seqs, T, e));
+    if (w->is_parallel) /* before attention reaches x */
+        TRY(sublayer_input(m, ROLE_NORM2_W, layer, T, &in, e));
+    TRY(linear(m, ROLE_OUT_W, layer, s->mixed, s->x, T, e));
+    if (w->is_post_norm)
+        TRY(norm(m, ROLE_NORM1_W, layer, s->x, s->x, T, e));
+    if (!w->is_parallel)
+        TRY(sublayer_input(m, ROLE_NORM2_W, layer, T, &in, e));
+    TRY(linear(m, ROLE_FFN1_W, layer, in, s->wide, T, e));
+    TRY(linear(m, ROLE_FFN2_W, layer, s->wide, s->x, T, e));
+    if (w->is_post_norm)
+        TRY(norm(m, ROLE_NORM2_W, layer, s->x, s->x, T, e));
+    return ERR_OK;
+}
+
+enum err_code model_forward(struct model *m, int n_seqs, int64_t T, struct err *e)
+{
+    TRY(embed(m, T, e));
+    for (int layer = 0; layer < m->wiring.n_layers; layer++)
+        TRY(run_layer(m, layer, n_seqs, T, e));
+    return ERR_OK;
+}
+
+enum err_code model_hidden(struct model *m, const int32_t *rows, int64_t n, int64_t T,
+                           const void **out, struct err *e)
+{
+    const struct wiring *w = &m->wiring;
+    if (w->has_final_norm) {
+        struct kern_norm_args a = {
+            .y = m->ws.h,
+            .x = m->ws.x,
+            .w = weights_compute(&m->weights, ROLE_FINAL_NORM_W, 0),
+            .b = weights_compute(&m->weights, ROLE_FINAL_NORM_B, 0),
+            .eps = w->eps,
+            .T = T,
+            .d = w->d,
+            .rows = rows,
+            .n_rows = n,
+        };
+        TRY(kern_layernorm(m->k, &a, e));
+    } else {
+        TRY(kern_copy_rows(
+            m->k,
+            &(struct kern_rows_args){.y = m->ws.h, .x = m->ws.x, .x_rows = rows, .n = n, .d = w->d},
+            e));
+    }
+    *out = m->ws.h;
+    if (w->has_projection) {
+        *out = m->ws.embed;
+        TRY(linear(m, ROLE_PROJECT_OUT, 0, m->ws.h, m->ws.embed, n, e));
+    }
+    return ERR_OK;
+}
+
+const void *model_head(const struct model *m)
+{
+    return weights_compute(&m->weights, m->wiring.is_tied ? ROLE_EMBED : ROLE_HEAD, 0);
+}

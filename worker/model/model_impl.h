@@ -1,0 +1,82 @@
+/* struct model, shared by the files that make it up: model.c (life cycle), model_config.c (configurations),
+ * model_forward.c (hidden states of a batch), model_run.c (answers from hidden states). Private. */
+#ifndef ISOBIT_WORKER_MODEL_MODEL_IMPL_H
+#define ISOBIT_WORKER_MODEL_MODEL_IMPL_H
+
+#include "worker/model/model.h"
+#include "worker/model/weights.h"
+#include "worker/quant/quant.h"
+
+/* What a configuration quantizes: the linear layers, and as options the untied head and the embedding. Each group
+ * has a cache of its own, so that an entry means the same tensor under every configuration. */
+enum quant_group_id { QUANT_LINEAR, QUANT_HEAD, QUANT_EMBED, QUANT_GROUPS };
+struct quant_group {
+    struct quant_tensor *tensors;
+    int64_t *n_keep;
+    int n;
+    struct quant_cache *cache;
+};
+
+/* Device buffers for model_max_tokens() tokens, allocated once. */
+struct workspace {
+    void *x;     /* [T, d] the residual stream */
+    void *h;     /* [T, d] its normalized form; at the end the rows that are asked for */
+    void *wide;  /* [T, wide]: q, k, v, then the MLP's inner layer */
+    void *mixed; /* [T, d] attention output */
+    void *embed; /* [T, d_embed], only with projections */
+    int64_t wide_cols;
+};
+
+/* Host arrays of one batch; those per target grow to the largest number so far. */
+struct batch_lists {
+    int32_t *ids, *positions; /* [T] */
+    struct kern_seq *seqs;    /* [T] */
+    int32_t *rows;            /* [T] rows of x that are asked for, ascending */
+    int64_t *first; /* [T + 1] targets in the order of their rows: where those of a row start */
+    int32_t *row, *token; /* [targets], by row: index into rows */
+    int64_t *order;       /* [targets]: which target it is */
+    float *logprob;
+    uint8_t *is_top;
+    int32_t *ref_row,
+        *ref_at; /* [targets] with a reference: index into rows, row of the reference */
+    double *kl;
+    uint8_t *same_top;
+    int64_t n_targets_max;
+};
+
+struct model {
+    struct ckpt *ckpt; /* kept */
+    struct kern *k;    /* kept */
+    struct model_info info;
+    struct wiring wiring;
+    struct weights weights;
+    struct workspace ws;
+    struct batch_lists lists;
+    int64_t max_tokens;
+    float *alibi_slopes; /* [n_heads], or NULL */
+    /* Outlier maps of quantization spec section 6. */
+    int32_t *rank_same; /* [max(d, ffn)]: i */
+    int32_t *rank_v;    /* [d]: row of the fused QKV that makes input i of the attention output */
+    struct quant_group groups[QUANT_GROUPS];
+    bool has_config;
+    struct config config; /* in force when has_config */
+    struct bits bits;
+};
+
+struct model_ref_rows {
+    void *rows; /* device, compute type, [n, d_embed] */
+    int64_t n;
+};
+
+/* Lists of tensors and rank maps; after the weights are there. */
+void model_quant_init(struct model *m);
+void model_quant_release(struct model *m);
+
+/* Runs all layers; ws.x then holds the residual stream of T tokens. lists.ids, positions and seqs are filled. */
+MUST_USE enum err_code model_forward(struct model *m, int n_seqs, int64_t T, struct err *e);
+/* Final norm and projection of x's rows[n]; *out is [n, d_embed] and stays until the next batch. */
+MUST_USE enum err_code model_hidden(struct model *m, const int32_t *rows, int64_t n, int64_t T,
+                                    const void **out, struct err *e);
+const void *model_head(const struct model *m);
+
+#endif

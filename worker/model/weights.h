@@ -1,0 +1,58 @@
+/* The weights of one checkpoint on a device: every tensor once as fp16 (the master, read-only after loading) and
+ * once in the compute type (rewritten per configuration), at the same element offsets of two allocations. Knows
+ * tensors and shapes, not what they are for. Private to worker/model. Thread: one at a time. */
+#ifndef ISOBIT_WORKER_MODEL_WEIGHTS_H
+#define ISOBIT_WORKER_MODEL_WEIGHTS_H
+
+#include "worker/ckpt/ckpt.h"
+#include "worker/model/family.h"
+
+/* One tensor of the files, in canonical orientation. */
+struct weight_tensor {
+    const struct ckpt_tensor *src;
+    enum role role;
+    int layer; /* 0 for global roles */
+    int64_t rows, cols;
+    int64_t at; /* element offset in both allocations */
+    bool is_transposed;
+};
+
+/* A role's buffer: one or several tensors behind each other. rows 0: the checkpoint has none. */
+struct weight_slot {
+    int64_t at, rows, cols;
+};
+
+struct weights {
+    struct kern *k;    /* kept */
+    struct ckpt *ckpt; /* kept */
+    struct weight_tensor
+        *tensors; /* global ones first, then layer by layer in the family's order */
+    int n_tensors;
+    struct weight_slot *slots; /* [ROLES_GLOBAL + n_layers * ROLES_PER_LAYER] */
+    int64_t n_elements;        /* of each allocation, with padding */
+    int64_t n_params;
+    int64_t flushed; /* became 0 in fp16 */
+    uint16_t *master;
+    void *compute;
+    int act_bytes;
+};
+
+/* Matches names and shapes with the family's table, then reads every tensor into the master. `w` is released by the
+ * caller in any case. Errors: ERR_FORMAT naming tensor, found and expected; ERR_NUMERIC; ERR_NOMEM. */
+MUST_USE enum err_code weights_open(const struct family_ops *ops, const struct wiring *wiring,
+                                    struct ckpt *ckpt, struct kern *k, struct weights *w,
+                                    struct err *e);
+void weights_release(struct weights *w);
+
+/* Compute type from the master: everything, or one tensor. */
+MUST_USE enum err_code weights_cast_all(struct weights *w, struct err *e);
+/* Everything as stored in the files, which are read again. */
+MUST_USE enum err_code weights_read_stored(struct weights *w, struct err *e);
+
+const struct weight_slot *weights_slot(const struct weights *w, enum role role, int layer);
+/* Pointers into the allocations; NULL for an empty slot. */
+const void *weights_compute(const struct weights *w, enum role role, int layer);
+const uint16_t *weights_master(const struct weights *w, enum role role, int layer);
+void *weights_compute_at(const struct weights *w, int64_t at);
+
+#endif
