@@ -12,7 +12,7 @@
 #include <string.h>
 #include <zip.h>
 
-enum { ENTRIES_MAX = 1 << 16 };
+enum { ENTRIES_MAX = 50000 };
 
 struct source {
     const struct io_map *file;
