@@ -49,7 +49,8 @@ static const char frame_sql[] =
     "outlier_pct,"
     " outlier_rule, compute, n_params, bits_per_param, total_bits_full, total_bits_nominal,"
     " total_bits_linear, mean_zero_shot, mean_zero_shot_norm, nll, perplexity, kl_to_16bit "
-    "FROM scaling WHERE (?1 = '' OR sweep = ?1) AND (?2 = '' OR family = ?2) AND (?3 = '' OR "
+    "FROM scaling WHERE total_bits_full IS NOT NULL AND (?1 = '' OR sweep = ?1) AND (?2 = '' OR "
+    "family = ?2) AND (?3 = '' OR "
     "compute = ?3) "
     "ORDER BY sweep, family, n_params, size, k, dtype, exponent_bits, block, center, outlier_pct";
 
