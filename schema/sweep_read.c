@@ -17,7 +17,7 @@ static bool is_label(const char *z)
 {
     size_t n = strlen(z);
     static const char legal[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
-    return n > 0 && n <= LABEL_MAX && strspn(z, legal) == n;
+    return n > 0 && n <= LABEL_MAX && strspn(z, legal) == n && z[0] != '.' && z[0] != '-';
 }
 
 static enum err_code check_label(const struct spec_source *src, const struct node *n,
@@ -25,7 +25,8 @@ static enum err_code check_label(const struct spec_source *src, const struct nod
 {
     if (!is_label(n->text))
         return spec_error(src, n->mark, e,
-                          "%s: expected 1 to %d letters, digits, `.`, `_` or `-`, not \"%.60s\"",
+                          "%s: expected 1 to %d letters, digits, `.`, `_` or `-`, no `.` or `-` "
+                          "first, not \"%.60s\"",
                           what, LABEL_MAX, n->text);
     return ERR_OK;
 }
