@@ -7,8 +7,13 @@
 #include "base/mem.h"
 #include "schema/job.h"
 
+extern const struct cli_cmd cmd_compute;
 extern const struct cli_cmd cmd_eval;
 extern const struct cli_cmd cmd_inspect;
+extern const struct cli_cmd cmd_logits;
+extern const struct cli_cmd cmd_probe;
+extern const struct cli_cmd cmd_run;
+extern const struct cli_cmd cmd_tokenize;
 
 /* What --model means: a directory, else "org/name[@revision]" in the local Hugging Face cache. Strings are owned by
  * `a`. Errors: ERR_NOTFOUND for a path that is no directory; ERR_FORMAT. */

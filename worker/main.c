@@ -2,8 +2,12 @@
 #include "worker/cmd.h"
 
 static const struct cli_cmd *const cmds[] = {
+    &cmd_run,
     &cmd_eval,
+    &cmd_logits,
     &cmd_inspect,
+    &cmd_probe,
+    &cmd_compute,
     NULL,
 };
 
