@@ -25,6 +25,9 @@ enum {
     WIRE_MAX_FRAMES = 2 + WIRE_MAX_BLOBS
 };
 
+/* HELLO's `numerics`: grows when a change of ours changes numbers. Results of two versions never meet in one database. */
+enum { WIRE_NUMERICS = 1 };
+
 /* X(NAME, number, who sends it). Numbers are frozen; a retired one is never reused. */
 #define WIRE_TYPE_LIST(X)                                                                          \
     X(HELLO, 1, "worker")          /* who I am, what I can do; answered by WELCOME or REFUSE */    \

@@ -1,0 +1,297 @@
+/* isobit-worker compute: the compute child of `isobit-worker run` (PROTOCOL.md section 8). One job at a time from a socket;
+ * ends when the socket does. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "kernels/kernels.h"
+#include "schema/job_json.h"
+#include "schema/pipe.h"
+#include "worker/cmd.h"
+#include "worker/runner.h"
+#include "worker/zstd_samples.h"
+
+static const int64_t progress_ns = CLOCK_NS_PER_S / 5;
+
+struct compute_opts {
+    int64_t fd, threads, memory;
+    const char *device;
+};
+
+#define AT(field) offsetof(struct compute_opts, field)
+static const struct cli_opt compute_opts[] = {
+    {.name = "fd",
+     .type = CLI_INT,
+     .arg = "N",
+     .help = "socket to the parent process",
+     .def = "3",
+     .min = 0,
+     .max = 1023,
+     .offset = AT(fd)},
+    {.name = "device",
+     .type = CLI_STRING,
+     .arg = "DEVICE",
+     .help = "cpu, cuda:N or auto",
+     .def = "auto",
+     .offset = AT(device)},
+    {.name = "threads",
+     .type = CLI_INT,
+     .arg = "N",
+     .help = "threads; 0: one per core",
+     .def = "0",
+     .min = 0,
+     .max = 4096,
+     .offset = AT(threads)},
+    {.name = "memory",
+     .type = CLI_BYTES,
+     .arg = "SIZE",
+     .help = "memory budget; 0: what the device has",
+     .def = "0",
+     .min = 0,
+     .max = 1e15,
+     .offset = AT(memory)},
+};
+#undef AT
+
+struct engine {
+    struct pipe pipe;
+    struct runner *runner;
+    char device[32];
+    json_t *items_sent; /* data|task|tokenizer -> true */
+    int64_t told_ns;    /* when the last PROGRESS went */
+    bool is_stopped;    /* the running job was revoked */
+    bool is_over;       /* the parent is gone */
+};
+
+/* ---- what this device is ---- */
+
+static enum err_code open_device(struct engine *c, const struct compute_opts *o,
+                                 enum kern_compute compute, struct kern_info *info, struct err *e)
+{
+    struct kern *k = NULL;
+    const struct kern_options ko = {
+        .device = c->device, .compute = compute, .threads = (int)o->threads};
+    TRY(kern_open(&ko, &k, e));
+    *info = *kern_get_info(k);
+    kern_close(k);
+    return ERR_OK;
+}
+
+static json_t *find_computes(struct engine *c, const struct compute_opts *o)
+{
+    static const struct {
+        enum kern_compute kern;
+        enum compute schema;
+    } all[] = {{KERN_FP32, COMPUTE_FP32}, {KERN_FP16, COMPUTE_FP16}, {KERN_BF16, COMPUTE_BF16}};
+    json_t *computes = json_array();
+    struct kern_info info;
+    struct err e;
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        if (open_device(c, o, all[i].kern, &info, &e) == ERR_OK)
+            json_array_append_new(computes, json_string(compute_label(all[i].schema)));
+    return computes;
+}
+
+/* `auto` is the first GPU when a module for it is here and works, else the CPU. */
+static enum err_code choose_device(struct engine *c, const struct compute_opts *o,
+                                   struct kern_info *info, struct err *e)
+{
+    bool is_auto = strcmp(o->device, "auto") == 0;
+    snprintf(c->device, sizeof(c->device), "%s", is_auto ? "cuda:0" : o->device);
+    enum err_code rc = open_device(c, o, KERN_FP32, info, e);
+    if (rc == ERR_OK || !is_auto)
+        return rc;
+    snprintf(c->device, sizeof(c->device), "cpu");
+    return open_device(c, o, KERN_FP32, info, e);
+}
+
+/* ---- talking to the parent ---- */
+
+static void send_message(struct engine *c, enum wire_type type, json_t *body,
+                         const struct wire_frame *blob)
+{
+    struct err e;
+    enum err_code rc = pipe_send(&c->pipe, type, body, blob, blob != NULL, -1, &e);
+    c->is_over |= rc != ERR_OK;
+    json_decref(body);
+}
+
+static void send_failure(struct engine *c, int64_t job, int64_t attempt, const struct err *why)
+{
+    send_message(c, WIRE_FAIL,
+                 json_pack("{s:I, s:I, s:s, s:o}", "job", (json_int_t)job, "attempt",
+                           (json_int_t)attempt, "code", err_name(why->code), "text",
+                           wire_text(why->text)),
+                 NULL);
+}
+
+/* Called by the runner in the middle of its work. Only a REVOKE or the end of the stream can arrive then. */
+static bool on_progress(void *arg, int64_t counter)
+{
+    struct engine *c = arg;
+    int64_t now_ns = clock_mono_ns();
+    if (now_ns - c->told_ns < progress_ns)
+        return c->is_stopped || c->is_over;
+    c->told_ns = now_ns;
+    send_message(c, WIRE_PROGRESS, json_pack("{s:I}", "counter", (json_int_t)counter), NULL);
+    for (bool found = true; found && !c->is_over;) {
+        struct wire_msg m;
+        struct err e;
+        c->is_over |= pipe_receive(&c->pipe, &m, &found, &e) != ERR_OK;
+        if (c->is_over || !found)
+            break;
+        c->is_stopped |= m.type == WIRE_REVOKE;
+        wire_msg_release(&m);
+    }
+    return c->is_stopped || c->is_over;
+}
+
+/* Facts about items are large and the same for every configuration: once in the life of this process. */
+static void send_items(struct engine *c, const struct job *job, const struct job_result *r)
+{
+    if (r->items == NULL || r->items->n == 0)
+        return;
+    char *key = xasprintf("%s|%s|%s", r->data_sha256, task_label(job->eval.task),
+                          r->items->tokenizer_sha256);
+    if (json_object_get(c->items_sent, key) == NULL) {
+        send_message(c, WIRE_ITEMS,
+                     json_pack("{s:s, s:s, s:o}", "data_sha256", r->data_sha256, "task",
+                               task_label(job->eval.task), "items", item_list_to_json(r->items)),
+                     NULL);
+        json_object_set_new(c->items_sent, key, json_true());
+    }
+    xfree(key);
+}
+
+static enum err_code send_result(struct engine *c, const struct job *job,
+                                 const struct job_result *r, struct err *e)
+{
+    struct wire_frame blob = {0};
+    void *packed = NULL;
+    char codec[32] = "";
+    if (r->samples != NULL && r->n_items > 0)
+        TRY(zstd_samples_pack(r->samples, r->n_items, r->per_item, &packed, &blob.size, codec, e));
+    blob.data = packed;
+    json_t *body = json_pack("{s:I, s:i, s:o}", "job", (json_int_t)job->id, "attempt", job->attempt,
+                             "result", job_result_to_json(r));
+    if (packed != NULL)
+        json_object_set_new(body, "codec", json_string(codec));
+    send_message(c, WIRE_RESULT, body, packed != NULL ? &blob : NULL);
+    xfree(packed);
+    return ERR_OK;
+}
+
+/* ---- one job ---- */
+
+static enum err_code read_start(const json_t *body, struct arena *a, struct job *job, struct err *e)
+{
+    json_t *model, *config, *eval;
+    TRY(json_need_obj(body, "model", "START", &model, e));
+    TRY(json_need_obj(body, "config", "START", &config, e));
+    TRY(json_need_obj(body, "eval", "START", &eval, e));
+    TRY(model_ref_from_json(model, "START model", a, &job->model, e));
+    TRY(config_from_json(config, "START config", &job->config, e));
+    return eval_spec_from_json(eval, "START eval", a, &job->eval, e);
+}
+
+static enum err_code run_job(struct engine *c, const json_t *body, struct job *job, struct arena *a,
+                             struct err *e)
+{
+    struct job_result result = {0};
+    TRY(read_start(body, a, job, e));
+    TRY(runner_run(c->runner, job, &result, a, e));
+    send_items(c, job, &result);
+    return send_result(c, job, &result, e);
+}
+
+static void on_start(struct engine *c, const json_t *body)
+{
+    struct arena a = {0};
+    struct err e;
+    struct job job = {.id = json_opt_int(body, "job", 0),
+                      .attempt = (int)json_opt_int(body, "attempt", 0)};
+    char context[64];
+    snprintf(context, sizeof(context), "job %lld", (long long)job.id);
+    check_context(context);
+    c->is_stopped = false;
+    if (run_job(c, body, &job, &a, &e) != ERR_OK)
+        send_failure(c, job.id, job.attempt, &e);
+    check_context(NULL);
+    arena_release(&a);
+}
+
+static int serve_parent(struct engine *c, struct err *e)
+{
+    while (!c->is_over) {
+        struct wire_msg m;
+        bool found = false;
+        enum err_code rc = pipe_receive(&c->pipe, &m, &found, e);
+        if (rc == ERR_NOTFOUND)
+            break;
+        if (rc != ERR_OK)
+            return cli_fail(e);
+        if (!found) {
+            pipe_wait(&c->pipe, -1);
+            continue;
+        }
+        if (m.type == WIRE_START)
+            on_start(c, m.body);
+        c->is_over |= m.type == WIRE_DRAIN;
+        wire_msg_release(&m);
+    }
+    return 0;
+}
+
+static enum err_code start_up(struct engine *c, const struct compute_opts *o, struct err *e)
+{
+    struct kern_info info;
+    TRY(choose_device(c, o, &info, e));
+    const struct runner_options ro = {.device = c->device,
+                                      .threads = (int)o->threads,
+                                      .memory_bytes = o->memory,
+                                      .progress = on_progress,
+                                      .progress_arg = c};
+    TRY(runner_new(&ro, &c->runner, e));
+    int64_t memory = o->memory > 0 ? o->memory : info.memory_bytes;
+    send_message(c, WIRE_PROGRESS,
+                 json_pack("{s:i, s:o, s:I, s:o}", "counter", 0, "device", wire_text(info.device),
+                           "memory_bytes", (json_int_t)memory, "computes", find_computes(c, o)),
+                 NULL);
+    return ERR_OK;
+}
+
+static int run_compute(const void *opts, int n_args, char **args)
+{
+    (void)n_args;
+    (void)args;
+    const struct compute_opts *o = opts;
+    struct engine c = {.items_sent = json_object()};
+    struct err e;
+    pipe_init(&c.pipe, (int)o->fd);
+    int status = 0;
+    if (start_up(&c, o, &e) == ERR_OK) {
+        status = serve_parent(&c, &e);
+    } else {
+        send_failure(&c, 0, 0, &e);
+        status = err_exit_status(e.code);
+    }
+    runner_free(c.runner);
+    json_decref(c.items_sent);
+    pipe_release(&c.pipe);
+    return status;
+}
+
+const struct cli_cmd cmd_compute = {
+    .name = "compute",
+    .summary = "runs jobs for a parent process (internal)",
+    .doc = "Started by `isobit-worker run`; speaks the protocol of schema/PROTOCOL.md on a socket.",
+    .opts = compute_opts,
+    .n_opts = ARRAY_LEN(compute_opts),
+    .opt_size = sizeof(struct compute_opts),
+    .run = run_compute,
+    .is_hidden = true,
+};

@@ -1,0 +1,167 @@
+/* isobit-worker run: serves a coordinator until told to leave. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/io.h"
+#include "worker/child.h"
+#include "worker/cmd.h"
+#include "worker/parent.h"
+#include "worker/topo.h"
+
+struct run_opts {
+    const char *connect, *device, *bind, *compute_program;
+    int64_t memory, threads, credit;
+    double grace, job_timeout, idle_timeout;
+};
+
+#define AT(field) offsetof(struct run_opts, field)
+static const struct cli_opt run_opts[] = {
+    {.name = "connect",
+     .letter = 'c',
+     .type = CLI_STRING,
+     .arg = "tcp://HOST:PORT",
+     .help = "the coordinator's address, as `isobit serve` prints it",
+     .offset = AT(connect)},
+    {.name = "device",
+     .letter = 'd',
+     .type = CLI_STRING,
+     .arg = "cpu|cuda:N|auto",
+     .help = "auto: the first GPU when there is one, else the CPU",
+     .def = "auto",
+     .offset = AT(device)},
+    {.name = "memory",
+     .type = CLI_BYTES,
+     .arg = "SIZE",
+     .help = "memory budget for weights and activations, e.g. 20GiB; 0: what the device has",
+     .def = "0",
+     .min = 0,
+     .max = 1e15,
+     .offset = AT(memory)},
+    {.name = "threads",
+     .type = CLI_INT,
+     .arg = "N",
+     .help = "threads that compute; 0: one per core",
+     .def = "0",
+     .min = 0,
+     .max = 4096,
+     .offset = AT(threads)},
+    {.name = "bind",
+     .type = CLI_STRING,
+     .arg = "PART/PARTS",
+     .help = "take this share of the machine's cores and their memory, e.g. 0/2 and 1/2",
+     .offset = AT(bind)},
+    {.name = "credit",
+     .type = CLI_INT,
+     .arg = "N",
+     .help = "slices in hand at most: one runs, the others wait",
+     .def = "2",
+     .min = 1,
+     .max = 16,
+     .offset = AT(credit)},
+    {.name = "grace",
+     .type = CLI_NUMBER,
+     .arg = "SECONDS",
+     .help = "when told to leave, wait so long for the running job before handing it back",
+     .def = "30",
+     .min = 0,
+     .max = 1e6,
+     .offset = AT(grace)},
+    {.name = "job-timeout",
+     .type = CLI_NUMBER,
+     .arg = "SECONDS",
+     .help = "a job without progress for so long has failed; 0: wait for ever",
+     .def = "1800",
+     .min = 0,
+     .max = 1e6,
+     .offset = AT(job_timeout)},
+    {.name = "idle-timeout",
+     .type = CLI_NUMBER,
+     .arg = "SECONDS",
+     .help = "leave after so long without a job; 0: stay",
+     .def = "0",
+     .min = 0,
+     .max = 1e7,
+     .offset = AT(idle_timeout)},
+    {.name = "compute-program",
+     .type = CLI_STRING,
+     .arg = "PATH",
+     .help = "run this as the compute process instead of isobit-worker itself; it must speak "
+             "schema/PROTOCOL.md section 8 (for tests and simulations)",
+     .offset = AT(compute_program)},
+};
+#undef AT
+
+static enum err_code bind_to(const char *text, struct err *e)
+{
+    struct str rest = str_of(text), part, parts;
+    int64_t i = 0, n = 0;
+    if (!str_next_field(&rest, '/', &part) || !str_next_field(&rest, '/', &parts) ||
+        !parse_i64(part, &i) || !parse_i64(parts, &n) || i < 0 || i >= n || n > 65536)
+        return err_set(e, ERR_USAGE,
+                       "--bind %s: expected PART/PARTS with PART from 0 to PARTS - 1, e.g. 0/2",
+                       text);
+    return topo_bind((int)i, (int)n, e);
+}
+
+static enum err_code serve(const struct run_opts *o, struct err *e)
+{
+    char self[4096], fd[16], threads[32], memory[32];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    if (n < 0)
+        return err_set(e, ERR_IO, "cannot find this program's own file in /proc/self/exe");
+    self[n] = '\0';
+    snprintf(fd, sizeof(fd), "%d", CHILD_FD);
+    snprintf(threads, sizeof(threads), "%lld", (long long)o->threads);
+    snprintf(memory, sizeof(memory), "%lld", (long long)o->memory);
+    char *const argv[] = {o->compute_program != NULL ? (char *)o->compute_program : self,
+                          "compute",
+                          "--fd",
+                          fd,
+                          "--device",
+                          (char *)o->device,
+                          "--threads",
+                          threads,
+                          "--memory",
+                          memory,
+                          NULL};
+    const struct parent_options po = {
+        .connect = o->connect,
+        .compute_argv = argv,
+        .credit = (int)o->credit,
+        .grace_ns = (int64_t)(o->grace * CLOCK_NS_PER_S),
+        .job_timeout_ns = (int64_t)(o->job_timeout * CLOCK_NS_PER_S),
+        .idle_ns = (int64_t)(o->idle_timeout * CLOCK_NS_PER_S),
+    };
+    if (o->bind != NULL)
+        TRY(bind_to(o->bind, e));
+    return parent_run(&po, e);
+}
+
+static int run_run(const void *opts, int n_args, char **args)
+{
+    (void)n_args;
+    (void)args;
+    const struct run_opts *o = opts;
+    struct err e;
+    if (o->connect == NULL) {
+        err_set(&e, ERR_USAGE, "--connect is missing: give the address that `isobit serve` prints");
+        return cli_fail(&e);
+    }
+    return serve(o, &e) == ERR_OK ? 0 : cli_fail(&e);
+}
+
+const struct cli_cmd cmd_run = {
+    .name = "run",
+    .summary = "serve a coordinator: take jobs, compute, report",
+    .doc = "Connects to a coordinator and works until it is told to leave.\n"
+           "  isobit-worker run --connect tcp://127.0.0.1:5555 --device cpu\n"
+           "SIGTERM or SIGINT: finishes the running job (at most --grace), hands the rest back and "
+           "ends with 0; a second one ends it at once. A coordinator that goes away is waited for. "
+           "Exit: 0 left in peace, 1 left with work in hand, 2 usage, 4 refused or no device.",
+    .opts = run_opts,
+    .n_opts = ARRAY_LEN(run_opts),
+    .opt_size = sizeof(struct run_opts),
+    .run = run_run,
+};

@@ -1,0 +1,382 @@
+#include "worker/parent.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/cli.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "worker/child.h"
+#include "worker/hand.h"
+#include "worker/uplink.h"
+
+static const int64_t send_limit_ns = 5 * CLOCK_NS_PER_S; /* a START that the child does not take */
+static const int64_t stop_limit_ns =
+    10 * CLOCK_NS_PER_S;                                /* a REVOKE that the child does not heed */
+static const int64_t bye_limit_ns = 5 * CLOCK_NS_PER_S; /* ACKs that do not come while leaving */
+enum { MAX_EARLY_DEATHS = 3 };
+
+struct parent {
+    const struct parent_options *o;
+    struct link_context *context;
+    struct child child;
+    struct hand hand;
+    struct uplink up;
+    bool is_ready; /* the child has said what it is */
+    bool has_uplink;
+    int n_early_deaths; /* of children that never became ready, in a row */
+    int64_t started_ns; /* the running job */
+    int64_t counter_ns; /* when the progress counter last moved */
+    int64_t stop_ns;    /* when a revoked job is stopped the hard way; 0: none */
+    int64_t idle_since_ns;
+    int64_t drain_end_ns; /* 0: not draining */
+    int n_signals;
+    bool is_over;
+    struct err why; /* code ERR_OK: left in peace */
+};
+
+static void give_up(struct parent *p, const struct err *why)
+{
+    p->is_over = true;
+    p->why = *why;
+}
+
+/* ---- who we are ---- */
+
+static json_t *make_hello(const json_t *ready)
+{
+    unsigned char id[16];
+    char uuid[33], host[256] = "unknown";
+    CHECK(getrandom(id, sizeof(id), 0) == (ssize_t)sizeof(id));
+    for (size_t i = 0; i < sizeof(id); i++)
+        snprintf(uuid + 2 * i, 3, "%02x", id[i]);
+    gethostname(host, sizeof(host) - 1);
+    json_t *computes = json_object_get(ready, "computes");
+    return json_pack("{s:s, s:o, s:I, s:o, s:s, s:i, s:I, s:O}", "uuid", uuid, "host",
+                     wire_text(host), "pid", (json_int_t)getpid(), "device",
+                     wire_text(json_opt_str(ready, "device", "?")), "program", cli_version,
+                     "numerics", WIRE_NUMERICS, "memory_bytes",
+                     (json_int_t)json_opt_int(ready, "memory_bytes", 0), "computes", computes);
+}
+
+/* ---- the compute child ---- */
+
+static void start_child(struct parent *p, int64_t now_ns)
+{
+    struct err e;
+    p->is_ready = false;
+    p->stop_ns = 0;
+    p->counter_ns = now_ns;
+    if (child_start(&p->child, p->o->compute_argv, &e) != ERR_OK)
+        give_up(p, &e);
+}
+
+static void replace_child(struct parent *p, int64_t now_ns, char how[128])
+{
+    child_stop(&p->child, how);
+    p->n_early_deaths = p->is_ready ? 0 : p->n_early_deaths + 1;
+    struct err e;
+    if (p->n_early_deaths >= MAX_EARLY_DEATHS) {
+        err_set(&e, ERR_CRASHED, "the compute process %s before it was ready, %d times in a row",
+                how, MAX_EARLY_DEATHS);
+        give_up(p, &e);
+    } else {
+        start_child(p, now_ns);
+    }
+}
+
+static void on_child_gone(struct parent *p, const struct err *why, int64_t now_ns)
+{
+    char how[128];
+    struct hand_job *j = hand_running(&p->hand);
+    replace_child(p, now_ns, how);
+    log_event(LOG_ERROR, "parent", "child-gone", "job=%lld text=\"compute process %s (%s)\"",
+              j != NULL ? (long long)j->job : 0, how, why->text);
+    if (j == NULL)
+        return;
+    char *text = xasprintf("the compute process %s", how);
+    hand_answer_fail(j, ERR_CRASHED, text);
+    xfree(text);
+}
+
+static void on_ready(struct parent *p, const json_t *body, int64_t now_ns)
+{
+    struct err e;
+    p->is_ready = true;
+    if (p->has_uplink)
+        return; /* a new child on the same device */
+    if (!json_is_array(json_object_get(body, "computes"))) {
+        err_set(&e, ERR_FORMAT, "the compute process did not say what it can compute");
+        give_up(p, &e);
+        return;
+    }
+    p->up = (struct uplink){.keys = p->o->keys, .credit_max = p->o->credit};
+    if (uplink_open(&p->up, p->context, p->o->connect, make_hello(body), &p->hand, now_ns, &e) !=
+        ERR_OK)
+        give_up(p, &e);
+    else
+        p->has_uplink = true;
+    log_event(LOG_INFO, "parent", "ready", "device=\"%s\" coordinator=%s",
+              json_opt_str(body, "device", "?"), p->o->connect);
+}
+
+/* What cannot work here but may elsewhere costs no attempt: the whole checkpoint goes back. */
+static void answer_failure(struct parent *p, struct hand_job *j, enum err_code code,
+                           const json_t *body)
+{
+    const char *text = json_opt_str(body, "text", "no reason given");
+    if (code == ERR_STOPPED) {
+        hand_answer_return(j, "revoked", text);
+        return;
+    }
+    log_event(LOG_WARN, "parent", "failed", "job=%lld code=%s text=\"%s\"", (long long)j->job,
+              err_name(code), text);
+    if (err_fate(code) != ERR_FATE_ELSEWHERE) {
+        hand_answer(j, WIRE_FAIL, json_incref((json_t *)body), NULL);
+        return;
+    }
+    hand_answer_return(j, "missing", text);
+    hand_return_waiting(&p->hand, j->start, "missing", text);
+}
+
+static void on_answer(struct parent *p, struct wire_msg *m)
+{
+    enum err_code code = err_from_name(json_opt_str(m->body, "code", "IO"));
+    int64_t job = json_opt_int(m->body, "job", 0);
+    if (m->type == WIRE_FAIL && job == 0) { /* the device cannot be used at all */
+        struct err e;
+        err_set(&e, code != ERR_OK ? code : ERR_IO, "%s",
+                json_opt_str(m->body, "text", "the compute process cannot start"));
+        give_up(p, &e);
+        return;
+    }
+    struct hand_job *j = hand_find(&p->hand, job, json_opt_int(m->body, "attempt", -1));
+    if (j == NULL || j->state != HAND_RUNNING) {
+        log_event(LOG_ERROR, "parent", "stray-answer", "job=%lld", (long long)job);
+        return;
+    }
+    if (m->type == WIRE_RESULT)
+        hand_answer(j, WIRE_RESULT, json_incref(m->body), m->n_blobs > 0 ? &m->blobs[0] : NULL);
+    else
+        answer_failure(p, j, code, m->body);
+    p->up.status.done++;
+    p->stop_ns = 0;
+}
+
+static void on_child_message(struct parent *p, struct wire_msg *m, int64_t now_ns)
+{
+    if (m->type == WIRE_PROGRESS && json_object_get(m->body, "device") != NULL) {
+        on_ready(p, m->body, now_ns);
+    } else if (m->type == WIRE_PROGRESS) {
+        int64_t counter = json_opt_int(m->body, "counter", 0);
+        if (counter != p->up.status.counter)
+            p->counter_ns = now_ns;
+        p->up.status.counter = counter;
+    } else if (m->type == WIRE_RESULT || m->type == WIRE_FAIL) {
+        on_answer(p, m);
+    } else if (m->type == WIRE_ITEMS && p->has_uplink) {
+        uplink_add_items(&p->up, m->body);
+    } else {
+        log_event(LOG_ERROR, "parent", "unexpected", "type=%s", wire_type_name(m->type));
+    }
+}
+
+static void receive_from_child(struct parent *p, int64_t now_ns)
+{
+    for (bool found = true; found && !p->is_over;) {
+        struct wire_msg m;
+        struct err e;
+        if (pipe_receive(&p->child.pipe, &m, &found, &e) != ERR_OK) {
+            on_child_gone(p, &e, now_ns);
+            return;
+        }
+        if (found) {
+            on_child_message(p, &m, now_ns);
+            wire_msg_release(&m);
+        }
+    }
+}
+
+static void start_next_job(struct parent *p, int64_t now_ns)
+{
+    struct hand_job *j = hand_next_waiting(&p->hand);
+    if (!p->is_ready || j == NULL || hand_running(&p->hand) != NULL)
+        return;
+    struct err e;
+    j->state = HAND_RUNNING;
+    p->started_ns = p->counter_ns = now_ns;
+    if (pipe_send(&p->child.pipe, WIRE_START, j->start, NULL, 0, send_limit_ns, &e) != ERR_OK)
+        on_child_gone(p, &e, now_ns);
+}
+
+/* Ends the running job the hard way and answers for it. */
+static void kill_running(struct parent *p, struct hand_job *j, int64_t now_ns)
+{
+    char how[128];
+    replace_child(p, now_ns, how);
+    log_event(LOG_WARN, "parent", "child-killed", "job=%lld", (long long)j->job);
+}
+
+static void watch_running(struct parent *p, int64_t now_ns)
+{
+    struct hand_job *j = hand_running(&p->hand);
+    struct err e;
+    if (j == NULL) {
+        p->up.is_stop_asked = false;
+        return;
+    }
+    p->up.status.running_s = (double)(now_ns - p->started_ns) * 1e-9;
+    if (p->up.is_stop_asked && p->stop_ns == 0) {
+        p->stop_ns = now_ns + stop_limit_ns;
+        ERR_IGNORE(pipe_send(&p->child.pipe, WIRE_REVOKE, NULL, NULL, 0, send_limit_ns, &e));
+    }
+    p->up.is_stop_asked = false;
+    if (p->stop_ns != 0 && now_ns >= p->stop_ns) {
+        kill_running(p, j, now_ns);
+        hand_answer_return(j, "revoked", "revoked while it ran");
+    } else if (p->o->job_timeout_ns > 0 && now_ns - p->counter_ns > p->o->job_timeout_ns) {
+        char *text = xasprintf("no progress for %.0f s", (double)p->o->job_timeout_ns * 1e-9);
+        kill_running(p, j, now_ns);
+        hand_answer_fail(j, ERR_TIMEOUT, text);
+        xfree(text);
+    }
+}
+
+/* ---- leaving ---- */
+
+static void begin_drain(struct parent *p, const char *why, int64_t now_ns)
+{
+    if (p->drain_end_ns != 0)
+        return;
+    p->drain_end_ns = now_ns + p->o->grace_ns;
+    log_event(LOG_INFO, "parent", "drain", "why=\"%s\" in_hand=%d", why, p->hand.n);
+}
+
+static void leave_in_peace(struct parent *p)
+{
+    struct err e;
+    if (p->has_uplink && p->up.session != 0)
+        ERR_IGNORE(uplink_bye(&p->up, &e));
+    p->is_over = true;
+}
+
+static void go_on_draining(struct parent *p, int64_t now_ns)
+{
+    struct hand_job *j = hand_running(&p->hand);
+    hand_return_waiting(&p->hand, NULL, "drain", "the worker leaves");
+    if (j != NULL && now_ns >= p->drain_end_ns) {
+        kill_running(p, j, now_ns);
+        hand_answer_return(j, "drain", "the worker leaves");
+    }
+    if (p->hand.n == 0) {
+        leave_in_peace(p);
+    } else if (j == NULL && now_ns >= p->drain_end_ns + bye_limit_ns) {
+        struct err e;
+        err_set(&e, ERR_STOPPED, "left with %d jobs that the coordinator has not acknowledged",
+                p->hand.n);
+        give_up(p, &e);
+    }
+}
+
+static void on_signals(struct parent *p, int signal_fd, int64_t now_ns)
+{
+    struct signalfd_siginfo info;
+    while (read(signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+        if (++p->n_signals > 1) {
+            struct err e;
+            err_set(&e, ERR_STOPPED, "stopped at once by a second signal");
+            give_up(p, &e);
+            return;
+        }
+        begin_drain(p, strsignal((int)info.ssi_signo), now_ns);
+    }
+}
+
+static void watch_idleness(struct parent *p, int64_t now_ns)
+{
+    if (p->hand.n > 0)
+        p->idle_since_ns = now_ns;
+    else if (p->o->idle_ns > 0 && now_ns - p->idle_since_ns > p->o->idle_ns)
+        begin_drain(p, "nothing to do", now_ns);
+}
+
+/* ---- the loop ---- */
+
+static int64_t tick(struct parent *p, int64_t now_ns)
+{
+    if (p->drain_end_ns != 0)
+        go_on_draining(p, now_ns);
+    if (p->is_over)
+        return 0;
+    start_next_job(p, now_ns);
+    watch_running(p, now_ns);
+    watch_idleness(p, now_ns);
+    int64_t wait_ns = CLOCK_NS_PER_S / 4;
+    if (p->has_uplink) {
+        int64_t next_ns = uplink_tick(&p->up, p->drain_end_ns == 0, now_ns);
+        wait_ns = next_ns < wait_ns ? next_ns : wait_ns;
+    }
+    return wait_ns > 0 ? wait_ns : 0;
+}
+
+static void loop(struct parent *p, int signal_fd)
+{
+    while (!p->is_over) {
+        int64_t wait_ns = tick(p, clock_mono_ns());
+        if (p->is_over)
+            break;
+        bool readable[3];
+        const int fds[2] = {signal_fd, p->child.fd};
+        link_wait(&p->up.link, p->has_uplink, fds, 2, wait_ns, readable);
+        int64_t now_ns = clock_mono_ns();
+        on_signals(p, signal_fd, now_ns);
+        if (!p->is_over)
+            receive_from_child(p, now_ns);
+        if (p->has_uplink && !p->is_over)
+            uplink_receive(&p->up, now_ns);
+        if (p->up.is_refused)
+            give_up(p, &p->up.why);
+        if (p->up.is_drain_asked)
+            begin_drain(p, "the coordinator asks for it", now_ns);
+    }
+}
+
+enum err_code parent_run(const struct parent_options *o, struct err *e)
+{
+    struct parent p = {.o = o, .child = {.fd = -1}, .idle_since_ns = clock_mono_ns()};
+    sigset_t mask, old;
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGINT);
+    sigaddset(&mask, SIGTERM);
+    sigaddset(&mask, SIGHUP);
+    sigprocmask(SIG_BLOCK, &mask, &old);
+    int signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+    enum err_code rc = ERR_OK;
+    if (signal_fd < 0)
+        rc = err_set_errno(e, errno, "cannot receive signals");
+    else
+        rc = link_context_new(&p.context, e);
+    if (rc == ERR_OK) {
+        start_child(&p, clock_mono_ns());
+        loop(&p, signal_fd);
+        if (p.why.code != ERR_OK)
+            *e = p.why;
+        rc = p.why.code;
+    }
+    char how[128];
+    child_stop(&p.child, how);
+    if (p.has_uplink)
+        uplink_close(&p.up);
+    hand_release(&p.hand);
+    link_context_free(p.context);
+    if (signal_fd >= 0)
+        close(signal_fd);
+    sigprocmask(SIG_SETMASK, &old, NULL);
+    return rc;
+}
