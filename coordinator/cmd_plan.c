@@ -99,33 +99,36 @@ const struct cli_cmd cmd_plan = {
     .name = "plan",
     .args = "SPEC.yaml",
     .summary = "expand a sweep spec, estimate its cost, add its jobs to a database",
+    /* The help wraps lines itself; a line here is a paragraph there. */
     .doc =
         "Expands SPEC.yaml (sweeps/README.md has every key) and prints jobs by axis, weights to "
-        "read, floating-\n"
-        "point operations and hours at stated rates. Without --dry-run the jobs go into the "
-        "database; those that\n"
-        "are there already stay as they are, so planning twice adds nothing. A model or data file "
-        "that is not on\n"
-        "this machine is a warning: the catalog knows the paper's models, and only workers need "
-        "the files.\n"
+        "read, "
+        "floating-point operations and hours at stated rates. Without --dry-run the jobs go into "
+        "the "
+        "database; those that are there already stay as they are, so planning twice adds nothing. "
+        "A "
+        "model or data file that is not on this machine is a warning: the catalog knows the "
+        "paper's "
+        "models, and only workers need the files.\n"
         "\n"
         "  isobit plan sweeps/paper.yaml --dry-run\n"
         "\n"
-        "--json prints one object: sweep, spec, jobs, configurations, cells (pairs of model and "
-        "configuration),\n"
-        "axes{axis: {value: jobs}}, groups[family, models, configurations, jobs, n_params, "
-        "weights_bytes,\n"
-        "flops_pass, flops, gpu_hours_flat, gpu_hours_by_size], models[family, size, name, "
-        "is_here, source,\n"
-        "n_params, weights_bytes, configurations, jobs, flops_pass, flops, gpu_hours_flat, "
-        "gpu_hours_by_size],\n"
-        "evaluations[name, task, data, is_here, jobs, tokens, tokens_shared, tokens_scored, "
-        "source],\n"
-        "totals{bytes_per_checkpoint_load, bytes_per_configuration_load, bytes_per_job_load, "
-        "flops,\n"
-        "flops_shared, gpu_hours_flat, gpu_hours_by_size, flat_flops_per_s, cpu_hours, cpu_cores,\n"
-        "cpu_core_flops_per_s}, planned{db, jobs_total, jobs_new, jobs_known} (null with "
-        "--dry-run).",
+        "--json prints one object:\n"
+        "  sweep, spec, jobs, configurations, cells (pairs of model and configuration)\n"
+        "  axes{axis: {value: jobs}}\n"
+        "  groups[family, models, configurations, jobs, n_params, weights_bytes, flops_pass, "
+        "flops, "
+        "gpu_hours_flat, gpu_hours_by_size]\n"
+        "  models[family, size, name, is_here, source, n_params, weights_bytes, configurations, "
+        "jobs, "
+        "flops_pass, flops, gpu_hours_flat, gpu_hours_by_size]\n"
+        "  evaluations[name, task, data, is_here, jobs, tokens, tokens_shared, tokens_scored, "
+        "source]\n"
+        "  totals{bytes_per_checkpoint_load, bytes_per_configuration_load, bytes_per_job_load, "
+        "flops, "
+        "flops_shared, gpu_hours_flat, gpu_hours_by_size, flat_flops_per_s, cpu_hours, cpu_cores, "
+        "cpu_core_flops_per_s}\n"
+        "  planned{db, jobs_total, jobs_new, jobs_known}, null with --dry-run",
     .opts = options,
     .n_opts = ARRAY_LEN(options),
     .opt_size = sizeof(struct plan_options),
