@@ -5,7 +5,8 @@
  * Invariants (tested; numbered where the code relies on them):
  *   I1  a job is leased to at most one session; its attempt number grows with every lease
  *   I2  a result counts only if job, attempt and session still match (fenced otherwise), and at most once
- *   I3  a lease whose session is silent for lease_ns ends; the attempt counts; after max_attempts the job is buried
+ *   I3  a lease whose session is silent for lease_ns ends; the attempt counts for the job that ran (the one BEAT names, else
+ *       the first in hand), the jobs waiting behind it return without cost; after max_attempts a job is buried
  *   I4  jobs handed back unrun (drain, files absent, memory too small) cost no attempt
  *   I5  a session never holds more slices than the credit it gave */
 #ifndef ISOBIT_COORDINATOR_DISPATCH_H
@@ -53,6 +54,8 @@ bool dispatch_knows(const struct dispatch *d, int64_t session);
 /* Sign of life. `progress` (borrowed, may be NULL) is the body of BEAT: kept for status. */
 void dispatch_beat(struct dispatch *d, int64_t session, const json_t *progress, int64_t now_ns);
 void dispatch_credit(struct dispatch *d, int64_t session, int n_slices);
+/* Jobs leased to a session now; a worker that counts fewer in hand has missed a LEASE. */
+int dispatch_in_hand(const struct dispatch *d, int64_t session);
 
 /* One slice: jobs of one checkpoint, all evaluations of 1..c configurations, baseline first. */
 struct slice {
@@ -82,7 +85,7 @@ MUST_USE enum err_code dispatch_result(struct dispatch *d, int64_t session, int6
 MUST_USE enum err_code dispatch_fail(struct dispatch *d, int64_t session, int64_t job, int attempt,
                                      enum err_code code, const char *text, int64_t now_ns,
                                      enum verdict *v, struct err *e);
-/* Handed back unrun; `reason` "drain" or "missing" (then this session is not given this checkpoint again). */
+/* Handed back unrun; `reason` "drain", "revoked" or "missing" (then this session is not given this checkpoint again). */
 MUST_USE enum err_code dispatch_return(struct dispatch *d, int64_t session, int64_t job,
                                        int attempt, const char *reason, const char *text,
                                        int64_t now_ns, enum verdict *v, struct err *e);
@@ -102,6 +105,9 @@ MUST_USE enum err_code dispatch_revokes(struct dispatch *d, struct arena *a, str
 /* Everything that is due: ends silent sessions and their leases. *next_ns: ns until more is due. */
 MUST_USE enum err_code dispatch_tick(struct dispatch *d, int64_t now_ns, int64_t *next_ns,
                                      struct err *e);
+/* After the caller rolled a transaction back (a failed commit): forgets what was decided in it, credit included, so that the
+ * same messages can be handled again. */
+void dispatch_rolled_back(struct dispatch *d);
 /* After jobs changed behind dispatch's back (plan, retry, release through control.h): look at the store again. */
 void dispatch_jobs_changed(struct dispatch *d);
 

@@ -201,6 +201,7 @@ int64_t store_now_ms(void)
 enum err_code store_begin(struct store *s, struct err *e)
 {
     CHECK(!store_in_transaction(s));
+    s->n_begun++;
     s->is_broken = false;
     s->deltas.n = 0;
     return store_run(s, "BEGIN IMMEDIATE", NULL, 0, NULL, NULL, e);
@@ -220,6 +221,11 @@ enum err_code store_commit(struct store *s, struct err *e)
     if (rc != ERR_OK)
         store_rollback(s);
     return rc;
+}
+
+int64_t store_transactions(const struct store *s)
+{
+    return s->n_begun;
 }
 
 void store_rollback(struct store *s)

@@ -30,6 +30,8 @@ void store_close(struct store *s);
 MUST_USE enum err_code store_begin(struct store *s, struct err *e);
 MUST_USE enum err_code store_commit(struct store *s, struct err *e);
 void store_rollback(struct store *s);
+/* How many transactions were begun: names the one that is open. */
+int64_t store_transactions(const struct store *s);
 
 struct store_plan_counts {
     int64_t jobs_total, jobs_new, jobs_known, models_new, configs_new, evals_new;

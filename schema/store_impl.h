@@ -27,6 +27,7 @@ struct store {
     struct sqlite3 *db;
     char *path;
     bool is_writer;
+    int64_t n_begun;
     bool is_broken; /* a write of the open transaction failed: it can only be rolled back */
     struct {
         const char *sql; /* the literal's address is the key */

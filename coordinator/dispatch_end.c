@@ -1,0 +1,259 @@
+/* How leases end: results, failures, jobs handed back, sessions that leave or fall silent. */
+#include <string.h>
+
+#include "base/log.h"
+#include "coordinator/dispatch_impl.h"
+
+/* I2: the job is open, held by this very session, in this very attempt. -1: fenced. */
+static int32_t held_job(const struct dispatch *d, int slot, int64_t job, int attempt)
+{
+    int32_t i = slot >= 0 ? board_find(&d->board, job) : -1;
+    if (i < 0 || d->board.jobs[i].owner != slot || d->board.jobs[i].attempt != attempt)
+        return -1;
+    return i;
+}
+
+enum err_code dispatch_end(struct dispatch *d, struct session *s, int32_t job,
+                           const struct dispatch_ending *end, struct err *e)
+{
+    struct board_job *j = &d->board.jobs[job];
+    struct store_fence fence = {j->id, j->attempt, s->worker_id};
+    struct store_ending ending = {
+        .outcome = end->outcome,
+        .code = end->code,
+        .text = end->text,
+        .counts = end->counts,
+        .is_buried = end->counts && j->failures + 1 >= d->options.max_attempts,
+    };
+    bool is_ours = false;
+    TRY(store_end_attempt(d->store, &fence, &ending, &is_ours, e));
+    if (!is_ours) { /* changed behind our back: the store is right */
+        d->is_stale = true;
+        return ERR_OK;
+    }
+    j->failures += end->counts;
+    if (ending.is_buried) {
+        log_event(LOG_WARN, "dispatch", "bury", "job=%lld attempts=%d code=%s text=\"%s\"",
+                  (long long)j->id, j->failures, err_name(end->code), end->text);
+        board_close(&d->board, job, &s->held);
+    } else {
+        board_put_back(&d->board, job, &s->held);
+    }
+    return ERR_OK;
+}
+
+/* What BEAT said is running, if it is one of ours; else the first in hand: a worker runs its slices in order. */
+static int32_t running_job(const struct dispatch *d, const struct session *s, int slot)
+{
+    const json_t *running = json_object_get(s->progress, "running");
+    int32_t i = held_job(d, slot, json_opt_int(running, "job", 0),
+                         (int)json_opt_int(running, "attempt", 0));
+    return i >= 0 ? i : s->held.head;
+}
+
+enum err_code dispatch_end_all(struct dispatch *d, struct session *s, bool is_lost, struct err *e)
+{
+    static const struct dispatch_ending unrun = {.code = ERR_STOPPED, .text = ""};
+    static const struct dispatch_ending lost = {.outcome = "lost",
+                                                .code = ERR_TIMEOUT,
+                                                .text = "the worker went silent while this job ran",
+                                                .counts = true};
+    if (is_lost && s->held.n > 0)
+        TRY(dispatch_end(d, s, running_job(d, s, session_find(&d->sessions, s->number)), &lost, e));
+    while (s->held.n > 0 && !d->is_stale)
+        TRY(dispatch_end(d, s, s->held.head, &unrun, e));
+    return ERR_OK;
+}
+
+/* ---- results ---- */
+
+/* An identity that differs from the pinned one. Text of both hashes in *e. */
+static enum err_code check_identity(struct dispatch *d, const struct session *s,
+                                    const struct board_job *j, const struct job_result *r,
+                                    struct err *e)
+{
+    const struct board_cell *cell = &d->board.cells[j->cell];
+    const struct store_model *m = &d->board.parts.models[cell->model];
+    const struct store_eval *v = &d->board.parts.evals[j->eval];
+    if (m->weights_sha256 != NULL && strcmp(m->weights_sha256, r->weights_sha256) != 0)
+        return err_set(e, ERR_DENIED,
+                       "%s on %s: its weights have SHA-256 %s, this database has results of %s; "
+                       "put the same files there, "
+                       "or take the old results back with `isobit retry --done`",
+                       m->ref.name, s->host, r->weights_sha256, m->weights_sha256);
+    if (v->data_sha256 != NULL && strcmp(v->data_sha256, r->data_sha256) != 0)
+        return err_set(e, ERR_DENIED,
+                       "%s on %s: the file has SHA-256 %s, this database has results of %s; put "
+                       "the same file there, or "
+                       "take the old results back with `isobit retry --done`",
+                       v->spec.data, s->host, r->data_sha256, v->data_sha256);
+    return ERR_OK;
+}
+
+static enum err_code pin_identity(struct dispatch *d, const struct board_job *j,
+                                  const struct job_result *r, struct err *e)
+{
+    struct board *b = &d->board;
+    struct store_model *m = &b->parts.models[b->cells[j->cell].model];
+    struct store_eval *v = &b->parts.evals[j->eval];
+    if (m->weights_sha256 == NULL) {
+        TRY(store_pin_weights(d->store, m->id, r->weights_sha256, r->n_params, r->n_params_linear,
+                              e));
+        m->weights_sha256 = arena_strdup(&b->arena, r->weights_sha256);
+        m->n_params = r->n_params;
+    }
+    if (v->data_sha256 == NULL) {
+        TRY(store_pin_data(d->store, v->id, r->data_sha256, e));
+        v->data_sha256 = arena_strdup(&b->arena, r->data_sha256);
+    }
+    return ERR_OK;
+}
+
+/* The session is not given the checkpoint again, and `explain` can say why. */
+static enum err_code refuse_model(struct dispatch *d, struct session *s, const struct board_job *j,
+                                  enum err_code code, const char *text, struct err *e)
+{
+    int32_t model = d->board.cells[j->cell].model;
+    if (session_refuses(s, false, model))
+        return ERR_OK;
+    session_refuse(s, false, model);
+    log_event(LOG_WARN, "dispatch", "refuse", "worker=%s checkpoint=%s code=%s text=\"%s\"",
+              s->uuid, d->board.parts.models[model].ref.name, err_name(code), text);
+    return store_refusal(d->store, s->worker_id, d->board.parts.models[model].id, code, text, e);
+}
+
+/* The job returns without an attempt (I4); ERR_DENIED stays in *e unless the store fails. */
+static enum err_code deny(struct dispatch *d, struct session *s, int32_t job,
+                          const struct job_result *r, struct err *e)
+{
+    const struct board_job *j = &d->board.jobs[job];
+    const char *pinned = d->board.parts.evals[j->eval].data_sha256;
+    struct dispatch_ending end = {.outcome = "refused", .code = ERR_DENIED, .text = e->text};
+    struct err store_err;
+    enum err_code rc = refuse_model(d, s, j, ERR_DENIED, e->text, &store_err);
+    if (rc == ERR_OK && pinned != NULL && strcmp(pinned, r->data_sha256) != 0)
+        session_refuse(s, true, j->eval);
+    if (rc == ERR_OK)
+        rc = dispatch_end(d, s, job, &end, &store_err);
+    if (rc != ERR_OK)
+        *e = store_err;
+    return e->code;
+}
+
+static enum err_code accept(struct dispatch *d, struct session *s, int32_t job,
+                            const struct job_result *r, const struct store_samples *samples,
+                            bool *is_ours, struct err *e)
+{
+    struct board *b = &d->board;
+    const struct board_job *j = &b->jobs[job];
+    const struct board_cell *cell = &b->cells[j->cell];
+    struct store_fence fence = {j->id, j->attempt, s->worker_id};
+    struct store_run_facts facts = {
+        .model_id = b->parts.models[cell->model].id,
+        .config_id = b->parts.configs[cell->config].id,
+        .set_id = j->set_id,
+        .host = s->host,
+        .numerics = DISPATCH_NUMERICS,
+    };
+    TRY(store_done(d->store, &fence, &facts, r, samples, is_ours, e));
+    if (!*is_ours) {
+        d->is_stale = true;
+        return ERR_OK;
+    }
+    TRY(pin_identity(d, j, r, e));
+    double expected = pace_job_seconds(&d->pace, &b->parts, cell->model, j->eval);
+    if (expected > 0 && r->seconds > 0)
+        s->slowness += 0.1 * (r->seconds / expected - s->slowness);
+    pace_add(&d->pace, cell->model, j->eval, r->seconds, d->now_ns);
+    board_close(b, job, &s->held);
+    return ERR_OK;
+}
+
+enum err_code dispatch_result(struct dispatch *d, int64_t session, int64_t job, int attempt,
+                              const struct job_result *r, const void *samples, size_t n_samples,
+                              const char *codec, int64_t now_ns, enum verdict *v, struct err *e)
+{
+    TRY(dispatch_refresh(d, e));
+    d->now_ns = now_ns;
+    *v = VERDICT_FENCED;
+    int slot = session_find(&d->sessions, session);
+    int32_t i = held_job(d, slot, job, attempt);
+    if (i < 0)
+        return ERR_OK;
+    struct session *s = d->sessions.v[slot];
+    s->seen_ns = now_ns;
+    if (r->weights_sha256[0] == '\0' || r->data_sha256[0] == '\0')
+        return dispatch_fail(d, session, job, attempt, ERR_FORMAT,
+                             "the result names no identity of weights or data", now_ns, v, e);
+    if (check_identity(d, s, &d->board.jobs[i], r, e) != ERR_OK)
+        return deny(d, s, i, r, e);
+    struct store_samples blob = {samples, n_samples, codec};
+    bool is_ours = false;
+    TRY(accept(d, s, i, r, &blob, &is_ours, e));
+    *v = is_ours ? VERDICT_ACCEPTED : VERDICT_FENCED;
+    return ERR_OK;
+}
+
+/* ---- failures and returns ---- */
+
+enum err_code dispatch_fail(struct dispatch *d, int64_t session, int64_t job, int attempt,
+                            enum err_code code, const char *text, int64_t now_ns, enum verdict *v,
+                            struct err *e)
+{
+    TRY(dispatch_refresh(d, e));
+    *v = VERDICT_FENCED;
+    int slot = session_find(&d->sessions, session);
+    int32_t i = held_job(d, slot, job, attempt);
+    if (i < 0)
+        return ERR_OK;
+    struct session *s = d->sessions.v[slot];
+    s->seen_ns = now_ns;
+    *v = VERDICT_ACCEPTED;
+    bool is_elsewhere = err_fate(code) == ERR_FATE_ELSEWHERE;
+    if (is_elsewhere)
+        TRY(refuse_model(d, s, &d->board.jobs[i], code, text, e));
+    else
+        d->board.jobs[i].avoid = slot;
+    struct dispatch_ending end = {.outcome = is_elsewhere ? "returned" : "failed",
+                                  .code = code,
+                                  .text = text,
+                                  .counts = !is_elsewhere};
+    return dispatch_end(d, s, i, &end, e);
+}
+
+enum err_code dispatch_return(struct dispatch *d, int64_t session, int64_t job, int attempt,
+                              const char *reason, const char *text, int64_t now_ns, enum verdict *v,
+                              struct err *e)
+{
+    if (strcmp(reason, "missing") == 0)
+        return dispatch_fail(d, session, job, attempt, ERR_NOTFOUND, text, now_ns, v, e);
+    TRY(dispatch_refresh(d, e));
+    *v = VERDICT_FENCED;
+    int slot = session_find(&d->sessions, session);
+    int32_t i = held_job(d, slot, job, attempt);
+    if (i < 0)
+        return ERR_OK;
+    d->sessions.v[slot]->seen_ns = now_ns;
+    *v = VERDICT_ACCEPTED;
+    struct dispatch_ending end = {.code = ERR_STOPPED, .text = text};
+    return dispatch_end(d, d->sessions.v[slot], i, &end, e);
+}
+
+enum err_code dispatch_bye(struct dispatch *d, int64_t session, struct err *e)
+{
+    TRY(dispatch_refresh(d, e));
+    int slot = session_find(&d->sessions, session);
+    if (slot < 0)
+        return ERR_OK;
+    struct session *s = d->sessions.v[slot];
+    TRY(dispatch_end_all(d, s, false, e));
+    TRY(store_worker_state(d->store, s->worker_id, "left", e));
+    session_remove(&d->sessions, slot);
+    return ERR_OK;
+}
+
+enum err_code dispatch_items(struct dispatch *d, const char *data_sha256, enum task task,
+                             const struct item_list *l, struct err *e)
+{
+    return store_items(d->store, data_sha256, task, l, e);
+}

@@ -1,0 +1,42 @@
+/* What the two halves of dispatch share: dispatch.c hands out, dispatch_end.c takes back. Included by them only. */
+#ifndef ISOBIT_COORDINATOR_DISPATCH_IMPL_H
+#define ISOBIT_COORDINATOR_DISPATCH_IMPL_H
+
+#include "coordinator/board.h"
+#include "coordinator/dispatch.h"
+#include "coordinator/pace.h"
+#include "coordinator/session.h"
+
+struct dispatch {
+    struct store *store;
+    struct dispatch_options options;
+    struct board board;
+    struct pace pace;
+    struct session_table sessions;
+    struct revoke *revokes;
+    int n_revokes;
+    int next_slot; /* sessions take turns */
+    int64_t n_slices;
+    int64_t now_ns;
+    bool is_stale; /* the board must be read again from the store */
+};
+
+/* Brings the board up to date when jobs changed behind it. */
+MUST_USE enum err_code dispatch_refresh(struct dispatch *d, struct err *e);
+void dispatch_revoke(struct dispatch *d, int64_t session, int64_t job);
+
+/* Ends the attempt of a held job in the store and on the board. counts: a failure of the job, which buries it when it
+ * was the last. outcome NULL: leaves no trace. */
+struct dispatch_ending {
+    const char *outcome;
+    enum err_code code;
+    const char *text;
+    bool counts;
+};
+MUST_USE enum err_code dispatch_end(struct dispatch *d, struct session *s, int32_t job,
+                                    const struct dispatch_ending *end, struct err *e);
+/* Hands back everything a session holds; `lost` says that it went silent: then the job that ran counts (I3). */
+MUST_USE enum err_code dispatch_end_all(struct dispatch *d, struct session *s, bool is_lost,
+                                        struct err *e);
+
+#endif

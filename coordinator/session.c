@@ -1,0 +1,109 @@
+#include "coordinator/session.h"
+
+#include "base/mem.h"
+#include "coordinator/dispatch.h"
+
+/* number = how many came before, times the table's width, plus the slot: found without a search, never used again. */
+enum { MAX_SLOTS = 1 << 16 };
+
+static void session_free(struct session *s)
+{
+    if (s == NULL)
+        return;
+    xfree(s->uuid);
+    xfree(s->host);
+    xfree(s->device);
+    xfree(s->program);
+    xfree(s->refused);
+    json_decref(s->progress);
+    xfree(s);
+}
+
+void session_table_release(struct session_table *t)
+{
+    for (int i = 0; i < t->n_slots; i++)
+        session_free(t->v[i]);
+    xfree(t->v);
+    *t = (struct session_table){0};
+}
+
+struct session *session_add(struct session_table *t, int64_t worker_id, int *slot)
+{
+    int i = 0;
+    while (i < t->n_slots && t->v[i] != NULL)
+        i++;
+    CHECK(i < MAX_SLOTS);
+    if (i == t->n_slots) {
+        t->v = xrealloc(t->v, (size_t)(t->n_slots + 1) * sizeof(struct session *));
+        t->n_slots++;
+    }
+    struct session *s = xcalloc(1, sizeof(*s));
+    s->number = ++t->n_ever * MAX_SLOTS + i;
+    s->worker_id = worker_id;
+    s->model = -1;
+    s->slowness = 1;
+    t->v[i] = s;
+    *slot = i;
+    return s;
+}
+
+void session_remove(struct session_table *t, int slot)
+{
+    t->n_live -= t->v[slot]->is_live;
+    session_free(t->v[slot]);
+    t->v[slot] = NULL;
+}
+
+int session_find(const struct session_table *t, int64_t number)
+{
+    int64_t slot = number % MAX_SLOTS;
+    bool is_known =
+        number > 0 && slot < t->n_slots && t->v[slot] != NULL && t->v[slot]->number == number;
+    return is_known ? (int)slot : -1;
+}
+
+int session_of_worker(const struct session_table *t, int64_t worker_id)
+{
+    for (int i = 0; i < t->n_slots; i++)
+        if (t->v[i] != NULL && t->v[i]->worker_id == worker_id)
+            return i;
+    return -1;
+}
+
+static void replace(char **field, const char *text)
+{
+    xfree(*field);
+    *field = xstrdup(text != NULL ? text : "");
+}
+
+void session_describe(struct session *s, const struct worker_hello *h)
+{
+    replace(&s->uuid, h->uuid);
+    replace(&s->host, h->host);
+    replace(&s->device, h->device);
+    replace(&s->program, h->program);
+    s->computes = h->computes;
+    s->memory_bytes = h->memory_bytes;
+}
+
+void session_set_live(struct session_table *t, struct session *s)
+{
+    t->n_live += !s->is_live;
+    s->is_live = true;
+}
+
+void session_refuse(struct session *s, bool is_eval, int32_t index)
+{
+    if (session_refuses(s, is_eval, index))
+        return;
+    s->refused = xrealloc(s->refused, (size_t)(s->n_refused + 1) * sizeof(*s->refused));
+    s->refused[s->n_refused++] = (struct session_refusal){is_eval, index};
+}
+
+bool session_refuses(const struct session *s, bool is_eval, int32_t index)
+{
+    for (int i = 0; i < s->n_refused; i++)
+        if (s->refused[i].is_eval == is_eval && s->refused[i].index == index)
+            return true;
+    return false;
+}
