@@ -149,20 +149,32 @@ static size_t end_with_spaces(struct str text, size_t end, struct added_cursor *
     return c->spaces_end;
 }
 
+/* The next match that counts, with the white space behind that it takes. */
+static const struct added_token *next_token(const struct added *a, struct str text,
+                                            struct added_cursor *c, size_t *start, size_t *end)
+{
+    for (;;) {
+        const struct added_token *t = next_match(a, text, c->search, start, end);
+        if (t == NULL)
+            return NULL;
+        c->search = *end; /* also behind a match that is then given up */
+        if (t->is_single_word && !stands_alone(text, *start, *end))
+            continue;
+        if (t->strips_right)
+            *end = end_with_spaces(text, *end, c);
+        /* Inside white space that the token before has taken, nothing is left of one that strips to its left;
+         * one that does not is a token all the same. */
+        if (!t->strips_left || *end > c->done)
+            return t;
+    }
+}
+
 bool added_next(const struct added *a, struct str text, struct added_cursor *c, struct str *gap,
                 int32_t *id)
 {
     size_t start = 0;
     size_t end = 0;
-    const struct added_token *t = NULL;
-    for (;;) {
-        t = next_match(a, text, c->search, &start, &end);
-        if (t == NULL)
-            break;
-        c->search = end; /* also behind a match that is then given up */
-        if (!t->is_single_word || stands_alone(text, start, end))
-            break;
-    }
+    const struct added_token *t = next_token(a, text, c, &start, &end);
     if (t == NULL) {
         *gap = c->done < text.n ? part(text, c->done, text.n) : (struct str){text.p, 0};
         *id = NONE;
@@ -171,8 +183,6 @@ bool added_next(const struct added *a, struct str text, struct added_cursor *c, 
     }
     if (t->strips_left && start > c->done)
         start -= uni_spaces_at_end(part(text, c->done, start));
-    if (t->strips_right)
-        end = end_with_spaces(text, end, c);
     *gap = start > c->done ? part(text, c->done, start) : (struct str){text.p, 0};
     *id = t->id;
     c->done = end;

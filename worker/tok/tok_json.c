@@ -150,6 +150,9 @@ static enum err_code load_added(struct tok *t, struct tok_source *src, const jso
     "\\x{12ff1}\\x{12ff2}\\x{16e97}-\\x{16e9a}\\x{16fe2}\\x{1e95e}\\x{1e95f}])"                    \
     "[\\p{P}$+<=>^~|`\\x{166d}\\x{111c9}]"
 
+/* The type's own set of digits: N* of Unicode 15.0, one version later than PCRE2 10.42's tables. */
+#define DIGITS "[\\p{N}\\x{11f50}-\\x{11f59}\\x{1d2c0}-\\x{1d2d3}\\x{1e4f0}-\\x{1e4f9}]"
+
 static enum err_code read_behavior(const json_t *step, const char *what, const char *def,
                                    enum split_behavior *out, struct err *e)
 {
@@ -233,8 +236,8 @@ static enum err_code add_step(struct split *s, const json_t *step, const char *t
     if (strcmp(type, "Digits") == 0) {
         bool is_single = false;
         TRY(need_bool(step, "individual_digits", "Digits", &is_single, e));
-        return split_add_regex(s, STR("\\p{N}"), is_single ? SPLIT_ISOLATED : SPLIT_CONTIGUOUS,
-                               false, e);
+        return split_add_regex(s, STR(DIGITS), is_single ? SPLIT_ISOLATED : SPLIT_CONTIGUOUS, false,
+                               e);
     }
     if (strcmp(type, "Punctuation") == 0) {
         enum split_behavior behavior = SPLIT_ISOLATED;

@@ -174,26 +174,69 @@ static void order_marks(int32_t *cps, size_t n)
     }
 }
 
-/* Decompose, order, compose: UAX #15. All characters but the first have two bytes or more, so there are at
- * most MAX_DECOMPOSED / 2 code points for each byte, and the first one's. */
-static void append_normalized(struct buf *out, struct str text)
+/* Hugging Face's NFC has the tables of Unicode 9.0: marks that are younger have combining class 0 there, so nothing
+ * is reordered or composed across them, and U+11938, the one character since then with a canonical decomposition
+ * (U+11935 U+11930), is left alone. These are all such code points up to Unicode 15.0, compared one by one. */
+static bool is_barrier(int32_t cp)
 {
-    int32_t *cps = xmalloc((text.n * (MAX_DECOMPOSED / 2) + MAX_DECOMPOSED + 1) * sizeof(*cps));
-    size_t n = 0;
-    for (size_t at = 0; at < text.n;) {
-        int last_boundary = 0;
-        utf8proc_ssize_t got =
-            utf8proc_decompose_char(next_code_point(text, &at), cps + n, MAX_DECOMPOSED,
-                                    UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, &last_boundary);
-        CHECK(got >= 0 && got <= MAX_DECOMPOSED);
-        n += (size_t)got;
+    static const struct {
+        int32_t first, last;
+    } ranges[] = {{0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},
+                  {0xC3C, 0xC3C},     {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x1715, 0x1715},
+                  {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},   {0xA82C, 0xA82C},   {0x10D24, 0x10D27},
+                  {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF}, {0x10F46, 0x10F50}, {0x10F82, 0x10F85},
+                  {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x11839, 0x1183A},
+                  {0x11930, 0x11930}, {0x11938, 0x11938}, {0x1193D, 0x1193E}, {0x11943, 0x11943},
+                  {0x119E0, 0x119E0}, {0x11A34, 0x11A34}, {0x11A47, 0x11A47}, {0x11A99, 0x11A99},
+                  {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97}, {0x11F41, 0x11F42},
+                  {0x16FF0, 0x16FF1}, {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE},
+                  {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF}};
+    size_t low = 0;
+    size_t high = ARRAY_LEN(ranges);
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (cp > ranges[middle].last)
+            low = middle + 1;
+        else
+            high = middle;
     }
+    return low < ARRAY_LEN(ranges) && cp >= ranges[low].first;
+}
+
+/* Orders and composes what has been decomposed: UAX #15. cps[n] must be writable. */
+static void append_composed(struct buf *out, int32_t *cps, size_t n)
+{
     order_marks(cps, n);
-    /* reencode composes and leaves UTF-8 in the same memory, with a NUL that needs the spare element */
+    /* leaves UTF-8 and a NUL in the same memory */
     utf8proc_ssize_t bytes =
         utf8proc_reencode(cps, (utf8proc_ssize_t)n, UTF8PROC_COMPOSE | UTF8PROC_STABLE);
     CHECK(bytes >= 0);
     buf_add(out, cps, (size_t)bytes);
+}
+
+/* All characters but the first have two bytes or more, so there are at most MAX_DECOMPOSED / 2 code points for each
+ * byte, and the first one's. */
+static void append_normalized(struct buf *out, struct str text)
+{
+    int32_t *cps = xmalloc((text.n * (MAX_DECOMPOSED / 2) + MAX_DECOMPOSED + 1) * sizeof(*cps));
+    size_t n = 0;
+    size_t at = 0;
+    while (at < text.n) {
+        size_t start = at;
+        int32_t cp = next_code_point(text, &at);
+        if (is_barrier(cp)) {
+            append_composed(out, cps, n);
+            buf_add(out, text.p + start, at - start);
+            n = 0;
+            continue;
+        }
+        int last_boundary = 0;
+        utf8proc_ssize_t got = utf8proc_decompose_char(
+            cp, cps + n, MAX_DECOMPOSED, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, &last_boundary);
+        CHECK(got >= 0 && got <= MAX_DECOMPOSED);
+        n += (size_t)got;
+    }
+    append_composed(out, cps, n);
     xfree(cps);
 }
 
