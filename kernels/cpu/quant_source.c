@@ -4,7 +4,7 @@
 
 #include "base/mem.h"
 #include "kernels/backend.h"
-#include "kernels/cpu/simd.h"
+#include "kernels/cpu/f16.h"
 
 /* A sum of fp16 values in units of 2^-24, and how many they are. Exact: 128 bits hold 2^87 of them. */
 struct sum {
@@ -41,7 +41,6 @@ static inline int row_rest(const struct quant_source *s, int64_t col, int n)
     return s->cols - col < n ? (int)(s->cols - col) : n;
 }
 
-ISOBIT_CLONES
 static int64_t part_units(const uint16_t *w, const uint16_t *live, int n)
 {
     int64_t sum = 0; /* at most QUANT_PART * 2^40 */
@@ -120,17 +119,6 @@ static uint16_t tensor_mean(const struct quant_source *s)
     return mean_round(total);
 }
 
-/* y = fp16(x - mean): a binary32 difference rounded again gives the correctly rounded one, because 24 >= 2 * 11 + 2
- * (Figueroa 1995). */
-ISOBIT_CLONES
-static void part_subtract(const uint16_t *w, uint16_t mean, int n, uint16_t *y)
-{
-    float mu = f16_to_f32(mean);
-#pragma omp simd
-    for (int i = 0; i < n; i++)
-        y[i] = f32_to_f16(f16_to_f32(w[i]) - mu);
-}
-
 static void part_mask(const struct quant_source *s, int64_t start, int n, uint16_t *y)
 {
     int64_t col = start % s->cols;
@@ -148,7 +136,7 @@ void quant_source_read(const struct quant_source *s, int64_t start, int n, uint1
     if (s->center == KERN_CENTER_NONE)
         memcpy(y, s->w16 + start, (size_t)n * sizeof(*y));
     else
-        part_subtract(s->w16 + start, mean, n, y);
+        s->vec->subtract(s->w16 + start, f16_to_f32(mean), n, y);
     if (s->live != NULL)
         part_mask(s, start, n, y);
 }
@@ -172,38 +160,35 @@ static enum err_code keep_init(struct quant_source *s, const struct kern_quant_a
 }
 
 /* A sum means nothing with infinities in it. */
-ISOBIT_CLONES
-static bool part_is_finite(const uint16_t *w, int n)
-{
-    int16_t max = 0;
-#pragma omp simd reduction(max : max)
-    for (int i = 0; i < n; i++) {
-        int16_t mag = (int16_t)(w[i] & F16_MAGNITUDE);
-        max = mag > max ? mag : max;
-    }
-    return max < F16_INFINITY;
-}
-
 static enum err_code check_finite(const struct quant_source *s, struct err *e)
 {
     for (int64_t at = 0; at < s->n; at += QUANT_PART) {
         int n = s->n - at < QUANT_PART ? (int)(s->n - at) : QUANT_PART;
-        if (part_is_finite(s->w16 + at, n))
-            continue;
-        for (int i = 0; i < n; i++) {
-            if ((s->w16[at + i] & F16_MAGNITUDE) >= F16_INFINITY)
-                return quant_source_refuse(s, at + i, e);
-        }
+        uint16_t max = 0;
+        s->vec->maxima(s->w16 + at, n, n, &max);
+        if (max >= F16_INFINITY)
+            return quant_source_refuse(s, at + quant_find_not_finite(s->w16 + at, n), e);
     }
     return ERR_OK;
+}
+
+int quant_find_not_finite(const uint16_t *y, int n)
+{
+    int i = 0;
+    while (i < n && (y[i] & F16_MAGNITUDE) < F16_INFINITY)
+        i++;
+    return i;
 }
 
 enum err_code quant_source_init(struct quant_source *s, const struct kern *k,
                                 const struct kern_quant_args *a, struct err *e)
 {
     size_t n = 0;
-    *s = (struct quant_source){
-        .w16 = a->w16, .cols = a->cols, .threads = k->info.threads, .center = a->center};
+    *s = (struct quant_source){.vec = quant_vec_select(),
+                               .w16 = a->w16,
+                               .cols = a->cols,
+                               .threads = k->info.threads,
+                               .center = a->center};
     if (a->rows <= 0 || a->cols <= 0 || !size_mul((size_t)a->rows, (size_t)a->cols, &n) ||
         n > INT64_MAX / 2)
         return err_set(e, ERR_FORMAT,

@@ -3,13 +3,14 @@
 #ifndef ISOBIT_KERNELS_CPU_QUANT_SOURCE_H
 #define ISOBIT_KERNELS_CPU_QUANT_SOURCE_H
 
-#include "kernels/cpu/f16.h"
+#include "kernels/cpu/quant_vec.h"
 #include "kernels/kernels.h"
 
 /* Elements worked on at a time: with its scratch, a part stays in the first-level cache. */
 enum { QUANT_PART = 4096 };
 
 struct quant_source {
+    const struct quant_vec *vec;
     const uint16_t *w16;
     int64_t n, cols, block; /* block <= n; the whole tensor is one block of n */
     int64_t n_blocks;
@@ -38,6 +39,9 @@ static inline bool quant_source_is_plain(const struct quant_source *s)
 {
     return s->center == KERN_CENTER_NONE && s->live == NULL;
 }
+
+/* Index of the first of y[n] that is not finite; n when all are. */
+int quant_find_not_finite(const uint16_t *y, int n);
 
 /* The error for flat index `i`, where quant_source_read gave something not finite. */
 enum err_code quant_source_refuse(const struct quant_source *s, int64_t i, struct err *e);

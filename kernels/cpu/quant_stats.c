@@ -1,11 +1,12 @@
 /* Exact statistics of fp16 tensors on the CPU: the histogram behind quantile codebooks and the rank keys behind
  * outlier columns (quantization spec, sections 2.4 and 6). Integers only, so threads may add in any order. */
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/f16.h"
 #include "kernels/cpu/quant_source.h"
-#include "kernels/cpu/simd.h"
 
 enum { HIST_BINS = 65536 };
 
