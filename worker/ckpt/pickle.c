@@ -480,6 +480,7 @@ enum err_code pickle_read(struct str bytes, const char *what, struct arena *a,
 {
     struct arena values = {0};
     struct reader r = {.p = (const unsigned char *)bytes.p, .size = bytes.n, .a = &values};
+    r.stack = grow(NULL, 0, &r.stack_cap, sizeof(struct pickle_value *)); /* never NULL */
     enum err_code rc = run(&r, what, e);
     if (rc == ERR_OK && pickle_state_dict(r.stack[0], a, out, n, e) != ERR_OK)
         rc = err_wrap(e, "%s", what);
