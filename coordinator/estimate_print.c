@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "coordinator/estimate.h"
-#include "schema/sweep_spec.h"
+#include "schema/sweep_axis.h"
 
 /* ---- jobs for each value of each axis ---- */
 

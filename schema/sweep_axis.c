@@ -1,6 +1,6 @@
-/* Axes of a configuration as a spec writes them: key, values, their spelling, the field they set. */
+#include "schema/sweep_axis.h"
+
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "schema/sweep_spec.h"

@@ -1,5 +1,5 @@
-/* Between the text of a sweep spec and its expansion: the tree that sweep_yaml.c makes of YAML, the axes
- * (sweep_axis.c), and what sweep_read.c makes of the tree: models, evaluations, grids and excludes with
+/* Between the text of a sweep spec and its expansion: the tree that sweep_yaml.c makes of YAML, and
+ * what sweep_read.c makes of the tree: models, evaluations, grids and excludes with
  * every value checked, not yet multiplied out. Only the sweep_*.c files include this. Pure. */
 #ifndef ISOBIT_SCHEMA_SWEEP_SPEC_H
 #define ISOBIT_SCHEMA_SWEEP_SPEC_H
@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 #include "schema/sweep.h"
+#include "schema/sweep_axis.h"
 
 /* ---- the tree ---- */
 
@@ -31,53 +32,19 @@ struct spec_source {
 };
 
 /* ERR_FORMAT "path:line:column: …". */
-#define spec_error(src, mark, e, ...) spec_error_at((src), (mark), (e), __VA_ARGS__)
-enum err_code spec_error_at(const struct spec_source *src, struct sweep_mark mark, struct err *e,
-                            const char *fmt, ...) PRINTF_LIKE(4, 5);
+enum err_code spec_error(const struct spec_source *src, struct sweep_mark mark, struct err *e,
+                         const char *fmt, ...) PRINTF_LIKE(4, 5);
 
 /* One YAML document as a tree. Refused, each with its place: text that is not UTF-8, tabs, repeated keys,
  * anchors, aliases, tags, a second document, nesting or size beyond what a spec needs. */
 MUST_USE enum err_code sweep_yaml_parse(const struct spec_source *src, struct str text,
                                         struct node **root, struct err *e);
 
-/* ---- axes of a configuration ---- */
+/* ---- values ---- */
 
-/* X(id, "key of a spec", what a value must be). Order is that of products and of printed cells. */
-#define AXIS_LIST(X)                                                                               \
-    X(K, "k", "2 to 8 bits, 16 or 32")                                                             \
-    X(DTYPE, "dtype", "a data type")                                                               \
-    X(EXPONENT_BITS, "exponent_bits", "1 to 7 bits, or paper")                                     \
-    X(SUBNORMAL_SHIFT, "subnormal_shift", "0, 2 or 4")                                             \
-    X(BLOCK, "block", "a power of two from 32 to 4096 elements, or tensor")                        \
-    X(CENTER, "center", "what mean is subtracted")                                                 \
-    X(OUTLIER_PCT, "outlier_pct", "0 to 50 per cent")                                              \
-    X(OUTLIER_RULE, "outlier_rule", "a rule")                                                      \
-    X(QUANT_HEAD, "quant_head", "true or false")                                                   \
-    X(QUANT_EMBED, "quant_embed", "true or false")                                                 \
-    X(DEQUANT, "dequant", "a precision")                                                           \
-    X(COMPUTE, "compute", "a precision")
-
-enum axis {
-#define X(id, key, expected) AXIS_##id,
-    AXIS_LIST(X)
-#undef X
-        AXIS_COUNT
-};
-
-/* Stands for the number that the paper uses at each k until k is known. */
-enum { EXPONENT_BITS_PAPER = -1 };
-
-const char *axis_key(enum axis x);
-/* One value as a number: bits, elements (0: tensor), per cent, the enum's value, 0 or 1. */
+/* One value of an axis, as a number. */
 MUST_USE enum err_code axis_parse(const struct spec_source *src, enum axis x, const struct node *v,
                                   double *out, struct err *e);
-/* How a value of an axis is spelled in a spec. */
-const char *axis_spell(enum axis x, double v, struct arena *a);
-void axis_set(struct config *c, enum axis x, double v);
-double axis_get(const struct config *c, enum axis x);
-/* Whether the axis means anything for this cell: only compute does at k >= 16, exponent_bits only for
- * float, outlier_rule only where there are outliers. */
-bool axis_applies(const struct config *c, enum axis x);
 /* ": did you mean …?" for the nearest of n words, or "" when none is near. */
 const char *spec_suggest(const char *word, const char *const *words, int n, struct arena *a);
 

@@ -22,8 +22,8 @@ struct builder {
     struct node *root;
 };
 
-enum err_code spec_error_at(const struct spec_source *src, struct sweep_mark mark, struct err *e,
-                            const char *fmt, ...)
+enum err_code spec_error(const struct spec_source *src, struct sweep_mark mark, struct err *e,
+                         const char *fmt, ...)
 {
     char text[800];
     va_list ap;
@@ -215,7 +215,7 @@ static enum err_code build(struct builder *b, struct err *e)
         TRY(rc);
     }
     if (b->root == NULL)
-        return spec_error(b->src, ((struct sweep_mark){1, 1}), e,
+        return spec_error(b->src, (struct sweep_mark){1, 1}, e,
                           "the spec is empty; it needs models, configurations and evaluations");
     return ERR_OK;
 }

@@ -83,20 +83,21 @@ Test(sweep, spec_of_the_contract_is_read)
 Test(sweep, jobs_are_ordered_by_model_configuration_and_evaluation_with_the_baseline_first)
 {
     struct sweep sw = parsed("configurations:\n  - {k: [3, 16, 4], block: [tensor, 64]}\n");
-    static const char *const expected[] = {
-        "v1|k=16|model=m/pythia-s0|task=lambada|task.data=l.jsonl",
-        "v1|k=16|model=m/pythia-s0|task=perplexity|task.data=c.jsonl|task.method=rolling",
-        "v1|k=4|model=m/pythia-s0|task=lambada|task.data=l.jsonl",
-        "v1|k=4|model=m/pythia-s0|task=perplexity|task.data=c.jsonl|task.method=rolling",
-        "v1|block=tensor|k=4|model=m/pythia-s0|task=lambada|task.data=l.jsonl",
-        "v1|block=tensor|k=4|model=m/"
-        "pythia-s0|task=perplexity|task.data=c.jsonl|task.method=rolling",
-        "v1|k=3|model=m/pythia-s0|task=lambada|task.data=l.jsonl",
+    static const struct {
+        int64_t at;
+        const char *key;
+    } rows[] = {
+        {0, "v1|k=16|model=m/pythia-s0|task=lambada|task.data=l.jsonl"},
+        {1, "v1|k=16|model=m/pythia-s0|task=perplexity|task.data=c.jsonl|task.method=rolling"},
+        {2, "v1|k=4|model=m/pythia-s0|task=lambada|task.data=l.jsonl"},
+        {3, "v1|k=4|model=m/pythia-s0|task=perplexity|task.data=c.jsonl|task.method=rolling"},
+        {4, "v1|block=tensor|k=4|model=m/pythia-s0|task=lambada|task.data=l.jsonl"},
+        {6, "v1|k=3|model=m/pythia-s0|task=lambada|task.data=l.jsonl"},
+        {10, "v1|k=16|model=m/pythia-s1|task=lambada|task.data=l.jsonl"},
     };
     cr_expect_eq(sw.n_jobs, 3 * 5 * 2, "16 bits count once, whatever the block");
-    for (size_t i = 0; i < ARRAY_LEN(expected); i++)
-        cr_expect_str_eq(key_at(&sw, (int64_t)i), expected[i]);
-    cr_expect_str_eq(key_at(&sw, 10), "v1|k=16|model=m/pythia-s1|task=lambada|task.data=l.jsonl");
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        cr_expect_str_eq(key_at(&sw, rows[i].at), rows[i].key);
     arena_release(&arena);
 }
 
