@@ -5,5 +5,7 @@
 #include "base/cli.h"
 
 extern const struct cli_cmd cmd_plan;
+extern const struct cli_cmd cmd_run;
+extern const struct cli_cmd cmd_serve;
 
 #endif

@@ -325,7 +325,9 @@ int link_wait(struct link *const *links, int n_links, const int *fds, int n_fds,
     }
     /* Rounded up: a wait of less than a millisecond must not become a busy loop. */
     int64_t ms = timeout_ns < 0 ? -1 : (timeout_ns + CLOCK_NS_PER_MS - 1) / CLOCK_NS_PER_MS;
-    if (zmq_poll(items, n_links + n_fds, (long)ms) <= 0)
+    int rc = zmq_poll(items, n_links + n_fds, (long)ms);
+    CHECK(rc >= 0 || errno == EINTR);
+    if (rc <= 0)
         return 0;
     int n = 0;
     for (int i = 0; i < n_links + n_fds; i++) {

@@ -1,11 +1,11 @@
 /* The compute child of a worker: a process of its own that runs one job at a time and speaks pipe.h. It dies with its
- * parent, whichever way that goes; how it dies is told in words. Thread: the parent's loop. */
+ * parent, whichever way that goes; how it ended is told in words. Thread: the parent's loop. */
 #ifndef ISOBIT_WORKER_CHILD_H
 #define ISOBIT_WORKER_CHILD_H
 
 #include <sys/types.h>
 
-#include "base/err.h"
+#include "base/proc.h"
 #include "schema/pipe.h"
 
 struct child {
@@ -14,12 +14,10 @@ struct child {
     struct pipe pipe;
 };
 
-/* Starts `argv` (NULL-terminated, argv[0] a path) with "--fd N" already in it for N = CHILD_FD: the socket is given to the
- * new process under that number. Errors: ERR_IO, ERR_NOTFOUND (the program). */
-enum { CHILD_FD = 3 };
+/* Starts argv (ends with NULL, argv[0] a path); the program finds its socket as descriptor PROC_FD. Errors: as proc_start. */
 MUST_USE enum err_code child_start(struct child *c, char *const *argv, struct err *e);
 
-/* Ends it at once if it still runs, waits for it, and writes how it ended: "ended by signal 11 (Segmentation fault)". */
-void child_stop(struct child *c, char how[128]);
+/* Ends it at once if it still runs, waits for it, and writes how it ended. */
+void child_stop(struct child *c, char how[PROC_HOW]);
 
 #endif

@@ -112,7 +112,7 @@ static enum err_code serve(const struct run_opts *o, struct err *e)
     if (n < 0)
         return err_set(e, ERR_IO, "cannot find this program's own file in /proc/self/exe");
     self[n] = '\0';
-    snprintf(fd, sizeof(fd), "%d", CHILD_FD);
+    snprintf(fd, sizeof(fd), "%d", PROC_FD);
     snprintf(threads, sizeof(threads), "%lld", (long long)o->threads);
     snprintf(memory, sizeof(memory), "%lld", (long long)o->memory);
     char *const argv[] = {o->compute_program != NULL ? (char *)o->compute_program : self,

@@ -77,7 +77,7 @@ static void start_child(struct parent *p, int64_t now_ns)
         give_up(p, &e);
 }
 
-static void replace_child(struct parent *p, int64_t now_ns, char how[128])
+static void replace_child(struct parent *p, int64_t now_ns, char how[PROC_HOW])
 {
     child_stop(&p->child, how);
     p->n_early_deaths = p->is_ready ? 0 : p->n_early_deaths + 1;
@@ -93,7 +93,7 @@ static void replace_child(struct parent *p, int64_t now_ns, char how[128])
 
 static void on_child_gone(struct parent *p, const struct err *why, int64_t now_ns)
 {
-    char how[128];
+    char how[PROC_HOW];
     struct hand_job *j = hand_running(&p->hand);
     replace_child(p, now_ns, how);
     log_event(LOG_ERROR, "parent", "child-gone", "job=%lld text=\"compute process %s (%s)\"",
@@ -218,7 +218,7 @@ static void start_next_job(struct parent *p, int64_t now_ns)
 /* Ends the running job the hard way and answers for it. */
 static void kill_running(struct parent *p, struct hand_job *j, int64_t now_ns)
 {
-    char how[128];
+    char how[PROC_HOW];
     replace_child(p, now_ns, how);
     log_event(LOG_WARN, "parent", "child-killed", "job=%lld", (long long)j->job);
 }
@@ -369,7 +369,7 @@ enum err_code parent_run(const struct parent_options *o, struct err *e)
             *e = p.why;
         rc = p.why.code;
     }
-    char how[128];
+    char how[PROC_HOW];
     child_stop(&p.child, how);
     if (p.has_uplink)
         uplink_close(&p.up);

@@ -1,0 +1,34 @@
+/* Starting other programs of ours and telling how they ended. What is started dies with this process when asked to, has
+ * no signal blocked, and no open file but the standard ones and the one given. Thread: the main thread (a child's death
+ * signal hangs on the thread that started it). */
+#ifndef ISOBIT_BASE_PROC_H
+#define ISOBIT_BASE_PROC_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+
+enum { PROC_FD = 3, PROC_HOW = 128 };
+
+struct proc_options {
+    char *const *argv; /* ends with NULL; argv[0] is a path */
+    bool is_fd_given;  /* `fd` becomes the program's descriptor PROC_FD */
+    int fd;
+    bool is_output_given; /* `output` becomes its standard output and error */
+    int output;
+    bool is_own_group; /* Ctrl-C at the terminal does not reach it */
+    bool is_tied;      /* it is killed when this process ends, however that happens */
+};
+
+/* Errors: ERR_NOTFOUND, ERR_DENIED (the program), ERR_IO. */
+MUST_USE enum err_code proc_start(const struct proc_options *o, pid_t *out, struct err *e);
+
+/* Has it ended? Without waiting; *status is as waitpid gives it. */
+bool proc_has_ended(pid_t pid, int *status);
+/* Waits for its end; kills it first when it has not ended after wait_ms. */
+int proc_end(pid_t pid, int wait_ms);
+/* "ended by signal 11 (Segmentation fault)", "ended with status 3". */
+void proc_describe(int status, char how[PROC_HOW]);
+
+#endif

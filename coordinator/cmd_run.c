@@ -1,0 +1,326 @@
+/* isobit run SPEC.yaml: plan, serve, local workers, progress and report in one command. Running it again goes on where it
+ * was; when all is done it says so. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/io.h"
+#include "base/proc.h"
+#include "coordinator/cmd.h"
+#include "coordinator/local.h"
+#include "coordinator/plan.h"
+#include "coordinator/progress.h"
+#include "coordinator/serve.h"
+
+/* Local workers die with this process, so a short lease makes the next run take their jobs up soon. */
+static const int64_t lease_ns = 5 * CLOCK_NS_PER_S;
+static const int64_t heartbeat_ns = CLOCK_NS_PER_S / 2;
+static const int64_t slice_ns = 45 * CLOCK_NS_PER_S;
+static const int64_t grace_ns = 35 * CLOCK_NS_PER_S;
+static const int64_t stall_ns = 20 * CLOCK_NS_PER_S;
+static const int64_t leave_ns = 2 * CLOCK_NS_PER_S;
+
+struct run_opts {
+    const char *db, *report, *compute_program;
+    struct cli_list devices;
+    int64_t workers, max_attempts;
+    bool is_without_report;
+};
+
+#define AT(field) offsetof(struct run_opts, field)
+static const struct cli_opt options[] = {
+    {.name = "db",
+     .type = CLI_STRING,
+     .arg = "F.db",
+     .help = "database (default: the spec's name with .db, in this directory)",
+     .offset = AT(db)},
+    {.name = "workers",
+     .letter = 'w',
+     .type = CLI_INT,
+     .arg = "N",
+     .help = "local workers; 0: one for each --device",
+     .def = "0",
+     .min = 0,
+     .max = 1024,
+     .offset = AT(workers)},
+    {.name = "device",
+     .letter = 'd',
+     .type = CLI_LIST,
+     .arg = "cpu|cuda:N|auto",
+     .help = "device of a worker; repeat for several (default: auto)",
+     .offset = AT(devices)},
+    {.name = "report",
+     .type = CLI_STRING,
+     .arg = "DIR",
+     .help = "folder for the report (default: NAME-report)",
+     .offset = AT(report)},
+    {.name = "no-report",
+     .type = CLI_FLAG,
+     .help = "leave the report out",
+     .offset = AT(is_without_report)},
+    {.name = "max-attempts",
+     .type = CLI_INT,
+     .arg = "N",
+     .help = "a job that failed so often is buried",
+     .def = "3",
+     .min = 1,
+     .max = 1000,
+     .offset = AT(max_attempts)},
+    {.name = "compute-program",
+     .type = CLI_STRING,
+     .arg = "PATH",
+     .help = "handed to the workers (for tests and simulations)",
+     .offset = AT(compute_program)},
+};
+#undef AT
+
+struct run {
+    const struct run_opts *o;
+    const char *spec_path;
+    char *db, *report, *logs;
+    struct local *local;
+    struct progress progress;
+    int told_fd;       /* the terminal's stderr while the log goes to a file */
+    int64_t leased_ns; /* when a job was leased last */
+    bool is_stalled, is_workerless;
+    struct err why; /* of is_workerless */
+};
+
+/* ---- before anything starts ---- */
+
+static enum err_code check_files(const struct sweep *sw, const struct estimate *est,
+                                 struct arena *a, struct err *e)
+{
+    for (int i = 0; i < sw->n_models; i++) {
+        const struct model_ref *m = &sw->models[i].ref;
+        const struct sweep_mark *at = &sw->models[i].mark;
+        if (est->models[i].is_here)
+            continue;
+        if (m->hub != NULL)
+            return err_set(e, ERR_NOTFOUND,
+                           "%s:%d:%d: %s is not on this machine; fetch it with: %s", sw->path,
+                           at->line, at->column, m->name, estimate_fetch_command(m, a));
+        return err_set(e, ERR_NOTFOUND,
+                       "%s:%d:%d: %s holds no checkpoint; expected config.json and weights there",
+                       sw->path, at->line, at->column, m->path);
+    }
+    for (int i = 0; i < sw->n_evals; i++)
+        if (!est->evals[i].is_here)
+            return err_set(e, ERR_NOTFOUND, "%s:%d:%d: data file %s does not exist", sw->path,
+                           sw->evals[i].mark.line, sw->evals[i].mark.column,
+                           sw->evals[i].spec.data_path);
+    return ERR_OK;
+}
+
+static enum err_code plan(struct run *r, struct arena *a, struct err *e)
+{
+    struct sweep sw;
+    struct estimate est;
+    struct plan_counts n = {0};
+    TRY(sweep_load(r->spec_path, a, &sw, e));
+    estimate_sweep(&sw, a, &est);
+    TRY(check_files(&sw, &est, a, e));
+    r->db = r->o->db != NULL ? xstrdup(r->o->db) : plan_default_db(r->spec_path);
+    r->report = r->o->report != NULL ? xstrdup(r->o->report) : xasprintf("%s-report", sw.name);
+    r->logs = xasprintf("%s-logs", r->db);
+    TRY(plan_submit(&sw, r->db, 0, &n, e));
+    if (n.jobs_new > 0)
+        fprintf(stderr, "planned %lld new jobs into %s (%lld were there already)\n",
+                (long long)n.jobs_new, r->db, (long long)n.jobs_known);
+    return ERR_OK;
+}
+
+/* ---- while it runs ---- */
+
+/* The coordinator's story goes to a file, so that progress is not torn apart by it. */
+static enum err_code turn_log_to_file(struct run *r, struct err *e)
+{
+    TRY(io_make_dirs(r->logs, e));
+    char *path = xasprintf("%s/coordinator.log", r->logs);
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    int saved = errno;
+    xfree(path);
+    if (fd < 0)
+        return err_set_errno(e, saved, "cannot write a log to %s", r->logs);
+    fflush(stderr);
+    r->told_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, PROC_FD + 1);
+    dup2(fd, STDERR_FILENO);
+    close(fd);
+    return ERR_OK;
+}
+
+static void turn_log_back(struct run *r)
+{
+    if (r->told_fd < 0)
+        return;
+    dup2(r->told_fd, STDERR_FILENO);
+    close(r->told_fd);
+    r->told_fd = -1;
+}
+
+static void on_turn(void *arg, struct serve *s, int64_t now_ns)
+{
+    struct run *r = arg;
+    const struct dispatch_counts *c = serve_counts(s);
+    progress_show(&r->progress, c, now_ns);
+    if (!r->is_workerless && !local_turn(r->local, !serve_is_draining(s), now_ns, &r->why)) {
+        r->is_workerless = true;
+        serve_drain(s, "no local worker stays alive");
+    }
+    if (c->leased > 0 || c->pending == 0 || c->workers == 0)
+        r->leased_ns = now_ns;
+    if (now_ns - r->leased_ns > stall_ns && !serve_is_draining(s)) {
+        r->is_stalled = true;
+        serve_drain(s, "no worker here can run what is pending");
+    }
+}
+
+static enum err_code work(struct run *r, struct serve *s, enum serve_end *end, struct err *e)
+{
+    const struct local_options lo = {
+        .n = r->o->workers > 0     ? (int)r->o->workers
+             : r->o->devices.n > 0 ? r->o->devices.n
+                                   : 1,
+        .devices = r->o->devices,
+        .endpoint = serve_endpoint(s),
+        .log_dir = r->logs,
+        .compute_program = r->o->compute_program,
+    };
+    TRY(turn_log_to_file(r, e));
+    progress_init(&r->progress, r->told_fd);
+    r->leased_ns = clock_mono_ns();
+    enum err_code rc = local_start(&lo, clock_mono_ns(), &r->local, e);
+    if (rc == ERR_OK) {
+        *end = serve_run(s);
+        local_stop(r->local, leave_ns);
+        struct dispatch_counts c = *serve_counts(s);
+        c.workers = lo.n;
+        rc = serve_count(s, &c, e);
+        if (rc == ERR_OK)
+            progress_finish(&r->progress, &c);
+    }
+    turn_log_back(r);
+    return rc;
+}
+
+/* ---- after it ---- */
+
+static void make_report(const struct run *r)
+{
+    char *dir = io_program_dir();
+    char *program = xasprintf("%s/isobit-analysis", dir);
+    char *const argv[] = {program, "report", "--db", r->db, "--out", r->report, NULL};
+    const struct proc_options po = {.argv = argv};
+    struct err e;
+    pid_t pid = 0;
+    int status = 0;
+    if (proc_start(&po, &pid, &e) != ERR_OK)
+        fprintf(stderr, "no report: %s\n", e.text);
+    else if (waitpid(pid, &status, 0) == pid && status != 0)
+        fprintf(stderr,
+                "no report: isobit-analysis report failed; run it again with: %s report "
+                "--db %s --out %s\n",
+                program, r->db, r->report);
+    xfree(program);
+    xfree(dir);
+}
+
+static int tell_end(const struct run *r, enum serve_end end, const struct dispatch_counts *c)
+{
+    int64_t all = c->done + c->pending + c->leased + c->buried;
+    if (r->is_workerless)
+        return cli_fail(&r->why);
+    if (r->is_stalled) {
+        fprintf(stderr,
+                "%lld jobs wait for a worker that can run them; `isobit explain --db %s KEY` says "
+                "why, %s has the workers' words\n",
+                (long long)c->pending, r->db, r->logs);
+        return 1;
+    }
+    if (end != SERVE_DONE) {
+        fprintf(stderr, "stopped: %lld of %lld jobs are done; the same command goes on from here\n",
+                (long long)c->done, (long long)all);
+        return 1;
+    }
+    if (c->buried > 0)
+        fprintf(stderr,
+                "%lld of %lld jobs failed: `isobit jobs --db %s --state buried` lists them, "
+                "`isobit retry --db %s '*'` tries them again\n",
+                (long long)c->buried, (long long)all, r->db, r->db);
+    return c->buried > 0;
+}
+
+static enum err_code serve_and_work(struct run *r, int *status, struct err *e)
+{
+    struct serve *s = NULL;
+    struct dispatch_counts c = {0};
+    enum serve_end end = SERVE_DONE;
+    const struct serve_options so = {
+        .db_path = r->db,
+        .listen = "tcp://127.0.0.1:0",
+        .dispatch = {.lease_ns = lease_ns,
+                     .heartbeat_ns = heartbeat_ns,
+                     .slice_ns = slice_ns,
+                     .max_attempts = (int)r->o->max_attempts},
+        .grace_ns = grace_ns,
+        .is_until_done = true,
+        .turn = on_turn,
+        .turn_arg = r,
+    };
+    TRY(serve_open(&so, &s, e));
+    enum err_code rc = serve_count(s, &c, e);
+    bool is_idle = c.pending == 0 && c.leased == 0;
+    if (rc == ERR_OK && !is_idle)
+        rc = work(r, s, &end, e);
+    if (rc == ERR_OK && !is_idle)
+        rc = serve_count(s, &c, e);
+    serve_close(s);
+    if (rc != ERR_OK)
+        return rc;
+    *status = tell_end(r, end, &c);
+    if (is_idle && c.buried == 0)
+        printf("nothing to do: all %lld jobs in %s are done\n", (long long)c.done, r->db);
+    /* A finished sweep that has its report already is left alone: running again must cost nothing. */
+    if (end == SERVE_DONE && !r->o->is_without_report && !(is_idle && io_exists(r->report)))
+        make_report(r);
+    return ERR_OK;
+}
+
+static int run(const void *opts, int n_args, char **args)
+{
+    (void)n_args;
+    struct run r = {.o = opts, .spec_path = args[0], .told_fd = -1};
+    struct arena a = {0};
+    struct err e;
+    int status = 0;
+    enum err_code rc = plan(&r, &a, &e);
+    if (rc == ERR_OK)
+        rc = serve_and_work(&r, &status, &e);
+    arena_release(&a);
+    xfree(r.db);
+    xfree(r.report);
+    xfree(r.logs);
+    return rc == ERR_OK ? status : cli_fail(&e);
+}
+
+const struct cli_cmd cmd_run = {
+    .name = "run",
+    .args = "SPEC.yaml",
+    .summary = "do a whole sweep on this machine: plan, run, report",
+    .doc = "Plans SPEC.yaml into a database, runs its jobs with local workers, shows progress and "
+           "makes a report.\n"
+           "  isobit run sweeps/demo.yaml --workers 2\n"
+           "Interrupted in any way (Ctrl-C, kill, power), the same command goes on where it was; "
+           "when all is done it says so. Workers on other machines: see `isobit serve`. What the "
+           "coordinator and the workers have to say is in F.db-logs/. Exit: 0 done, 1 stopped or "
+           "some jobs failed, 3 bad spec, 4 files missing or database busy.",
+    .opts = options,
+    .n_opts = ARRAY_LEN(options),
+    .opt_size = sizeof(struct run_opts),
+    .min_args = 1,
+    .max_args = 1,
+    .run = run,
+};

@@ -1,0 +1,500 @@
+#include "coordinator/intake.h"
+
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "schema/job_json.h"
+
+_Static_assert((int)WIRE_NUMERICS == (int)DISPATCH_NUMERICS, "one numerics version");
+
+enum { MAX_HELD = 65536, MAX_DIFFERING = 3, MAX_CREDIT = 16 };
+
+/* ---- seats ---- */
+
+static struct intake_seat *seat_of(struct intake *in, int64_t session)
+{
+    for (int i = 0; i < in->n_seats; i++)
+        if (in->seats[i].session == session)
+            return &in->seats[i];
+    return NULL;
+}
+
+static struct intake_seat *seat_take(struct intake *in, int64_t session)
+{
+    struct intake_seat *s = seat_of(in, session);
+    if (s != NULL)
+        return s;
+    if (in->n_seats == in->cap_seats) {
+        in->cap_seats = in->cap_seats > 0 ? 2 * in->cap_seats : 16;
+        in->seats = xrealloc(in->seats, (size_t)in->cap_seats * sizeof(*in->seats));
+    }
+    s = &in->seats[in->n_seats++];
+    *s = (struct intake_seat){.session = session};
+    return s;
+}
+
+static void seat_leave(struct intake *in, struct intake_seat *s)
+{
+    *s = in->seats[--in->n_seats];
+}
+
+static bool peer_is(const struct link_peer *a, const struct link_peer *b)
+{
+    return a->n == b->n && memcmp(a->id, b->id, a->n) == 0;
+}
+
+void intake_sweep(struct intake *in)
+{
+    for (int i = in->n_seats - 1; i >= 0; i--)
+        if (in->dispatch == NULL || !dispatch_knows(in->dispatch, in->seats[i].session))
+            seat_leave(in, &in->seats[i]);
+}
+
+/* ---- the outbox ---- */
+
+/* `body` is a stolen reference; NULL: {}. */
+static void put(struct intake *in, const struct link_peer *to, enum wire_type type, json_t *body)
+{
+    if (in->n_out == in->cap_out) {
+        in->cap_out = in->cap_out > 0 ? 2 * in->cap_out : 64;
+        in->out = xrealloc(in->out, (size_t)in->cap_out * sizeof(*in->out));
+    }
+    in->out[in->n_out++] = (struct intake_out){.to = *to, .type = type, .body = body};
+}
+
+/* One ACK for each worker and transaction, unless it has to carry a text. */
+static void put_ack(struct intake *in, struct intake_seat *seat, int64_t job, int64_t attempt,
+                    const char *verdict)
+{
+    json_t *row = json_pack("[I, I, s]", (json_int_t)job, (json_int_t)attempt, verdict);
+    seat->n_in_hand -= seat->n_in_hand > 0;
+    for (int i = in->n_out - 1; i >= 0; i--)
+        if (in->out[i].type == WIRE_ACK && peer_is(&in->out[i].to, &seat->peer)) {
+            json_array_append_new(json_object_get(in->out[i].body, "jobs"), row);
+            return;
+        }
+    put(in, &seat->peer, WIRE_ACK, json_pack("{s:[o]}", "jobs", row));
+}
+
+static const char *verdict_name(enum verdict v)
+{
+    return v == VERDICT_ACCEPTED ? "accepted" : "fenced";
+}
+
+void intake_flush(struct intake *in, struct link *l)
+{
+    struct err e;
+    for (int i = 0; i < in->n_out; i++) {
+        struct intake_out *o = &in->out[i];
+        /* What does not arrive is made good by the protocol: an ACK is asked for again, a LEASE is missed in the next
+         * BEATs, a session that is gone times out. */
+        if (link_send(l, &o->to, o->type, o->body, NULL, 0, &e) != ERR_OK)
+            log_event(LOG_DEBUG, "intake", "unsent", "type=%s text=\"%s\"", wire_type_name(o->type),
+                      e.text);
+        json_decref(o->body);
+    }
+    in->n_out = 0;
+}
+
+void intake_drop(struct intake *in)
+{
+    for (int i = 0; i < in->n_out; i++)
+        json_decref(in->out[i].body);
+    in->n_out = 0;
+}
+
+void intake_release(struct intake *in)
+{
+    intake_drop(in);
+    xfree(in->out);
+    xfree(in->seats);
+    *in = (struct intake){0};
+}
+
+void intake_tell_all(struct intake *in, enum wire_type type)
+{
+    for (int i = 0; i < in->n_seats; i++)
+        put(in, &in->seats[i].peer, type, NULL);
+}
+
+/* ---- LEASE, REVOKE ---- */
+
+/* Index of an equal element, which is appended when there is none. `item` is a stolen reference. */
+static size_t index_of(json_t *list, json_t *item)
+{
+    size_t n = json_array_size(list);
+    for (size_t i = n; i > 0; i--) /* neighbours are alike: the last one is the likeliest */
+        if (json_equal(json_array_get(list, i - 1), item)) {
+            json_decref(item);
+            return i - 1;
+        }
+    json_array_append_new(list, item);
+    return n;
+}
+
+void intake_lease(struct intake *in, const struct slice *s)
+{
+    struct intake_seat *seat = seat_of(in, s->session);
+    CHECK(seat != NULL && s->n_jobs > 0);
+    json_t *configs = json_array(), *evals = json_array(), *jobs = json_array();
+    for (int i = 0; i < s->n_jobs; i++) {
+        const struct job *j = &s->jobs[i];
+        size_t config = index_of(configs, config_to_json(&j->config));
+        size_t eval = index_of(evals, eval_spec_to_json(&j->eval));
+        json_array_append_new(
+            jobs, json_pack("[I, i, i, i]", (json_int_t)j->id, j->attempt, (int)config, (int)eval));
+    }
+    seat->n_in_hand += s->n_jobs;
+    put(in, &seat->peer, WIRE_LEASE,
+        json_pack("{s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "slice", (json_int_t)s->id, "lease_ns",
+                  (json_int_t)in->options.lease_ns, "estimated_bytes",
+                  (json_int_t)s->estimated_bytes, "model", model_ref_to_json(&s->jobs[0].model),
+                  "configs", configs, "evals", evals, "jobs", jobs));
+}
+
+void intake_revoke(struct intake *in, const struct revoke *v, int n)
+{
+    for (int i = 0; i < n; i++) {
+        const struct intake_seat *seat = seat_of(in, v[i].session);
+        if (seat != NULL)
+            put(in, &seat->peer, WIRE_REVOKE, json_pack("{s:[I]}", "jobs", (json_int_t)v[i].job));
+    }
+}
+
+/* ---- HELLO ---- */
+
+static enum err_code read_held(const json_t *list, struct arena *a, struct worker_hello *h,
+                               struct err *e)
+{
+    size_t n = json_array_size(list);
+    if (n > MAX_HELD)
+        return err_set(e, ERR_FORMAT, "HELLO: %zu jobs held, at most %d are allowed", n, MAX_HELD);
+    int64_t *jobs = arena_array(a, n, sizeof(*jobs));
+    int *attempts = arena_array(a, n, sizeof(*attempts));
+    for (size_t i = 0; i < n; i++) {
+        const json_t *row = json_array_get(list, i);
+        const json_t *job = json_array_get(row, 0), *attempt = json_array_get(row, 1);
+        if (!json_is_integer(job) || !json_is_integer(attempt) ||
+            json_integer_value(attempt) > INT32_MAX || json_integer_value(attempt) < 0)
+            return err_set(e, ERR_FORMAT, "HELLO: held[%zu] is not [job, attempt]", i);
+        jobs[i] = json_integer_value(job);
+        attempts[i] = (int)json_integer_value(attempt);
+    }
+    h->held_jobs = jobs;
+    h->held_attempts = attempts;
+    h->n_held = (int)n;
+    return ERR_OK;
+}
+
+static bool is_uuid(const char *z)
+{
+    return strlen(z) == 32 && strspn(z, "0123456789abcdef") == 32;
+}
+
+static enum err_code read_hello(const json_t *b, struct arena *a, struct worker_hello *h,
+                                struct err *e)
+{
+    json_t *computes, *held;
+    int64_t numerics = 0;
+    TRY(json_need_str(b, "uuid", "HELLO", &h->uuid, e));
+    TRY(json_need_str(b, "host", "HELLO", &h->host, e));
+    TRY(json_need_str(b, "device", "HELLO", &h->device, e));
+    TRY(json_need_str(b, "program", "HELLO", &h->program, e));
+    TRY(json_need_int(b, "pid", "HELLO", 0, INT64_MAX, &h->pid, e));
+    TRY(json_need_int(b, "memory_bytes", "HELLO", 0, INT64_MAX, &h->memory_bytes, e));
+    TRY(json_need_int(b, "numerics", "HELLO", 0, INT32_MAX, &numerics, e));
+    TRY(json_need_arr(b, "computes", "HELLO", &computes, e));
+    TRY(json_need_arr(b, "held", "HELLO", &held, e));
+    if (!is_uuid(h->uuid))
+        return err_set(e, ERR_FORMAT, "HELLO: \"uuid\" is not 32 hexadecimal digits");
+    h->numerics = (int)numerics;
+    for (size_t i = 0; i < json_array_size(computes); i++) {
+        const char *label = json_string_value(json_array_get(computes, i));
+        int c = label != NULL ? compute_of(str_of(label)) : -1;
+        if (c >= 0) /* a later version's precision is nothing we would ask for */
+            h->computes |= 1U << c;
+    }
+    return read_held(held, a, h, e);
+}
+
+static void put_refusal(struct intake *in, const struct link_peer *to, const struct err *why)
+{
+    log_event(LOG_WARN, "intake", "refused", "text=\"%s\"", why->text);
+    put(in, to, WIRE_REFUSE,
+        json_pack("{s:s, s:o}", "code", err_name(why->code), "text", wire_text(why->text)));
+}
+
+static enum err_code on_hello(struct intake *in, const struct link_inbox *box,
+                              const struct worker_hello *h, int64_t now_ns, struct err *e)
+{
+    struct err why;
+    int64_t session = 0;
+    if (in->n_seats >= INTAKE_MAX_SEATS) {
+        err_set(&why, ERR_BUSY, "%d workers are connected already", in->n_seats);
+        put_refusal(in, &box->from, &why);
+        return ERR_OK;
+    }
+    enum err_code rc = dispatch_hello(in->dispatch, h, now_ns, &session, &why);
+    if (rc == ERR_VERSION) {
+        put_refusal(in, &box->from, &why);
+        return ERR_OK;
+    }
+    if (rc != ERR_OK) {
+        *e = why;
+        return rc;
+    }
+    struct intake_seat *seat = seat_take(in, session);
+    *seat = (struct intake_seat){.session = session, .peer = box->from, .n_in_hand = h->n_held};
+    log_event(LOG_INFO, "intake", "worker", "worker=%.8s host=%s device=\"%s\" held=%d", h->uuid,
+              h->host, h->device, h->n_held);
+    put(in, &box->from, WIRE_WELCOME,
+        json_pack("{s:I, s:I, s:I}", "session", (json_int_t)session, "heartbeat_ns",
+                  (json_int_t)in->options.heartbeat_ns, "lease_ns",
+                  (json_int_t)in->options.lease_ns));
+    if (in->is_draining)
+        put(in, &box->from, WIRE_DRAIN, NULL);
+    return ERR_OK;
+}
+
+/* ---- BEAT ---- */
+
+static void on_beat(struct intake *in, struct intake_seat *seat, const json_t *body, int64_t now_ns)
+{
+    dispatch_beat(in->dispatch, seat->session, body, now_ns);
+    int64_t claimed = json_opt_int(body, "in_hand", 0);
+    bool is_same = claimed == seat->n_claimed;
+    seat->n_claimed = claimed;
+    seat->n_differing = claimed == seat->n_in_hand ? 0 : is_same ? seat->n_differing + 1 : 1;
+    if (seat->n_differing < MAX_DIFFERING)
+        return;
+    log_event(LOG_WARN, "intake", "differing", "session=%lld in_hand=%lld expected=%lld",
+              (long long)seat->session, (long long)claimed, (long long)seat->n_in_hand);
+    seat->n_differing = 0;
+    put(in, &seat->peer, WIRE_REGISTER, NULL);
+}
+
+/* ---- RESULT, FAIL, RETURN ---- */
+
+struct answer {
+    int64_t job;
+    int attempt;
+};
+
+static enum err_code read_answer(const json_t *body, const char *what, struct answer *out,
+                                 struct err *e)
+{
+    int64_t attempt = 0;
+    TRY(json_need_int(body, "job", what, 0, INT64_MAX, &out->job, e));
+    TRY(json_need_int(body, "attempt", what, 0, INT32_MAX, &attempt, e));
+    out->attempt = (int)attempt;
+    return ERR_OK;
+}
+
+static enum err_code fail_code(const json_t *body)
+{
+    enum err_code code = err_from_name(json_opt_str(body, "code", "IO"));
+    return code != ERR_OK ? code : ERR_IO; /* "OK" is no failure */
+}
+
+static enum err_code fail_job(struct intake *in, struct intake_seat *seat, const struct answer *an,
+                              enum err_code code, const char *text, int64_t now_ns, struct err *e)
+{
+    enum verdict v;
+    log_event(LOG_WARN, "intake", "failed", "job=%lld attempt=%d code=%s text=\"%s\"",
+              (long long)an->job, an->attempt, err_name(code), text);
+    TRY(dispatch_fail(in->dispatch, seat->session, an->job, an->attempt, code, text, now_ns, &v,
+                      e));
+    put_ack(in, seat, an->job, an->attempt, verdict_name(v));
+    return ERR_OK;
+}
+
+/* The pinned identity differs: the result does not count, and the worker has to know why. */
+static void deny(struct intake *in, struct intake_seat *seat, const struct answer *an,
+                 const struct err *why)
+{
+    log_event(LOG_ERROR, "intake", "denied", "job=%lld text=\"%s\"", (long long)an->job, why->text);
+    seat->n_in_hand -= seat->n_in_hand > 0;
+    put(in, &seat->peer, WIRE_ACK,
+        json_pack("{s:[[I, i, s]], s:o}", "jobs", (json_int_t)an->job, an->attempt, "denied",
+                  "text", wire_text(why->text)));
+}
+
+static enum err_code on_result(struct intake *in, struct intake_seat *seat,
+                               const struct wire_msg *m, const struct answer *an, int64_t now_ns,
+                               struct err *e)
+{
+    struct arena a = {0};
+    struct job_result r = {0};
+    struct err why;
+    json_t *result = json_object_get(m->body, "result");
+    enum err_code rc = job_result_from_json(result, "RESULT", &a, &r, &why);
+    if (rc != ERR_OK) {
+        rc = fail_job(in, seat, an, ERR_FORMAT, why.text, now_ns, e);
+    } else {
+        enum verdict v;
+        const struct wire_frame none = {0};
+        const struct wire_frame *blob = m->n_blobs > 0 ? &m->blobs[0] : &none;
+        rc = dispatch_result(in->dispatch, seat->session, an->job, an->attempt, &r, blob->data,
+                             blob->size, json_opt_str(m->body, "codec", ""), now_ns, &v, &why);
+        if (rc == ERR_OK)
+            put_ack(in, seat, an->job, an->attempt, verdict_name(v));
+        else if (rc == ERR_DENIED)
+            deny(in, seat, an, &why);
+        else
+            *e = why;
+        rc = rc == ERR_DENIED ? ERR_OK : rc;
+    }
+    arena_release(&a);
+    return rc;
+}
+
+static enum err_code on_return(struct intake *in, struct intake_seat *seat, const json_t *body,
+                               int64_t now_ns, struct err *e)
+{
+    const char *reason = json_opt_str(body, "reason", "drain");
+    const char *text = json_opt_str(body, "text", "");
+    bool is_missing = strcmp(reason, "missing") == 0;
+    if (!is_missing && strcmp(reason, "revoked") != 0)
+        reason = "drain";
+    size_t i;
+    json_t *row;
+    json_array_foreach(json_object_get(body, "jobs"), i, row)
+    {
+        int64_t job = json_integer_value(json_array_get(row, 0));
+        int64_t attempt = json_integer_value(json_array_get(row, 1));
+        enum verdict v;
+        if (attempt < 0 || attempt > INT32_MAX)
+            continue;
+        TRY(dispatch_return(in->dispatch, seat->session, job, (int)attempt, reason, text, now_ns,
+                            &v, e));
+        put_ack(in, seat, job, attempt, verdict_name(v));
+    }
+    if (is_missing)
+        log_event(LOG_WARN, "intake", "returned", "session=%lld text=\"%s\"",
+                  (long long)seat->session, text);
+    return ERR_OK;
+}
+
+static enum err_code on_items(struct intake *in, const json_t *body, struct err *bad, struct err *e)
+{
+    struct arena a = {0};
+    struct item_list list = {0};
+    const char *data_sha256 = NULL, *task = NULL;
+    json_t *items = NULL;
+    enum err_code rc = json_need_str(body, "data_sha256", "ITEMS", &data_sha256, bad);
+    if (rc == ERR_OK)
+        rc = json_need_str(body, "task", "ITEMS", &task, bad);
+    if (rc == ERR_OK)
+        rc = json_need_obj(body, "items", "ITEMS", &items, bad);
+    if (rc == ERR_OK && task_of(str_of(task)) < 0)
+        rc = err_set(bad, ERR_FORMAT, "ITEMS: task \"%s\" is not known", task);
+    if (rc == ERR_OK)
+        rc = item_list_from_json(items, "ITEMS", &a, &list, bad);
+    if (rc == ERR_OK)
+        rc = dispatch_items(in->dispatch, data_sha256, (enum task)task_of(str_of(task)), &list, e);
+    else
+        rc = ERR_OK; /* `bad` says what was wrong */
+    arena_release(&a);
+    return rc;
+}
+
+/* ---- any message ---- */
+
+/* The 1st, 2nd, 4th, 8th … time, so that a broken peer cannot fill the disk with complaints. */
+static void complain(struct intake *in, const char *text)
+{
+    in->n_garbage++;
+    if ((in->n_garbage & (in->n_garbage - 1)) == 0)
+        log_event(LOG_WARN, "intake", "garbage", "count=%lld text=\"%s\"", (long long)in->n_garbage,
+                  text);
+}
+
+static enum err_code on_hello_message(struct intake *in, const struct link_inbox *box,
+                                      int64_t now_ns, struct err *bad, struct err *e)
+{
+    struct arena a = {0};
+    struct worker_hello h = {0};
+    enum err_code rc = ERR_OK;
+    if (read_hello(box->msg.body, &a, &h, bad) == ERR_OK)
+        rc = on_hello(in, box, &h, now_ns, e);
+    arena_release(&a);
+    return rc;
+}
+
+static enum err_code on_session_message(struct intake *in, struct intake_seat *seat,
+                                        const struct wire_msg *m, int64_t now_ns, struct err *bad,
+                                        struct err *e)
+{
+    struct answer an = {0};
+    switch (m->type) {
+    case WIRE_BEAT:
+        on_beat(in, seat, m->body, now_ns);
+        return ERR_OK;
+    case WIRE_CREDIT: {
+        int64_t n = 0;
+        if (json_need_int(m->body, "slices", "CREDIT", 1, MAX_CREDIT, &n, bad) == ERR_OK)
+            dispatch_credit(in->dispatch, seat->session, (int)n);
+        return ERR_OK;
+    }
+    case WIRE_RESULT:
+        return read_answer(m->body, "RESULT", &an, bad) == ERR_OK
+                   ? on_result(in, seat, m, &an, now_ns, e)
+                   : ERR_OK;
+    case WIRE_FAIL:
+        return read_answer(m->body, "FAIL", &an, bad) == ERR_OK
+                   ? fail_job(in, seat, &an, fail_code(m->body), json_opt_str(m->body, "text", ""),
+                              now_ns, e)
+                   : ERR_OK;
+    case WIRE_RETURN:
+        return on_return(in, seat, m->body, now_ns, e);
+    case WIRE_ITEMS:
+        return on_items(in, m->body, bad, e);
+    case WIRE_BYE: {
+        int64_t session = seat->session;
+        seat_leave(in, seat);
+        return dispatch_bye(in->dispatch, session, e);
+    }
+    case WIRE_HELLO:
+    case WIRE_WELCOME:
+    case WIRE_REFUSE:
+    case WIRE_LEASE:
+    case WIRE_ACK:
+    case WIRE_REVOKE:
+    case WIRE_REGISTER:
+    case WIRE_DRAIN:
+    case WIRE_FETCH:
+    case WIRE_DATA:
+    case WIRE_REQUEST:
+    case WIRE_REPLY:
+    case WIRE_START:
+    case WIRE_PROGRESS:
+        break;
+    }
+    err_set(bad, ERR_FORMAT, "%s is nothing a worker sends", wire_type_name(m->type));
+    return ERR_OK;
+}
+
+enum err_code intake_apply(struct intake *in, struct link_inbox *box, int64_t now_ns, struct err *e)
+{
+    struct err bad = {0};
+    enum err_code rc = ERR_OK;
+    if (box->is_bad && box->why.code == ERR_VERSION) {
+        put_refusal(in, &box->from, &box->why);
+    } else if (box->is_bad) {
+        bad = box->why;
+    } else if (box->msg.type == WIRE_HELLO) {
+        rc = on_hello_message(in, box, now_ns, &bad, e);
+    } else {
+        struct intake_seat *seat = seat_of(in, json_opt_int(box->msg.body, "session", -1));
+        bool is_known = seat != NULL && peer_is(&seat->peer, &box->from) &&
+                        dispatch_knows(in->dispatch, seat->session);
+        if (is_known)
+            rc = on_session_message(in, seat, &box->msg, now_ns, &bad, e);
+        else
+            put(in, &box->from, WIRE_REGISTER, NULL);
+    }
+    if (bad.code != ERR_OK)
+        complain(in, bad.text);
+    return rc;
+}

@@ -1,0 +1,55 @@
+/* Workers' messages -> dispatch, and what dispatch decides -> messages. Answers are gathered in an outbox and sent only
+ * after the transaction they report is on disk (group commit, PROTOCOL.md section 5); a transaction that fails drops them.
+ * Nothing a worker sends is trusted: what does not decode is counted, logged now and then, and dropped. Thread: serve loop. */
+#ifndef ISOBIT_COORDINATOR_INTAKE_H
+#define ISOBIT_COORDINATOR_INTAKE_H
+
+#include "coordinator/dispatch.h"
+#include "schema/link.h"
+
+/* Which connection a session speaks through, and how many jobs the coordinator believes to be in its hand. */
+struct intake_seat {
+    int64_t session;
+    struct link_peer peer;
+    int64_t n_in_hand; /* leased or claimed by HELLO, less those acknowledged */
+    int64_t n_claimed; /* what its last BEAT said */
+    int n_differing;   /* BEATs in a row that said the same and differed from n_in_hand */
+};
+
+struct intake_out {
+    struct link_peer to;
+    enum wire_type type;
+    json_t *body;
+};
+
+struct intake {
+    struct dispatch *dispatch; /* kept; NULL while the database cannot be written */
+    struct dispatch_options options;
+    struct intake_seat *seats;
+    int n_seats, cap_seats;
+    struct intake_out *out;
+    int n_out, cap_out;
+    int64_t n_garbage;
+    bool is_draining; /* whoever registers is told to leave */
+};
+
+enum { INTAKE_MAX_SEATS = 1024 };
+
+void intake_release(struct intake *in);
+
+/* One message, inside a transaction. Errors: those of the store only; then the transaction must be rolled back. */
+MUST_USE enum err_code intake_apply(struct intake *in, struct link_inbox *box, int64_t now_ns,
+                                    struct err *e);
+/* Puts a slice into the outbox. */
+void intake_lease(struct intake *in, const struct slice *s);
+void intake_revoke(struct intake *in, const struct revoke *v, int n);
+/* DRAIN or BEAT for every seat, into the outbox. */
+void intake_tell_all(struct intake *in, enum wire_type type);
+
+/* After a commit: sends the outbox. After a rollback: forgets it. */
+void intake_flush(struct intake *in, struct link *l);
+void intake_drop(struct intake *in);
+/* Forgets seats whose session dispatch no longer knows; all of them when dispatch is NULL. */
+void intake_sweep(struct intake *in);
+
+#endif

@@ -1,0 +1,183 @@
+#include "coordinator/local.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/proc.h"
+#include "base/str.h"
+
+static const int64_t restart_min_ns = CLOCK_NS_PER_S / 2;
+static const int64_t restart_max_ns = 30 * CLOCK_NS_PER_S;
+static const int64_t healthy_ns =
+    60 * CLOCK_NS_PER_S; /* a life that long forgives earlier deaths */
+enum { MAX_DEATHS = 5 };
+
+struct local_worker {
+    pid_t pid; /* 0: not running */
+    int log_fd;
+    char *log_path;
+    int64_t started_ns, restart_ns, wait_ns;
+    int n_deaths; /* in a row */
+    char how[PROC_HOW];
+};
+
+struct local {
+    struct local_options o;
+    char *program;
+    struct local_worker *v;
+};
+
+/* ---- starting ---- */
+
+static int count_cores(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+static enum err_code start_one(struct local *l, int i, int64_t now_ns, struct err *e)
+{
+    struct local_worker *w = &l->v[i];
+    char threads[16], share[32];
+    int per_worker = count_cores() / l->o.n;
+    snprintf(threads, sizeof(threads), "%d", per_worker > 0 ? per_worker : 1);
+    snprintf(share, sizeof(share), "%d/%d", i, l->o.n);
+    const char *argv[16] = {
+        l->program,    "run",      "--connect",
+        l->o.endpoint, "--device", l->o.devices.n > 0 ? l->o.devices.v[i % l->o.devices.n] : "auto",
+        "--threads",   threads};
+    int n = 8;
+    if (l->o.n > 1) {
+        argv[n++] = "--bind";
+        argv[n++] = share;
+    }
+    if (l->o.compute_program != NULL) {
+        argv[n++] = "--compute-program";
+        argv[n++] = l->o.compute_program;
+    }
+    const struct proc_options po = {.argv = (char *const *)argv,
+                                    .is_output_given = true,
+                                    .output = w->log_fd,
+                                    .is_own_group = true,
+                                    .is_tied = true};
+    TRY(proc_start(&po, &w->pid, e));
+    w->started_ns = now_ns;
+    return ERR_OK;
+}
+
+static enum err_code open_log(struct local *l, int i, struct err *e)
+{
+    struct local_worker *w = &l->v[i];
+    w->log_path = xasprintf("%s/worker-%d.log", l->o.log_dir, i);
+    w->log_fd = open(w->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (w->log_fd < 0)
+        return err_set_errno(e, errno, "cannot open %s", w->log_path);
+    w->wait_ns = restart_min_ns;
+    return ERR_OK;
+}
+
+enum err_code local_start(const struct local_options *o, int64_t now_ns, struct local **out,
+                          struct err *e)
+{
+    struct local *l = xcalloc(1, sizeof(*l));
+    char *dir = io_program_dir();
+    l->o = *o;
+    l->v = xcalloc((size_t)o->n, sizeof(*l->v));
+    for (int i = 0; i < o->n; i++)
+        l->v[i].log_fd = -1;
+    l->program = xasprintf("%s/isobit-worker", dir);
+    xfree(dir);
+    enum err_code rc = io_make_dirs(o->log_dir, e);
+    for (int i = 0; i < o->n && rc == ERR_OK; i++) {
+        rc = open_log(l, i, e);
+        if (rc == ERR_OK)
+            rc = start_one(l, i, now_ns, e);
+    }
+    if (rc != ERR_OK) {
+        local_stop(l, 0);
+        return rc;
+    }
+    *out = l;
+    return ERR_OK;
+}
+
+/* ---- looking after ---- */
+
+/* The last line of a log, where a program that gave up says why. */
+static void last_words(const char *path, char out[400])
+{
+    struct buf text = {0};
+    struct err e;
+    out[0] = '\0';
+    if (io_read_file(path, (size_t)64 << 20, &text, &e) == ERR_OK) {
+        struct str rest = str_trim((struct str){text.data, text.len}), line = {0};
+        while (str_next_line(&rest, &line))
+            continue;
+        snprintf(out, 400, "%.*s", (int)(line.n < 399 ? line.n : 399),
+                 line.p != NULL ? line.p : "");
+    }
+    buf_release(&text);
+}
+
+static void bury(struct local_worker *w, int i, int status, int64_t now_ns)
+{
+    bool was_healthy = now_ns - w->started_ns > healthy_ns;
+    proc_describe(status, w->how);
+    w->pid = 0;
+    w->n_deaths = was_healthy ? 1 : w->n_deaths + 1;
+    w->wait_ns = was_healthy ? restart_min_ns : w->wait_ns;
+    w->restart_ns = now_ns + w->wait_ns;
+    w->wait_ns = 2 * w->wait_ns < restart_max_ns ? 2 * w->wait_ns : restart_max_ns;
+    log_event(LOG_WARN, "local", "worker-died", "worker=%d how=\"%s\" log=%s", i, w->how,
+              w->log_path);
+}
+
+bool local_turn(struct local *l, bool may_restart, int64_t now_ns, struct err *why)
+{
+    int n_lost = 0;
+    for (int i = 0; i < l->o.n; i++) {
+        struct local_worker *w = &l->v[i];
+        int status = 0;
+        if (w->pid != 0 && proc_has_ended(w->pid, &status))
+            bury(w, i, status, now_ns);
+        n_lost += w->pid == 0 && w->n_deaths >= MAX_DEATHS;
+        if (w->pid != 0 || !may_restart || now_ns < w->restart_ns || w->n_deaths >= MAX_DEATHS)
+            continue;
+        if (start_one(l, i, now_ns, why) != ERR_OK)
+            log_event(LOG_ERROR, "local", "start", "text=\"%s\"", why->text);
+    }
+    if (n_lost < l->o.n || !may_restart)
+        return true;
+    char words[400];
+    last_words(l->v[0].log_path, words);
+    err_set(why, ERR_CRASHED,
+            "every local worker has died %d times in a row; the first %s and said: %s "
+            "(%s)",
+            (int)MAX_DEATHS, l->v[0].how, words, l->v[0].log_path);
+    return false;
+}
+
+void local_stop(struct local *l, int64_t grace_ns)
+{
+    if (l == NULL)
+        return;
+    for (int i = 0; i < l->o.n; i++) {
+        struct local_worker *w = &l->v[i];
+        if (w->pid != 0)
+            proc_end(w->pid, (int)(grace_ns / CLOCK_NS_PER_MS));
+        if (w->log_fd >= 0)
+            close(w->log_fd);
+        xfree(w->log_path);
+    }
+    xfree(l->v);
+    xfree(l->program);
+    xfree(l);
+}

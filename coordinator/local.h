@@ -1,0 +1,30 @@
+/* Workers that `run` starts on its own machine: sibling isobit-worker processes, started again when they die, gone when
+ * this process is. Their words go to one log file each. Thread: serve loop. */
+#ifndef ISOBIT_COORDINATOR_LOCAL_H
+#define ISOBIT_COORDINATOR_LOCAL_H
+
+#include <stdint.h>
+
+#include "base/cli.h"
+#include "base/err.h"
+
+struct local_options {
+    int n;                   /* workers */
+    struct cli_list devices; /* worker i takes devices[i % n]; empty: auto */
+    const char *endpoint;    /* of the coordinator */
+    const char *log_dir;
+    const char *compute_program; /* NULL: none; handed through */
+};
+
+struct local; /* opaque */
+
+/* Starts all of them. Strings are kept. Errors: ERR_NOTFOUND (no isobit-worker beside this program), ERR_IO. */
+MUST_USE enum err_code local_start(const struct local_options *o, int64_t now_ns,
+                                   struct local **out, struct err *e);
+/* Looks after them: starts dead ones again, later and later. False when every one has died too often in a row; `why` then
+ * says what the last one said. */
+bool local_turn(struct local *l, bool may_restart, int64_t now_ns, struct err *why);
+/* Waits up to grace_ns for those that are leaving, ends the others, and frees. NULL is fine. */
+void local_stop(struct local *l, int64_t grace_ns);
+
+#endif

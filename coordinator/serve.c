@@ -1,0 +1,401 @@
+#include "coordinator/serve.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/sha256.h"
+#include "coordinator/control.h"
+#include "coordinator/intake.h"
+#include "coordinator/lock.h"
+
+enum { BATCH = 256 }; /* messages a transaction: near the knee of orchestration spec 2 */
+static const int64_t turn_ns = CLOCK_NS_PER_S / 4;
+static const int64_t count_ns = CLOCK_NS_PER_S / 2;
+static const int64_t trouble_min_ns = CLOCK_NS_PER_S / 10;
+static const int64_t trouble_max_ns = 5 * CLOCK_NS_PER_S;
+
+struct serve {
+    struct serve_options o;
+    struct lock lock;
+    struct store *store;
+    struct link_context *context;
+    struct link *workers, *control;
+    char endpoint[256], control_endpoint[256];
+    int signal_fd;
+    sigset_t old_mask;
+    bool is_mask_set;
+    struct intake intake;
+    struct link_inbox batch[BATCH];
+    int n_batch;
+    struct dispatch_counts counts;
+    int64_t counted_ns, beat_ns;
+    int64_t next_ns;    /* until dispatch has more to do */
+    int64_t trouble_ns; /* how long the database is left alone; 0: all is well */
+    int64_t try_again_ns;
+    int64_t drain_end_ns; /* 0: not draining */
+    int n_signals;
+    bool is_over;
+    enum serve_end end;
+};
+
+/* ---- opening and closing ---- */
+
+/* The control socket lives in a folder that only its owner can enter, since whoever reaches it may change the sweep. */
+static enum err_code control_path(const char *db_path, char out[256], struct err *e)
+{
+    const char *base = getenv("XDG_RUNTIME_DIR");
+    if (base == NULL || base[0] != '/' || strlen(base) > 48 || !io_is_dir(base))
+        base = "/tmp";
+    char dir[128], hex[SHA256_HEX];
+    snprintf(dir, sizeof(dir), "%s/isobit-%u", base, (unsigned)geteuid());
+    if (mkdir(dir, 0700) != 0 && errno != EEXIST)
+        return err_set_errno(e, errno, "cannot make %s for the control socket", dir);
+    struct stat st;
+    if (lstat(dir, &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() ||
+        (st.st_mode & 077) != 0)
+        return err_set(e, ERR_DENIED,
+                       "%s is not a folder of yours alone (mode 0700): remove it, or set "
+                       "XDG_RUNTIME_DIR to a folder of yours",
+                       dir);
+    char *absolute = io_absolute(db_path);
+    sha256_bytes(absolute, strlen(absolute), hex);
+    xfree(absolute);
+    /* One name for each database: a restart takes the place of a dead predecessor. */
+    snprintf(out, 256, "ipc://%s/%.16s.sock", dir, hex);
+    return ERR_OK;
+}
+
+static enum err_code take_signals(struct serve *s, struct err *e)
+{
+    sigset_t mask;
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGINT);
+    sigaddset(&mask, SIGTERM);
+    sigaddset(&mask, SIGHUP);
+    sigprocmask(SIG_BLOCK, &mask, &s->old_mask);
+    s->is_mask_set = true;
+    s->signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (s->signal_fd < 0)
+        return err_set_errno(e, errno, "cannot receive signals");
+    return ERR_OK;
+}
+
+static enum err_code open_all(struct serve *s, struct err *e)
+{
+    struct lock_owner owner;
+    const struct link_options lo = {.keys = s->o.keys};
+    char wanted[256];
+    TRY(lock_take(s->o.db_path, &s->lock, &owner, e));
+    TRY(store_open(s->o.db_path, STORE_CREATE, &s->store, e));
+    TRY(take_signals(s, e));
+    TRY(link_context_new(&s->context, e));
+    TRY(link_listen(s->context, s->o.listen, &lo, s->endpoint, &s->workers, e));
+    TRY(control_path(s->o.db_path, wanted, e));
+    TRY(link_listen(s->context, wanted, NULL, s->control_endpoint, &s->control, e));
+    s->intake.options = s->o.dispatch;
+    TRY(dispatch_new(s->store, &s->o.dispatch, clock_mono_ns(), &s->intake.dispatch, e));
+    return lock_publish(&s->lock, s->control_endpoint, e);
+}
+
+enum err_code serve_open(const struct serve_options *o, struct serve **out, struct err *e)
+{
+    struct serve *s = xcalloc(1, sizeof(*s));
+    s->o = *o;
+    s->lock.fd = s->signal_fd = -1;
+    enum err_code rc = open_all(s, e);
+    if (rc != ERR_OK) {
+        serve_close(s);
+        return rc;
+    }
+    *out = s;
+    return ERR_OK;
+}
+
+void serve_close(struct serve *s)
+{
+    if (s == NULL)
+        return;
+    dispatch_free(s->intake.dispatch);
+    intake_release(&s->intake);
+    link_close(s->control);
+    link_close(s->workers);
+    link_context_free(s->context);
+    if (s->control_endpoint[0] != '\0')
+        unlink(s->control_endpoint + strlen("ipc://"));
+    if (s->signal_fd >= 0)
+        close(s->signal_fd);
+    if (s->is_mask_set)
+        sigprocmask(SIG_SETMASK, &s->old_mask, NULL);
+    store_close(s->store);
+    lock_release(&s->lock);
+    xfree(s);
+}
+
+const char *serve_endpoint(const struct serve *s)
+{
+    return s->endpoint;
+}
+
+enum err_code serve_count(struct serve *s, struct dispatch_counts *out, struct err *e)
+{
+    return dispatch_count(s->intake.dispatch, clock_mono_ns(), out, e);
+}
+
+bool serve_is_draining(const struct serve *s)
+{
+    return s->drain_end_ns != 0;
+}
+
+const struct dispatch_counts *serve_counts(const struct serve *s)
+{
+    return &s->counts;
+}
+
+/* ---- trouble: the database cannot be written ---- */
+
+/* Memory and database may now differ, so memory goes: what follows is what follows a restart, and that path is tested by
+ * every kill. */
+static void enter_trouble(struct serve *s, const struct err *why, int64_t now_ns)
+{
+    store_rollback(s->store);
+    intake_drop(&s->intake);
+    if (s->trouble_ns == 0)
+        log_event(LOG_ERROR, "serve", "database",
+                  "text=\"%s\" then=\"nothing is acknowledged; trying again\"", why->text);
+    s->trouble_ns = s->trouble_ns == 0 ? trouble_min_ns : 2 * s->trouble_ns;
+    if (s->trouble_ns > trouble_max_ns)
+        s->trouble_ns = trouble_max_ns;
+    s->try_again_ns = now_ns + s->trouble_ns;
+    dispatch_free(s->intake.dispatch);
+    s->intake.dispatch = NULL;
+}
+
+/* True when the database may be used: then dispatch is there. Read anew here and not when trouble began, so that leases
+ * get their full time. The seats stay until then, because their workers get heartbeats. */
+static bool leave_trouble(struct serve *s, int64_t now_ns)
+{
+    struct err e;
+    if (s->intake.dispatch != NULL)
+        return true;
+    if (now_ns < s->try_again_ns)
+        return false;
+    intake_sweep(&s->intake);
+    if (dispatch_new(s->store, &s->o.dispatch, now_ns, &s->intake.dispatch, &e) == ERR_OK)
+        return true;
+    enter_trouble(s, &e, now_ns);
+    return false;
+}
+
+/* ---- a turn ---- */
+
+static void receive_batch(struct serve *s)
+{
+    while (s->n_batch < BATCH && link_receive(s->workers, &s->batch[s->n_batch]))
+        s->n_batch++;
+}
+
+static void release_batch(struct serve *s)
+{
+    for (int i = 0; i < s->n_batch; i++)
+        link_inbox_release(&s->batch[i]);
+    s->n_batch = 0;
+}
+
+static enum err_code hand_out(struct serve *s, int64_t now_ns, struct err *e)
+{
+    struct arena a = {0};
+    enum err_code rc = ERR_OK;
+    for (bool found = true; found && rc == ERR_OK;) {
+        struct slice slice = {0};
+        rc = dispatch_next(s->intake.dispatch, now_ns, &a, &slice, &found, e);
+        if (rc == ERR_OK && found)
+            intake_lease(&s->intake, &slice);
+    }
+    arena_release(&a);
+    return rc;
+}
+
+static enum err_code send_revokes(struct serve *s, struct err *e)
+{
+    struct arena a = {0};
+    struct revoke *v = NULL;
+    int n = 0;
+    enum err_code rc = dispatch_revokes(s->intake.dispatch, &a, &v, &n, e);
+    if (rc == ERR_OK)
+        intake_revoke(&s->intake, v, n);
+    arena_release(&a);
+    return rc;
+}
+
+/* Inside the transaction: everything that has arrived, then what time brings, then new leases. Time comes second and only
+ * when all was read, so that no session ends over heartbeats that wait in the socket. */
+static enum err_code apply_all(struct serve *s, int64_t now_ns, struct err *e)
+{
+    for (int i = 0; i < s->n_batch; i++)
+        TRY(intake_apply(&s->intake, &s->batch[i], now_ns, e));
+    s->next_ns = 0;
+    if (s->n_batch < BATCH)
+        TRY(dispatch_tick(s->intake.dispatch, now_ns, &s->next_ns, e));
+    TRY(send_revokes(s, e));
+    if (s->drain_end_ns == 0)
+        TRY(hand_out(s, now_ns, e));
+    if (now_ns - s->counted_ns >= count_ns) {
+        s->counted_ns = now_ns;
+        return dispatch_count(s->intake.dispatch, now_ns, &s->counts, e);
+    }
+    return ERR_OK;
+}
+
+static void transact(struct serve *s, int64_t now_ns)
+{
+    struct err e;
+    receive_batch(s);
+    enum err_code rc = store_begin(s->store, &e);
+    if (rc == ERR_OK)
+        rc = apply_all(s, now_ns, &e);
+    if (rc == ERR_OK)
+        rc = store_commit(s->store, &e);
+    if (rc != ERR_OK) {
+        enter_trouble(s, &e, now_ns);
+    } else {
+        if (s->trouble_ns != 0)
+            log_event(LOG_INFO, "serve", "database", "text=\"it can be written again\"");
+        s->trouble_ns = 0;
+        intake_flush(&s->intake, s->workers);
+        intake_sweep(&s->intake);
+    }
+    release_batch(s);
+}
+
+static json_t *answer_request(struct serve *s, const json_t *request, int64_t now_ns)
+{
+    const char *op = json_opt_str(request, "op", "");
+    if (strcmp(op, "workers") == 0)
+        return json_pack("{s:b, s:o}", "ok", true, "workers",
+                         dispatch_workers_json(s->intake.dispatch, now_ns));
+    if (strcmp(op, "drain") == 0) {
+        serve_drain(s, "asked through the control socket");
+        return json_pack("{s:b}", "ok", true);
+    }
+    json_t *reply = control_execute(s->store, request);
+    dispatch_jobs_changed(s->intake.dispatch);
+    s->counted_ns = 0;
+    s->next_ns = 0; /* a turn at once: there may be work for those who wait */
+    return reply;
+}
+
+/* Between transactions, since each request is one of its own. */
+static void answer_requests(struct serve *s, int64_t now_ns)
+{
+    struct link_inbox in;
+    struct err e;
+    while (s->intake.dispatch != NULL && link_receive(s->control, &in)) {
+        if (in.is_bad || in.msg.type != WIRE_REQUEST) {
+            log_event(LOG_WARN, "serve", "bad-request", "text=\"%s\"",
+                      in.is_bad ? in.why.text : wire_type_name(in.msg.type));
+        } else {
+            json_t *reply = answer_request(s, in.msg.body, now_ns);
+            if (link_send(s->control, &in.from, WIRE_REPLY, reply, NULL, 0, &e) != ERR_OK)
+                log_event(LOG_WARN, "serve", "no-reply", "text=\"%s\"", e.text);
+            json_decref(reply);
+        }
+        link_inbox_release(&in);
+    }
+}
+
+static void beat(struct serve *s, int64_t now_ns)
+{
+    if (now_ns < s->beat_ns)
+        return;
+    s->beat_ns = now_ns + s->o.dispatch.heartbeat_ns;
+    intake_tell_all(&s->intake, WIRE_BEAT);
+    intake_flush(&s->intake, s->workers);
+}
+
+/* ---- ending ---- */
+
+void serve_drain(struct serve *s, const char *why)
+{
+    if (s->drain_end_ns != 0)
+        return;
+    log_event(LOG_INFO, "serve", "drain", "why=\"%s\" workers=%d", why, s->intake.n_seats);
+    s->drain_end_ns = clock_mono_ns() + s->o.grace_ns;
+    s->intake.is_draining = true;
+    intake_tell_all(&s->intake, WIRE_DRAIN);
+    intake_flush(&s->intake, s->workers);
+}
+
+static void end_with(struct serve *s, enum serve_end end)
+{
+    s->is_over = true;
+    s->end = end;
+}
+
+static void read_signals(struct serve *s)
+{
+    struct signalfd_siginfo info;
+    while (read(s->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+        if (++s->n_signals > 1)
+            end_with(s, SERVE_CUT);
+        else
+            serve_drain(s, strsignal((int)info.ssi_signo));
+    }
+}
+
+static void look_for_end(struct serve *s, int64_t now_ns)
+{
+    bool is_done = s->counts.pending == 0 && s->counts.leased == 0 && s->counted_ns != 0;
+    if (s->o.is_until_done && is_done && s->drain_end_ns == 0)
+        serve_drain(s, "all jobs are done");
+    if (s->drain_end_ns == 0 || s->is_over)
+        return;
+    if (s->intake.n_seats == 0)
+        end_with(s, is_done && s->n_signals == 0 ? SERVE_DONE : SERVE_DRAINED);
+    else if (now_ns >= s->drain_end_ns)
+        end_with(s, SERVE_CUT);
+}
+
+static int64_t time_to_wait(const struct serve *s, int64_t now_ns)
+{
+    int64_t wait_ns = s->beat_ns - now_ns;
+    if (s->intake.dispatch != NULL && s->next_ns < wait_ns)
+        wait_ns = s->next_ns;
+    if ((s->o.turn != NULL || s->o.is_until_done || s->drain_end_ns != 0) && turn_ns < wait_ns)
+        wait_ns = turn_ns;
+    if (s->intake.dispatch == NULL && s->try_again_ns - now_ns < wait_ns)
+        wait_ns = s->try_again_ns - now_ns;
+    return wait_ns > 0 ? wait_ns : 0;
+}
+
+enum serve_end serve_run(struct serve *s)
+{
+    struct link *const links[] = {s->workers, s->control};
+    bool readable[3];
+    while (!s->is_over) {
+        int64_t now_ns = clock_mono_ns();
+        if (leave_trouble(s, now_ns))
+            transact(s, now_ns);
+        answer_requests(s, now_ns);
+        beat(s, now_ns);
+        if (s->o.turn != NULL)
+            s->o.turn(s->o.turn_arg, s, now_ns);
+        look_for_end(s, now_ns);
+        if (s->is_over)
+            break;
+        /* In trouble the sockets are left alone: messages wait in them, and the senders with theirs. */
+        int n_links = s->intake.dispatch != NULL ? 2 : 0;
+        link_wait(links, n_links, &s->signal_fd, 1, time_to_wait(s, now_ns), readable);
+        read_signals(s);
+    }
+    return s->end;
+}
