@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "schema/job.h"
 
+extern const struct cli_cmd cmd_codebook;
 extern const struct cli_cmd cmd_compute;
 extern const struct cli_cmd cmd_eval;
 extern const struct cli_cmd cmd_inspect;

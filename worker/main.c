@@ -5,6 +5,7 @@ static const struct cli_cmd *const cmds[] = {
     &cmd_run,
     &cmd_eval,
     &cmd_logits,
+    &cmd_codebook,
     &cmd_inspect,
     &cmd_probe,
     &cmd_compute,

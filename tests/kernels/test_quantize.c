@@ -5,10 +5,12 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "base/rng.h"
 #include "kernels/cpu/f16.h"
+#include "kernels/cpu/quant_vec.h"
 #include "kernels/kernels.h"
 
 enum { PATTERNS = 65536, FINITE = 0x7c00 };
@@ -235,7 +237,7 @@ static void compare(struct kern *k, struct kern_quant_args a, const char *what)
 
 /* ---- codebooks ---- */
 
-struct book {
+struct levels {
     float v[256];
     int n;
 };
@@ -247,18 +249,18 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static struct book even_book(int k)
+static struct levels even_book(int k)
 {
-    struct book b = {.n = (1 << k) - 1};
+    struct levels b = {.n = (1 << k) - 1};
     for (int i = 0; i < b.n; i++)
         b.v[i] = (float)(2.0 * i / (b.n - 1) - 1);
     return b;
 }
 
 /* Powers of two from `lowest` up, both signs, and 0: midpoints on exact quotients. */
-static struct book power_book(int lowest)
+static struct levels power_book(int lowest)
 {
-    struct book b = {0};
+    struct levels b = {0};
     for (int p = lowest; p <= 0; p++) {
         b.v[b.n++] = ldexpf(1, p);
         b.v[b.n++] = -ldexpf(1, p);
@@ -269,9 +271,9 @@ static struct book power_book(int lowest)
 }
 
 /* Quotients of fp16 numbers, as quantile codebooks have them, with duplicates and a pile near zero. */
-static struct book random_book(struct rng *r, int n)
+static struct levels random_book(struct rng *r, int n)
 {
-    struct book b = {.n = n};
+    struct levels b = {.n = n};
     for (int i = 0; i < n; i++) {
         double scale = rng_below(r, 4) == 0 ? ldexp(1, -(int)rng_below(r, 30)) : 1;
         b.v[i] = (float)value_of(nearest_f16(scale * (2 * rng_uniform(r) - 1)));
@@ -283,7 +285,7 @@ static struct book random_book(struct rng *r, int n)
 }
 
 enum { N_BOOKS = 18 };
-static struct book book_at(int i, struct rng *r)
+static struct levels book_at(int i, struct rng *r)
 {
     if (i < 7)
         return even_book(2 + i);
@@ -295,10 +297,10 @@ static struct book book_at(int i, struct rng *r)
     case 9:
         return power_book(-100);
     case 10:
-        return (struct book){.v = {0}, .n = 1};
+        return (struct levels){.v = {0}, .n = 1};
     case 11:
-        return (struct book){.v = {-1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1},
-                             .n = 18};
+        return (struct levels){.v = {-1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1},
+                               .n = 18};
     case 12:
         return random_book(r, 16);
     case 13:
@@ -331,8 +333,8 @@ Test(quantize, every_fp16_value_has_the_index_of_the_definition)
     uint16_t *w = xcalloc(3 * PATTERNS, sizeof(*w));
     static const int maxima[] = {1, 2, 3, 0x03ff, 0x0400, 0x0401, 0x3c00, 0x3555, 0x7bff};
     for (int i = 0; i < N_BOOKS; i++) {
-        struct book b = book_at(i, &r);
-        for (size_t j = 0; j < ARRAY_LEN(maxima) + 5; j++) {
+        struct levels b = book_at(i, &r);
+        for (size_t j = 0; j < ARRAY_LEN(maxima) + 2; j++) {
             int m = j < ARRAY_LEN(maxima) ? maxima[j] : 1 + (int)rng_below(&r, FINITE - 1);
             int block = (j % 3 == 0) ? 64 : j % 3 == 1 ? 4096 : 0;
             struct kern_quant_args a = {
@@ -398,7 +400,7 @@ Test(quantize, blocks_centering_and_kept_columns_follow_the_definition)
         for (int32_t j = 0; j < shapes[i].n_keep; j++)
             keep[j] = (int32_t)(j * shapes[i].cols / shapes[i].n_keep);
         for (int variant = 0; variant < 12; variant++) {
-            struct book b = book_at(variant % 2 == 0 ? 2 : 6, &r);
+            struct levels b = book_at(variant % 2 == 0 ? 2 : 6, &r);
             struct kern_quant_args a = {
                 .w16 = w,
                 .rows = shapes[i].rows,
@@ -421,11 +423,67 @@ Test(quantize, blocks_centering_and_kept_columns_follow_the_definition)
     kern_close(k);
 }
 
+/* ---- instruction sets ---- */
+
+struct vec_result {
+    float out[300];
+    uint8_t codes[300];
+    uint16_t max[300], y[300];
+};
+
+static void run_vec(const struct quant_vec *vec, const struct levels *b, const uint16_t *w, int n,
+                    int block, bool is_fp32, struct vec_result *r)
+{
+    static struct book book;
+    float mean[300];
+    for (int i = 0; i < 300; i++)
+        mean[i] = is_fp32 ? 0.01F : -0.0F;
+    book_init(&book, b->v, b->n);
+    memset(r, 0, sizeof(*r));
+    vec->subtract(w, 0.3F, n, r->y);
+    vec->maxima(w, n, block, r->max);
+    struct quant_run run = {
+        .book = &book,
+        .is_fp32 = is_fp32,
+        .y = w,
+        .n = n,
+        .block = block,
+        .max = r->max,
+        .mean = mean,
+        .out = r->out,
+        .codes = r->codes,
+    };
+    vec->write(&run);
+}
+
+/* Any length and block, so that what is left of a vector is met as well. */
+Test(quantize, every_instruction_set_gives_the_same_bits)
+{
+    const struct quant_vec *best = quant_vec_select();
+    if (best == &quant_vec_plain)
+        cr_skip("this machine runs the plain loops only");
+    struct rng r = {31};
+    static struct vec_result got[2];
+    uint16_t w[300];
+    for (int round = 0; round < 3000; round++) {
+        struct levels b = book_at(round % N_BOOKS, &r);
+        int n = 1 + (int)rng_below(&r, 300);
+        int block = 1 + (int)rng_below(&r, (uint64_t)n);
+        random_weights(&r, w, n);
+        if (round % 2 == 0)
+            memset(w, 0, (size_t)block * sizeof(*w));
+        run_vec(best, &b, w, n, block, round % 3 == 0, &got[0]);
+        run_vec(&quant_vec_plain, &b, w, n, block, round % 3 == 0, &got[1]);
+        cr_assert_eq(memcmp(&got[0], &got[1], sizeof(got[0])), 0, "round %d: %s and plain differ",
+                     round, best->name);
+    }
+}
+
 Test(quantize, a_zero_block_gives_plus_zero_and_its_mean_when_centered)
 {
     struct kern *k = open_cpu(1);
     struct err e;
-    struct book b = even_book(3);
+    struct levels b = even_book(3);
     uint16_t w[64];
     float out[64];
     for (int i = 0; i < 64; i++)
@@ -452,7 +510,7 @@ Test(quantize, results_do_not_depend_on_the_number_of_threads)
     struct rng r = {11};
     uint16_t *w = xcalloc(N, sizeof(*w));
     random_weights(&r, w, N);
-    struct book b = even_book(5);
+    struct levels b = even_book(5);
     static const int32_t keep[] = {0, 5, 316};
     float *out[2] = {xcalloc(N, sizeof(float)), xcalloc(N, sizeof(float))};
     int64_t *hist[2] = {xcalloc(PATTERNS, sizeof(int64_t)), xcalloc(PATTERNS, sizeof(int64_t))};
@@ -568,7 +626,7 @@ static void expect_refused(struct kern *k, struct kern_quant_args a, enum err_co
 Test(quantize, what_cannot_be_quantized_is_refused)
 {
     struct kern *k = open_cpu(2);
-    struct book b = even_book(4);
+    struct levels b = even_book(4);
     enum { N = 10000 };
     uint16_t *w = xcalloc(N, sizeof(*w));
     float *out = xcalloc(N, sizeof(*out));

@@ -1,0 +1,171 @@
+/* isobit-worker codebook: the values of a data type, to look at and to compare with other software. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "worker/ckpt/ckpt.h"
+#include "worker/cmd.h"
+#include "worker/quant/quant.h"
+
+enum { HIST_BINS = 65536 };
+
+struct codebook_opts {
+    const char *dtype, *exponent_bits, *model, *tensor;
+    int64_t k, subnormal_shift;
+};
+
+#define AT(field) offsetof(struct codebook_opts, field)
+static const struct cli_opt codebook_opts[] = {
+    {.name = "dtype",
+     .type = CLI_CHOICE,
+     .arg = "TYPE",
+     .help = "int, float, dynamic, quantile or nf",
+     .def = "int",
+     .choices = "int|float|dynamic|quantile|nf",
+     .offset = AT(dtype)},
+    {.name = "k",
+     .letter = 'k',
+     .type = CLI_INT,
+     .arg = "BITS",
+     .help = "bits per weight, 2 to 8",
+     .def = "4",
+     .min = 2,
+     .max = 8,
+     .offset = AT(k)},
+    {.name = "exponent-bits",
+     .type = CLI_STRING,
+     .arg = "N|paper",
+     .help = "exponent bits of float (half of k, rounded up, when not given)",
+     .offset = AT(exponent_bits)},
+    {.name = "subnormal-shift",
+     .type = CLI_INT,
+     .arg = "N",
+     .help = "0, 2 or 4: rule for the subnormal numbers of float",
+     .def = "0",
+     .min = 0,
+     .max = 4,
+     .offset = AT(subnormal_shift)},
+    {.name = "model",
+     .letter = 'm',
+     .type = CLI_STRING,
+     .arg = "PATH|HUB-ID",
+     .help = "quantile: checkpoint directory, or org/name[@revision] in the local cache",
+     .offset = AT(model)},
+    {.name = "tensor",
+     .type = CLI_STRING,
+     .arg = "NAME",
+     .help = "quantile: tensor whose weights are counted",
+     .offset = AT(tensor)},
+};
+#undef AT
+
+static enum err_code read_config(const struct codebook_opts *o, struct config *c, struct err *e)
+{
+    int64_t exponent_bits = 0;
+    *c = config_default();
+    c->k = (int)o->k;
+    c->dtype = (enum dtype)dtype_of(str_of(o->dtype));
+    c->subnormal_shift = (int)o->subnormal_shift;
+    if (o->exponent_bits != NULL && strcmp(o->exponent_bits, "paper") == 0) {
+        exponent_bits = config_paper_exponent_bits(c->k);
+    } else if (o->exponent_bits != NULL) {
+        if (!parse_i64(str_of(o->exponent_bits), &exponent_bits) || exponent_bits < 1 ||
+            exponent_bits > c->k - 1)
+            return err_set(e, ERR_USAGE,
+                           "--exponent-bits: expected 1 to %d at k=%d, or paper; found '%s'",
+                           c->k - 1, c->k, o->exponent_bits);
+    }
+    c->exponent_bits = (int)exponent_bits;
+    TRY(config_validate(c, e));
+    config_normalize(c);
+    return ERR_OK;
+}
+
+/* Quantiles do not depend on the order of the weights, so a tensor that is stored transposed is counted as it is. */
+static enum err_code count_tensor(const struct ckpt *ckpt, const char *name, int64_t *hist,
+                                  struct err *e)
+{
+    const struct ckpt_tensor *t = ckpt_find(ckpt, name);
+    if (t == NULL)
+        return err_set(e, ERR_NOTFOUND,
+                       "%s: has no tensor '%s'; `isobit-worker inspect` lists those it has",
+                       ckpt_dir(ckpt), name);
+    size_t bytes = (size_t)t->count * sizeof(uint16_t);
+    void *w16 = NULL;
+    TRY(big_alloc(bytes, name, &w16, e));
+    enum err_code code = ckpt_read_f16(ckpt, t, false, w16, NULL, e);
+    for (int64_t i = 0; code == ERR_OK && i < t->count; i++)
+        hist[((const uint16_t *)w16)[i]]++;
+    big_free(w16, bytes);
+    return code;
+}
+
+static enum err_code count_weights(const struct codebook_opts *o, int64_t *hist, struct err *e)
+{
+    struct arena a = {0};
+    struct ckpt *ckpt = NULL;
+    struct model_ref model;
+    enum err_code code = cmd_model_ref(o->model, &a, &model, e);
+    if (code == ERR_OK)
+        code = ckpt_open(&model, &ckpt, e);
+    if (code == ERR_OK)
+        code = count_tensor(ckpt, o->tensor, hist, e);
+    ckpt_close(ckpt);
+    arena_release(&a);
+    return code;
+}
+
+static enum err_code fill(const struct codebook_opts *o, struct codebook *out, struct err *e)
+{
+    struct config c;
+    TRY(read_config(o, &c, e));
+    bool is_given = o->model != NULL && o->tensor != NULL;
+    if (!dtype_ops_of(c.dtype)->is_data_dependent) {
+        if (o->model != NULL || o->tensor != NULL)
+            return err_set(e, ERR_USAGE,
+                           "--model and --tensor mean nothing with --dtype %s; leave them out",
+                           o->dtype);
+        return codebook_fill(&c, NULL, out, e);
+    }
+    if (!is_given)
+        return err_set(e, ERR_USAGE,
+                       "--dtype %s depends on the weights: name them with --model and --tensor",
+                       o->dtype);
+    int64_t *hist = xcalloc(HIST_BINS, sizeof(*hist));
+    enum err_code code = count_weights(o, hist, e);
+    if (code == ERR_OK)
+        code = codebook_fill(&c, hist, out, e);
+    xfree(hist);
+    return code;
+}
+
+static int run(const void *opts, int n_args, char **args)
+{
+    (void)n_args;
+    (void)args;
+    struct codebook b;
+    struct err e;
+    if (fill(opts, &b, &e) != ERR_OK)
+        return cli_fail(&e);
+    for (int i = 0; i < b.n; i++)
+        printf("%.9g\n", (double)b.v[i]);
+    if (fflush(stdout) != 0 || ferror(stdout) != 0) {
+        err_set_errno(&e, errno, "cannot write the values");
+        return cli_fail(&e);
+    }
+    return 0;
+}
+
+const struct cli_cmd cmd_codebook = {
+    .name = "codebook",
+    .summary = "print the values of a data type, one a line",
+    .doc = "Prints, ascending, the fp32 numbers to which weights are rounded after their\n"
+           "division by the largest magnitude of their block.\n\n"
+           "  isobit-worker codebook --dtype float --k 4 --exponent-bits 3\n"
+           "  isobit-worker codebook --dtype quantile --k 4 --model demo/models/pythia-s0 \\\n"
+           "    --tensor gpt_neox.layers.0.attention.dense.weight",
+    .opts = codebook_opts,
+    .n_opts = ARRAY_LEN(codebook_opts),
+    .opt_size = sizeof(struct codebook_opts),
+    .run = run,
+};
