@@ -178,7 +178,7 @@ static enum err_code need_label(const char *option, const char *text, int (*of)(
 
 static enum err_code need_number(const char *option, const char *text, int64_t *out, struct err *e)
 {
-    if (!parse_i64(str_of(text), out) || *out < 0)
+    if (!parse_i64(str_of(text), out) || *out < 0 || *out > INT32_MAX)
         return err_set(e, ERR_USAGE, "--%s: expected a whole number, found '%s'", option, text);
     return ERR_OK;
 }
@@ -225,11 +225,11 @@ static enum err_code read_float_options(const struct eval_opts *o, struct config
         c->exponent_bits = config_paper_exponent_bits(c->k);
     } else if (o->exponent_bits != NULL) {
         TRY(need_number("exponent-bits", o->exponent_bits, &n, e));
-        c->exponent_bits = n > c->k ? c->k : (int)n; /* k is out of range as well, and reported */
+        c->exponent_bits = (int)n;
     }
     if (o->subnormal_shift != NULL) {
         TRY(need_number("subnormal-shift", o->subnormal_shift, &n, e));
-        c->subnormal_shift = n > 8 ? 8 : (int)n;
+        c->subnormal_shift = (int)n;
     }
     return ERR_OK;
 }

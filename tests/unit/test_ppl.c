@@ -299,6 +299,48 @@ Test(ppl, contexts_and_continuations_join_by_the_rules_of_both_modes)
     expect_joined(" home", JOIN_H26, "<|endoftext|>", " home");
 }
 
+/* Requests of a task file whose tokens depend on the way of joining. */
+static int64_t count_unlike(const char *model, const char *data, enum task task)
+{
+    struct err e = {0};
+    struct tok *tok = NULL;
+    struct eval_set sets[JOIN_COUNT] = {{0}};
+    cr_assert_eq(tok_open(support_shared(model), &tok, &e), ERR_OK, "%s", e.text);
+    for (int join = 0; join < JOIN_COUNT; join++) {
+        struct eval_spec spec = {.name = "t",
+                                 .task = task,
+                                 .data = data,
+                                 .data_path = support_shared(data),
+                                 .join = (enum join)join};
+        struct eval_source src = {.spec = &spec, .tok = tok, .context = 512};
+        cr_assert_eq(eval_load(&src, &sets[join], &e), ERR_OK, "%s", e.text);
+    }
+    const struct eval_set *a = &sets[JOIN_H26], *b = &sets[JOIN_H22];
+    int64_t n = 0;
+    for (int64_t i = 0; i < a->n_requests; i++) {
+        const struct eval_request *p = &a->requests[i], *q = &b->requests[i];
+        n += p->n != q->n || p->n_scored != q->n_scored ||
+             memcmp(a->tokens.v + p->at, b->tokens.v + q->at, (size_t)p->n * sizeof(int32_t)) != 0;
+    }
+    eval_set_release(&sets[0]);
+    eval_set_release(&sets[1]);
+    tok_close(tok);
+    return n;
+}
+
+/* BLOOM's pre-tokenizer joins punctuation over the border of context and continuation in 99 requests of HellaSwag;
+ * the others never do (evaluation spec, 1.1). */
+Test(ppl, the_modes_differ_in_as_many_requests_as_published)
+{
+    if (support_shared("data/tasks/hellaswag_val.jsonl") == NULL)
+        cr_skip_test("reference data is absent");
+    cr_expect_eq(count_unlike("models/bloom-s0", "data/tasks/hellaswag_val.jsonl", TASK_hellaswag),
+                 99);
+    cr_expect_eq(count_unlike("models/pythia-s0", "data/tasks/lambada_test.jsonl", TASK_lambada),
+                 0);
+    cr_expect_eq(count_unlike("models/opt-s0", "data/tasks/piqa_valid.jsonl", TASK_piqa), 0);
+}
+
 Test(ppl, long_contexts_lose_their_front)
 {
     struct fixture f;

@@ -1,20 +1,19 @@
 #include "worker/eval/data.h"
 
 #include <string.h>
-#include <zstd.h>
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "worker/eval/zstd_stream.h"
 
-enum { MAX_LINE_BYTES = 64 << 20, MAX_TEXT_BYTES = 1 << 30, CHUNK_BYTES = 1 << 17 };
+enum { MAX_LINE_BYTES = 64 << 20, MAX_TEXT_BYTES = 1 << 30 };
 
 struct data_reader {
     const char *name;
-    struct io_map map;  /* closed when the bytes are borrowed */
-    struct str in;      /* not consumed yet */
-    ZSTD_DStream *zstd; /* NULL: not compressed */
-    bool is_frame_open; /* the last frame has not ended */
-    struct buf plain;   /* decompressed; [plain_at, len) is not handed out yet */
+    struct io_map map;        /* closed when the bytes are borrowed */
+    struct str in;            /* not consumed yet */
+    struct zstd_stream *zstd; /* NULL: not compressed */
+    struct buf plain;         /* decompressed; [plain_at, len) is not handed out yet */
     size_t plain_at;
     int64_t line; /* number of the line handed out last, from 1 */
     char where[600];
@@ -26,9 +25,8 @@ struct data_reader *data_open_memory(struct str bytes, const char *name)
     r->name = name;
     r->in = bytes;
     if (str_ends(str_of(name), ".zst")) {
-        r->zstd = ZSTD_createDStream();
-        CHECK(r->zstd != NULL);
-        r->plain.max = (size_t)MAX_TEXT_BYTES + 2 * CHUNK_BYTES;
+        r->zstd = zstd_stream_new();
+        r->plain.max = (size_t)MAX_TEXT_BYTES + 2 * (size_t)ZSTD_STREAM_CHUNK;
         buf_adds(&r->plain, ""); /* never NULL from here on */
     }
     return r;
@@ -47,7 +45,7 @@ void data_close(struct data_reader *r)
 {
     if (r == NULL)
         return;
-    ZSTD_freeDStream(r->zstd);
+    zstd_stream_free(r->zstd);
     buf_release(&r->plain);
     io_map_close(&r->map);
     xfree(r);
@@ -59,26 +57,9 @@ const char *data_where(struct data_reader *r)
     return r->where;
 }
 
-/* Decompresses one more chunk behind `plain`; *is_end when the input is used up. */
 static enum err_code inflate_chunk(struct data_reader *r, bool *is_end, struct err *e)
 {
-    char chunk[CHUNK_BYTES];
-    ZSTD_inBuffer in = {r->in.p, r->in.n, 0};
-    ZSTD_outBuffer out = {chunk, sizeof(chunk), 0};
-    size_t hint = ZSTD_decompressStream(r->zstd, &out, &in);
-    if (ZSTD_isError(hint))
-        return err_set(e, ERR_FORMAT, "%s: not valid zstd data: %s; fetch the file again", r->name,
-                       ZSTD_getErrorName(hint));
-    *is_end = r->in.n == 0 && out.pos == 0;
-    if (*is_end && r->is_frame_open)
-        return err_set(e, ERR_FORMAT,
-                       "%s: ends in the middle of a zstd frame; fetch the file again", r->name);
-    if (!*is_end)
-        r->is_frame_open = hint != 0;
-    r->in.p += in.pos;
-    r->in.n -= in.pos;
-    buf_add(&r->plain, chunk, out.pos);
-    return ERR_OK;
+    return zstd_stream_next(r->zstd, r->name, &r->in, &r->plain, is_end, e);
 }
 
 /* Drops what was handed out, so that `plain` holds one line and a chunk at most. */
