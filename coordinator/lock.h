@@ -4,6 +4,7 @@
 #ifndef ISOBIT_COORDINATOR_LOCK_H
 #define ISOBIT_COORDINATOR_LOCK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -26,5 +27,7 @@ MUST_USE enum err_code lock_take(const char *db_path, struct lock *out, struct l
 /* Writes the control endpoint into a held lock. */
 MUST_USE enum err_code lock_publish(struct lock *l, const char *control, struct err *e);
 void lock_release(struct lock *l);
+/* Whether somebody holds the lock, and who. Takes nothing, writes nothing. */
+bool lock_is_held(const char *db_path, struct lock_owner *owner);
 
 #endif

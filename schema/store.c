@@ -409,6 +409,22 @@ bool store_col_is_null(const struct store_row *r, int col)
     return sqlite3_column_type(r->stmt, col) == SQLITE_NULL;
 }
 
+enum store_type store_col_type(const struct store_row *r, int col)
+{
+    switch (sqlite3_column_type(r->stmt, col)) {
+    case SQLITE_INTEGER:
+        return STORE_INT;
+    case SQLITE_FLOAT:
+        return STORE_NUM;
+    case SQLITE_TEXT:
+        return STORE_TEXT;
+    case SQLITE_BLOB:
+        return STORE_BLOB;
+    default:
+        return STORE_NULL;
+    }
+}
+
 int store_n_cols(const struct store_row *r)
 {
     return sqlite3_column_count(r->stmt);

@@ -47,6 +47,8 @@ double store_col_num(const struct store_row *r, int col);       /* NULL: NaN */
 const char *store_col_text(const struct store_row *r, int col); /* NULL stays NULL */
 const void *store_col_blob(const struct store_row *r, int col, size_t *n);
 bool store_col_is_null(const struct store_row *r, int col);
+enum store_type { STORE_NULL, STORE_INT, STORE_NUM, STORE_TEXT, STORE_BLOB };
+enum store_type store_col_type(const struct store_row *r, int col);
 int store_n_cols(const struct store_row *r);
 const char *store_col_name(const struct store_row *r, int col);
 

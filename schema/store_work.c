@@ -250,6 +250,17 @@ enum err_code store_pin_weights(struct store *s, int64_t model_id, const char *s
         NULL, NULL, e);
 }
 
+enum err_code store_note_size(struct store *s, const struct model_ref *m, int64_t n_params,
+                              struct err *e)
+{
+    static const char sql[] = "UPDATE model SET n_params = ?2 WHERE key = ?1 AND n_params IS NULL";
+    struct arena a = {0};
+    enum err_code rc =
+        store_run(s, sql, ARGS(ARG_TEXT(key_of_model(m, &a)), ARG_INT(n_params)), NULL, NULL, e);
+    arena_release(&a);
+    return rc;
+}
+
 enum err_code store_pin_data(struct store *s, int64_t eval_id, const char *sha256, struct err *e)
 {
     static const char sql[] =

@@ -108,6 +108,10 @@ MUST_USE enum err_code store_pin_weights(struct store *s, int64_t model_id, cons
 MUST_USE enum err_code store_pin_data(struct store *s, int64_t eval_id, const char *sha256,
                                       struct err *e);
 
+/* The size of a checkpoint as its shape tells it, so that large ones can go first; the first result corrects it. */
+MUST_USE enum err_code store_note_size(struct store *s, const struct model_ref *m, int64_t n_params,
+                                       struct err *e);
+
 /* Facts about items, once per (data, task, tokenizer); a longer list adds its further items. */
 MUST_USE enum err_code store_items(struct store *s, const char *data_sha256, enum task task,
                                    const struct item_list *l, struct err *e);

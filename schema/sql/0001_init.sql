@@ -256,7 +256,7 @@ SELECT c.key_head || m.key || c.key_tail || v.key AS key, s.name AS sweep, j.sta
        CASE WHEN j.state <> 'done' AND j.attempt > 0 THEN
            (SELECT a.text FROM attempt a WHERE a.job_id = j.id ORDER BY a.attempt DESC LIMIT 1)
        END AS error,
-       j.id AS job
+       j.id AS job, m.name AS model, m.n_params AS n_params
 FROM job j
 JOIN model m ON m.id = j.model_id
 JOIN config c ON c.id = j.config_id
@@ -378,6 +378,11 @@ JOIN eval v ON v.id = j.eval_id
 JOIN sweep_set ss ON ss.id = j.set_id
 JOIN sweep s ON s.id = ss.origin_id
 LEFT JOIN worker w ON w.id = a.worker_id;
+
+CREATE VIEW refusals AS
+SELECT w.uuid AS worker, w.host AS host, m.name AS model, r.code AS code, r.text AS text,
+       strftime('%Y-%m-%dT%H:%M:%SZ', r.at_ms / 1000, 'unixepoch') AS at
+FROM refusal r JOIN worker w ON w.id = r.worker_id JOIN model m ON m.id = r.model_id;
 
 CREATE VIEW samples AS
 SELECT job_id AS job, codec AS codec, blob AS blob FROM sample;

@@ -1,0 +1,305 @@
+/* isobit explain KEY: why a job is where it is, in words, and what became of its attempts. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cli.h"
+#include "coordinator/cmd.h"
+#include "coordinator/lock.h"
+#include "coordinator/place.h"
+#include "coordinator/rows.h"
+
+enum { MAX_JOBS = 20 }; /* a pattern that matches more is for `isobit jobs` */
+
+struct explain_options {
+    const char *db;
+    bool is_json;
+};
+
+static const struct cli_opt options[] = {
+    {.name = "db",
+     .type = CLI_STRING,
+     .arg = "F.db",
+     .help = "the database",
+     .offset = offsetof(struct explain_options, db)},
+    {.name = "json",
+     .type = CLI_FLAG,
+     .help = "print a JSON array of objects",
+     .offset = offsetof(struct explain_options, is_json)},
+};
+
+struct explaining {
+    struct store *s;
+    const char *db;
+    bool is_served;
+    json_t *workers;  /* live ones: rows of the view */
+    json_t *refusals; /* worker, model, text */
+};
+
+static void say(json_t *why, const char *fmt, ...) PRINTF_LIKE(2, 3);
+static void say(json_t *why, const char *fmt, ...)
+{
+    char text[1500];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    json_array_append_new(why, json_string(text));
+}
+
+/* ---- why a pending job waits ---- */
+
+static const char *refusal_of(const struct explaining *x, const char *worker, const char *model)
+{
+    size_t i = 0;
+    json_t *r = NULL;
+    json_array_foreach(x->refusals, i, r)
+    {
+        if (strcmp(json_opt_str(r, "worker", ""), worker) == 0 &&
+            strcmp(json_opt_str(r, "model", ""), model) == 0)
+            return json_opt_str(r, "text", "");
+    }
+    return NULL;
+}
+
+static bool has_label(const char *list, const char *label)
+{
+    struct str rest = str_of(list), field;
+    while (str_next_field(&rest, ',', &field))
+        if (str_eqz(field, label))
+            return true;
+    return false;
+}
+
+/* Says of each live worker that cannot take the job why not; returns how many can. */
+static int say_who_cannot(const struct explaining *x, const json_t *job, json_t *why)
+{
+    const char *model = json_opt_str(job, "model", ""), *compute = json_opt_str(job, "compute", "");
+    struct store_model m = {.n_params = json_opt_int(job, "n_params", 0)};
+    int64_t need = place_bytes(&m, (enum compute)compute_of(str_of(compute)));
+    int n = 0;
+    size_t i = 0;
+    json_t *w = NULL;
+    json_array_foreach(x->workers, i, w)
+    {
+        const char *host = json_opt_str(w, "host", ""), *uuid = json_opt_str(w, "worker", "");
+        int64_t memory = json_opt_int(w, "memory_bytes", 0);
+        const char *refusal = refusal_of(x, uuid, model);
+        char a[32], b[32];
+        if (!has_label(json_opt_str(w, "computes", ""), compute))
+            say(why, "worker %.8s on %s does not compute in %s", uuid, host, compute);
+        else if (refusal != NULL)
+            say(why, "worker %.8s on %s cannot serve %s: %s", uuid, host, model, refusal);
+        else
+            n++;
+        if (memory > 0 && need > memory)
+            say(why,
+                "%s needs about %s, worker %.8s on %s has %s: it gets the job only if nobody else "
+                "fits",
+                model, fmt_bytes((double)need, a), uuid, host, fmt_bytes((double)memory, b));
+    }
+    return n;
+}
+
+static enum err_code say_why_pending(struct explaining *x, const json_t *job, json_t *why,
+                                     struct err *e)
+{
+    if (!x->is_served)
+        say(why, "nothing serves this database: start `isobit serve --db %s` (or `isobit run`)",
+            x->db);
+    else if (json_array_size(x->workers) == 0)
+        say(why, "no worker is connected: start `isobit-worker run --connect …` (`isobit status` "
+                 "shows workers)");
+    else if (say_who_cannot(x, job, why) == 0)
+        say(why, "none of the %zu live workers can take it; it waits for one that can, at no cost",
+            json_array_size(x->workers));
+    else {
+        int64_t ahead = 0;
+        char *sql =
+            xasprintf("SELECT count(*) FROM jobs WHERE state = 'pending' AND priority > %lld",
+                      (long long)json_opt_int(job, "priority", 0));
+        enum err_code rc = store_query_int(x->s, sql, 0, &ahead, e);
+        xfree(sql);
+        TRY(rc);
+        if (ahead > 0)
+            say(why, "%lld pending jobs have a higher priority", (long long)ahead);
+        say(why, "it waits for its turn: workers take large checkpoints first and stay with one "
+                 "while it has work");
+    }
+    int64_t attempts = json_opt_int(job, "attempts", 0);
+    if (attempts > 0)
+        say(why, "%lld attempts failed so far, the last with: %s", (long long)attempts,
+            json_opt_str(job, "error", "?"));
+    return ERR_OK;
+}
+
+static enum err_code say_why(struct explaining *x, const json_t *job, json_t *why, struct err *e)
+{
+    int state = job_state_of(str_of(json_opt_str(job, "state", "")));
+    char took[32];
+    if (state < 0)
+        return err_set(e, ERR_FORMAT, "%s: a job has a state that this version does not know",
+                       x->db);
+    switch ((enum job_state)state) {
+    case JOB_PENDING:
+        return say_why_pending(x, job, why, e);
+    case JOB_LEASED:
+        say(why, "worker %.8s has it%s", json_opt_str(job, "worker", "?"),
+            x->is_served ? ""
+                         : "; nothing serves this database now, so its lease ends soon after "
+                           "`isobit serve` starts");
+        break;
+    case JOB_DONE:
+        say(why, "worker %.8s did it in %s", json_opt_str(job, "worker", "?"),
+            fmt_duration(json_opt_num(job, "seconds", 0), took));
+        break;
+    case JOB_BURIED:
+        say(why, "it failed %lld times, the last with: %s",
+            (long long)json_opt_int(job, "attempts", 0), json_opt_str(job, "error", "?"));
+        say(why, "`isobit retry --db %s KEY` gives it all its attempts again", x->db);
+        break;
+    case JOB_HELD:
+        say(why, "somebody holds it back; `isobit release --db %s KEY` lets it run", x->db);
+        break;
+    case JOB_CANCELLED:
+        say(why, "somebody cancelled it; `isobit retry --db %s KEY` lets it run", x->db);
+        break;
+    case JOB_STATE_COUNT:
+        break;
+    }
+    return ERR_OK;
+}
+
+/* ---- gathering ---- */
+
+static enum err_code explain_job(struct explaining *x, json_t *job, struct err *e)
+{
+    static const char sql[] =
+        "SELECT attempt, outcome, code, text, host, started_at, ended_at FROM failures "
+        "WHERE job = CAST(?1 AS INTEGER) ORDER BY attempt";
+    char id[32];
+    snprintf(id, sizeof(id), "%lld", (long long)json_opt_int(job, "job", 0));
+    const char *params[] = {id};
+    json_t *attempts = NULL, *why = json_array();
+    json_object_set_new(job, "why", why);
+    TRY(rows_query(x->s, sql, params, 1, &attempts, e));
+    json_object_set_new(job, "failures", attempts);
+    return say_why(x, job, why, e);
+}
+
+static enum err_code gather(struct explaining *x, const char *pattern, json_t **jobs, struct err *e)
+{
+    static const char sql_jobs[] =
+        "SELECT key, sweep, state, attempts, priority, compute, worker, seconds, error, job, "
+        "model, "
+        "n_params FROM jobs WHERE key_glob(?1, key) ORDER BY job LIMIT 21";
+    TRY(rows_query(x->s, sql_jobs, &pattern, 1, jobs, e));
+    TRY(rows_query(x->s, "SELECT * FROM workers WHERE state = 'live'", NULL, 0, &x->workers, e));
+    TRY(rows_query(x->s, "SELECT * FROM refusals", NULL, 0, &x->refusals, e));
+    if (json_array_size(*jobs) > MAX_JOBS)
+        return err_set(e, ERR_USAGE,
+                       "%s matches more than %d jobs; narrow it, or list them with `isobit jobs`",
+                       pattern, (int)MAX_JOBS);
+    size_t i = 0;
+    json_t *job = NULL;
+    json_array_foreach(*jobs, i, job)
+    {
+        TRY(explain_job(x, job, e));
+    }
+    return ERR_OK;
+}
+
+/* ---- printing ---- */
+
+static void print_job(const json_t *job)
+{
+    size_t i = 0;
+    json_t *v = NULL;
+    printf("%s\n  %s (sweep %s, priority %lld)\n", json_opt_str(job, "key", ""),
+           json_opt_str(job, "state", ""), json_opt_str(job, "sweep", ""),
+           (long long)json_opt_int(job, "priority", 0));
+    json_array_foreach(json_object_get(job, "why"), i, v)
+    {
+        printf("  - %s\n", json_string_value(v));
+    }
+    json_array_foreach(json_object_get(job, "failures"), i, v)
+    {
+        printf("  attempt %lld %s at %s on %s: %s: %s\n", (long long)json_opt_int(v, "attempt", 0),
+               json_opt_str(v, "outcome", ""), json_opt_str(v, "ended_at", "?"),
+               json_opt_str(v, "host", "?"), json_opt_str(v, "code", ""),
+               json_opt_str(v, "text", ""));
+    }
+}
+
+static void print_all(const json_t *jobs, bool is_json)
+{
+    size_t i = 0;
+    json_t *job = NULL;
+    if (is_json) {
+        struct buf text = {0};
+        json_append(&text, jobs, true);
+        printf("%s\n", text.data);
+        buf_release(&text);
+        return;
+    }
+    json_array_foreach(jobs, i, job)
+    {
+        print_job(job);
+    }
+}
+
+static enum err_code explain(const struct explain_options *o, const char *pattern, size_t *n,
+                             struct err *e)
+{
+    struct explaining x = {.db = o->db};
+    struct lock_owner owner;
+    json_t *jobs = NULL;
+    if (o->db == NULL)
+        return err_set(e, ERR_USAGE, "explain: --db F.db is missing");
+    TRY(store_open(o->db, STORE_READ, &x.s, e));
+    x.is_served = lock_is_held(o->db, &owner) && owner.control[0] != '\0';
+    enum err_code rc = gather(&x, pattern, &jobs, e);
+    *n = json_array_size(jobs);
+    if (rc == ERR_OK)
+        print_all(jobs, o->is_json);
+    json_decref(jobs);
+    json_decref(x.workers);
+    json_decref(x.refusals);
+    store_close(x.s);
+    return rc;
+}
+
+static int run(const void *opts, int n_args, char **args)
+{
+    (void)n_args;
+    const struct explain_options *o = opts;
+    struct err e;
+    size_t n = 0;
+    if (explain(o, args[0], &n, &e) != ERR_OK)
+        return cli_fail(&e);
+    if (n > 0)
+        return 0;
+    fprintf(stderr, "isobit: no job in %s has the key %s; `isobit jobs --db %s` lists them\n",
+            o->db, args[0], o->db);
+    return 1;
+}
+
+const struct cli_cmd cmd_explain = {
+    .name = "explain",
+    .args = "KEY",
+    .summary = "why a job is pending, held or buried, and what became of its attempts",
+    .doc =
+        "KEY is a whole key or a pattern (`*` any text, `?` one character) of at most 20 jobs.\n\n"
+        "  isobit explain --db demo.db '*|k=4|model=*pythia-s0|task=piqa*'\n\n"
+        "--json prints an array of objects: key, sweep, state, attempts, priority, compute, "
+        "worker, seconds, error, job,\n"
+        "model, n_params, why[sentences], failures[{attempt, outcome, code, text, host, "
+        "started_at, ended_at}].",
+    .opts = options,
+    .n_opts = ARRAY_LEN(options),
+    .opt_size = sizeof(struct explain_options),
+    .min_args = 1,
+    .max_args = 1,
+    .run = run,
+};
