@@ -142,32 +142,39 @@ static void add_panel(struct buf *s, const struct figure *fig, const struct pane
     buf_adds(s, "\n");
 }
 
+/* Each picture is drawn three times from one script. Ids inside an SVG carry the picture's name, because several of them stand in one
+ * page; gnuplot takes letters, digits and _ only. */
+static void add_terminals(struct buf *s, const char *name, int width, int height)
+{
+    char id[64];
+    snprintf(id, sizeof(id), "%s", name);
+    for (char *c = id; *c != '\0'; c++)
+        *c = *c == '-' ? '_' : *c;
+    buf_adds(s, "array suffix[3] = [\"svg\", \"png\", \"pdf\"]\ndo for [i=1:3] {\n");
+    buf_printf(s, "if (i == 1) { set terminal svg size %d,%d font \"DejaVu Sans,12\"", width,
+               height);
+    buf_printf(s, " background \"#ffffff\" name \"%s\" noenhanced }\n", id);
+    buf_printf(s, "if (i == 2) { set terminal pngcairo size %d,%d", width, height);
+    buf_adds(s, " font \"DejaVu Sans,11\" background \"#ffffff\" noenhanced }\n");
+    buf_printf(s, "if (i == 3) { set terminal pdfcairo size %.2fin,%.2fin", width / 96.0,
+               height / 96.0);
+    buf_printf(s, " font \"DejaVu Sans,10\" noenhanced }\nset output \"%s.\".suffix[i]\n", name);
+}
+
 static void add_script(struct buf *s, const struct figure *fig)
 {
     int columns = fig->n_panels < MAX_COLUMNS ? fig->n_panels : MAX_COLUMNS;
     int rows = (fig->n_panels + columns - 1) / columns;
-    int width = columns * PANEL_WIDTH;
-    int height = rows * PANEL_HEIGHT + TITLE_HEIGHT;
-    buf_printf(s,
-               "# %s. Draw again with: gnuplot %s.gp\n"
-               "data = \"%s.dat\"\n"
-               "array suffix[3] = [\"svg\", \"png\", \"pdf\"]\n"
-               "do for [i=1:3] {\n"
-               "if (i == 1) { set terminal svg size %d,%d font \"DejaVu Sans,12\" background "
-               "\"#ffffff\" name \"%s\" noenhanced }\n"
-               "if (i == 2) { set terminal pngcairo size %d,%d font \"DejaVu Sans,11\" background "
-               "\"#ffffff\" noenhanced }\n"
-               "if (i == 3) { set terminal pdfcairo size %.2fin,%.2fin font \"DejaVu Sans,10\" "
-               "noenhanced }\n"
-               "set output \"%s.\".suffix[i]\n"
-               "set multiplot layout %d,%d title \"%s\" font \"DejaVu Sans,15\"\n"
-               "set border 3 linecolor rgb \"#888888\"\n"
-               "set tics nomirror textcolor rgb \"#444444\"\n"
-               "set grid ytics linecolor rgb \"#e4e4e4\" linetype 1\n"
-               "set lmargin 9\nset rmargin 3\nset logscale x 10\n%s",
-               fig->title, fig->name, fig->name, width, height, fig->name, width, height,
-               width / 96.0, height / 96.0, fig->name, rows, columns, fig->title,
-               fig->is_y_log ? "set logscale y 10\n" : "");
+    buf_printf(s, "# %s. Draw again with: gnuplot %s.gp\ndata = \"%s.dat\"\n", fig->title,
+               fig->name, fig->name);
+    add_terminals(s, fig->name, columns * PANEL_WIDTH, rows * PANEL_HEIGHT + TITLE_HEIGHT);
+    buf_printf(s, "set multiplot layout %d,%d title \"%s\" font \"DejaVu Sans,15\"\n", rows,
+               columns, fig->title);
+    buf_adds(s, "set border 3 linecolor rgb \"#888888\"\n"
+                "set tics nomirror textcolor rgb \"#444444\"\n"
+                "set grid ytics linecolor rgb \"#e4e4e4\" linetype 1\n"
+                "set lmargin 9\nset rmargin 3\nset logscale x 10\n");
+    buf_adds(s, fig->is_y_log ? "set logscale y 10\n" : "");
     int index = 0;
     for (int i = 0; i < fig->n_panels; i++) {
         add_panel(s, fig, &fig->panels[i], index);
