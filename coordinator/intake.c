@@ -246,8 +246,6 @@ static enum err_code on_hello(struct intake *in, const struct link_inbox *box,
     }
     struct intake_seat *seat = seat_take(in, session);
     *seat = (struct intake_seat){.session = session, .peer = box->from, .n_in_hand = h->n_held};
-    log_event(LOG_INFO, "intake", "worker", "worker=%.8s host=%s device=\"%s\" held=%d", h->uuid,
-              h->host, h->device, h->n_held);
     put(in, &box->from, WIRE_WELCOME,
         json_pack("{s:I, s:I, s:I}", "session", (json_int_t)session, "heartbeat_ns",
                   (json_int_t)in->options.heartbeat_ns, "lease_ns",

@@ -83,6 +83,7 @@ static enum err_code take_signals(struct serve *s, struct err *e)
     sigaddset(&mask, SIGTERM);
     sigaddset(&mask, SIGHUP);
     sigprocmask(SIG_BLOCK, &mask, &s->old_mask);
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is a full disk, not a reason to die */
     s->is_mask_set = true;
     s->signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
     if (s->signal_fd < 0)

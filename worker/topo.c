@@ -4,6 +4,7 @@
 #include <hwloc.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 struct topo {
     hwloc_topology_t t;
@@ -51,14 +52,14 @@ enum err_code topo_describe(struct topo_info *out, struct err *e)
     struct topo m;
     enum err_code rc = topo_init(&m, e);
     if (rc == ERR_OK) {
-        hwloc_obj_t root = hwloc_get_root_obj(m.t);
         hwloc_obj_t package = hwloc_get_obj_by_type(m.t, HWLOC_OBJ_PACKAGE, 0);
         const char *model =
             package != NULL ? hwloc_obj_get_info_by_name(package, "CPUModel") : NULL;
         *out = (struct topo_info){.cores = usable(&m, HWLOC_OBJ_CORE, 0, NULL),
                                   .threads = usable(&m, HWLOC_OBJ_PU, 0, NULL),
                                   .numa_nodes = usable(&m, HWLOC_OBJ_NUMANODE, 0, NULL),
-                                  .memory_bytes = (int64_t)root->total_memory};
+                                  .memory_bytes =
+                                      (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE)};
         snprintf(out->cpu, sizeof(out->cpu), "%s", model != NULL ? model : "unknown");
     }
     topo_release(&m);
