@@ -479,6 +479,34 @@ Test(quantize, every_instruction_set_gives_the_same_bits)
     }
 }
 
+/* Blocks of two neighbours (h, h + 1): every mean is a tie. Blocks of three, (h, h, h + 1): none is. */
+Test(quantize, means_are_rounded_to_nearest_even)
+{
+    struct kern *k = open_cpu(2);
+    uint16_t *w = xcalloc(3 * PATTERNS, sizeof(*w));
+    struct levels b = even_book(2);
+    for (int block = 2; block <= 3; block++) {
+        int64_t n = 0;
+        for (int h = 0; h + 1 < FINITE; h++) {
+            int sign = (h & 4) << 13;
+            for (int i = 0; i < block; i++)
+                w[n++] = (uint16_t)((h + (i == block - 1)) | sign);
+        }
+        struct kern_quant_args a = {
+            .w16 = w,
+            .rows = n / block,
+            .cols = block,
+            .block = block,
+            .book = b.v,
+            .n_book = b.n,
+            .center = KERN_CENTER_BLOCK,
+        };
+        compare(k, a, block == 2 ? "ties" : "thirds");
+    }
+    xfree(w);
+    kern_close(k);
+}
+
 Test(quantize, a_zero_block_gives_plus_zero_and_its_mean_when_centered)
 {
     struct kern *k = open_cpu(1);
