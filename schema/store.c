@@ -85,14 +85,20 @@ static char *uri_of(const char *path, const char *query)
     return buf_detach(&b);
 }
 
+/* Size of the write-ahead log, -1 when there is none. */
+static int64_t log_bytes(const struct store *s)
+{
+    char *wal = xasprintf("%s-wal", s->path);
+    int64_t n = io_file_size(wal);
+    xfree(wal);
+    return n;
+}
+
 /* A reader of a WAL database maps F.db-shm. Where that cannot be made (read-only folder, network file system), a database
  * without a write-ahead log is complete in its one file and can be read as immutable. */
 static enum err_code open_immutable(struct store *s, const char *why, struct err *e)
 {
-    char *wal = xasprintf("%s-wal", s->path);
-    bool has_log = io_file_size(wal) > 0;
-    xfree(wal);
-    if (has_log)
+    if (log_bytes(s) > 0)
         return err_set(e, ERR_DENIED,
                        "%s is %s and has changes in its write-ahead log (%s-wal) that cannot be "
                        "read there; copy it with "
@@ -106,14 +112,26 @@ static enum err_code open_immutable(struct store *s, const char *why, struct err
     return rc;
 }
 
+static enum err_code no_database(const struct store *s, struct err *e)
+{
+    return err_set(e, ERR_NOTFOUND, "%s does not exist; `isobit plan SPEC.yaml --db %s` makes it",
+                   s->path, s->path);
+}
+
 static enum err_code open_reader(struct store *s, struct err *e)
 {
+    if (!io_exists(s->path))
+        return no_database(s, e);
     if (access(s->path, R_OK) != 0)
         return err_set_errno(e, errno, "cannot read %s", s->path);
     if (store_fs_network_of(s->path) != NULL)
         return open_immutable(s, "on a network file system", e);
-    char *uri = uri_of(s->path, "?mode=ro");
-    enum err_code rc = connect_to(s, uri, SQLITE_OPEN_READONLY, e);
+    /* Reading makes a log and its index, which a connection that must not write cannot remove again. Where nobody has the
+     * database open (no log) and the file may be written, the reader may, and PRAGMA query_only keeps it a reader. */
+    bool may_tidy = log_bytes(s) < 0 && access(s->path, W_OK) == 0;
+    char *uri = uri_of(s->path, may_tidy ? "?mode=rw" : "?mode=ro");
+    enum err_code rc =
+        connect_to(s, uri, may_tidy ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY, e);
     xfree(uri);
     TRY(rc);
     int step = sqlite3_exec(s->db, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
@@ -125,9 +143,7 @@ static enum err_code open_reader(struct store *s, struct err *e)
 static enum err_code open_writer(struct store *s, bool may_create, struct err *e)
 {
     if (!may_create && !io_exists(s->path))
-        return err_set(e, ERR_NOTFOUND,
-                       "%s does not exist; `isobit plan SPEC.yaml --db %s` makes it", s->path,
-                       s->path);
+        return no_database(s, e);
     const char *network = store_fs_network_of(s->path);
     if (network != NULL)
         return err_set(e, ERR_UNSUPPORTED,
