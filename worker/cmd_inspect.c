@@ -48,11 +48,12 @@ static int64_t count_params(const struct ckpt *c)
 {
     int n = 0;
     int64_t sum = 0;
-    const struct ckpt_tensor **t = xcalloc((size_t)ckpt_n_tensors(c), sizeof(*t));
+    const struct ckpt_tensor **t =
+        xcalloc((size_t)ckpt_n_tensors(c), sizeof(const struct ckpt_tensor *));
     for (int i = 0; i < ckpt_n_tensors(c); i++)
         if (ckpt_tensor_at(c, i)->dtype != CKPT_OTHER && ckpt_tensor_at(c, i)->count > 0)
             t[n++] = ckpt_tensor_at(c, i);
-    qsort(t, (size_t)n, sizeof(*t), by_place);
+    qsort(t, (size_t)n, sizeof(const struct ckpt_tensor *), by_place);
     for (int i = 0; i < n; i++)
         if (i == 0 || by_place(&t[i - 1], &t[i]) != 0)
             sum += t[i]->count;

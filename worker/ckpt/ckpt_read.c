@@ -45,9 +45,10 @@ static void gather_tile(void *raw, const unsigned char *src, const struct plane 
     for (int64_t c = 0; c < n_cols; c++) {
         const unsigned char *from = src + (size_t)(c * p->col_stride) * width;
         size_t step = (size_t)p->row_stride * width;
-        uintptr_t ahead = (uintptr_t)from + (size_t)(AHEAD * p->col_stride) * width;
-        for (int64_t r = 0; r < n_rows; r += 64 / 4)
-            __builtin_prefetch((const void *)(ahead + (size_t)r * step));
+        if (c + AHEAD < n_cols)
+            for (int64_t r = 0; r < n_rows; r += 64 / 4)
+                __builtin_prefetch(from + (size_t)(AHEAD * p->col_stride) * width +
+                                   (size_t)r * step);
         if (width == 2) {
             uint16_t *to = (uint16_t *)raw + c;
             for (int64_t r = 0; r < n_rows; r++, from += step, to += TILE)
@@ -159,11 +160,9 @@ static void ask_for_pages(const struct ckpt_tensor *t)
     struct err e;
     if (tensor_extent(t, 0, &elements, &e) != ERR_OK)
         return;
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t first = (uintptr_t)t->data / page * page;
-    uintptr_t last = (uintptr_t)t->data + (size_t)elements * (size_t)convert_bytes(t->dtype);
-    if (last > first)
-        (void)madvise((void *)first, last - first, MADV_WILLNEED); /* a hint */
+    size_t into_page = (uintptr_t)t->data % (size_t)sysconf(_SC_PAGESIZE);
+    size_t bytes = into_page + (size_t)elements * (size_t)convert_bytes(t->dtype);
+    (void)madvise((void *)(t->data - into_page), bytes, MADV_WILLNEED); /* a hint */
 }
 
 static enum err_code read_tensor(const struct ckpt *c, const struct ckpt_tensor *t,

@@ -42,25 +42,23 @@ static void *grow(void *v, size_t n, size_t *cap, size_t size)
     return xrealloc(v, *cap * size);
 }
 
-static enum err_code take(struct reader *r, size_t n, const unsigned char **out, struct err *e)
+static enum err_code need_bytes(const struct reader *r, uint64_t n, struct err *e)
 {
     if (n > r->size - r->at)
         return err_set(e, ERR_FORMAT,
-                       "%zu bytes needed, %zu left; truncated: download the file again", n,
-                       r->size - r->at);
-    *out = r->p + r->at;
-    r->at += n;
+                       "%llu bytes needed, %zu left; truncated: download the file again",
+                       (unsigned long long)n, r->size - r->at);
     return ERR_OK;
 }
 
-/* Little endian, 1 to 8 bytes. */
+/* Little endian, up to 8 bytes. */
 static enum err_code take_uint(struct reader *r, int width, uint64_t *out, struct err *e)
 {
-    const unsigned char *p = NULL;
-    TRY(take(r, (size_t)width, &p, e));
+    TRY(need_bytes(r, (uint64_t)width, e));
     uint64_t v = 0;
     for (int i = width - 1; i >= 0; i--)
-        v = v << 8 | p[i];
+        v = v << 8 | r->p[r->at + (size_t)i];
+    r->at += (size_t)width;
     *out = v;
     return ERR_OK;
 }
@@ -94,53 +92,58 @@ static enum err_code push(struct reader *r, struct pickle_value v, struct err *e
     return push_value(r, p, e);
 }
 
-/* The `n` topmost values above the last mark, in the order they were pushed; they leave the stack, but stay valid
- * until the next push. */
-static enum err_code pop(struct reader *r, size_t n, struct pickle_value ***out, struct err *e)
+/* Values above the last mark: others cannot be reached. */
+static size_t n_reachable(const struct reader *r)
 {
-    size_t floor = r->n_marks > 0 ? r->marks[r->n_marks - 1] : 0;
-    if (r->depth - floor < n)
-        return err_set(e, ERR_FORMAT, "%zu values needed, %zu on the stack", n, r->depth - floor);
+    return r->depth - (r->n_marks > 0 ? r->marks[r->n_marks - 1] : 0);
+}
+
+static enum err_code need_values(const struct reader *r, size_t n, struct err *e)
+{
+    if (n_reachable(r) < n)
+        return err_set(e, ERR_FORMAT, "%zu values needed, %zu on the stack", n, n_reachable(r));
+    return ERR_OK;
+}
+
+/* Takes n values off the stack. They stay readable, in the order they were pushed, from popped() on until the next
+ * push. */
+static enum err_code pop(struct reader *r, size_t n, struct err *e)
+{
+    TRY(need_values(r, n, e));
     r->depth -= n;
-    *out = r->stack + r->depth;
     return ERR_OK;
 }
 
 /* As pop, of everything above the last mark, and the mark. */
-static enum err_code pop_to_mark(struct reader *r, struct pickle_value ***out, size_t *n,
-                                 struct err *e)
+static enum err_code pop_to_mark(struct reader *r, size_t *n, struct err *e)
 {
     if (r->n_marks == 0)
         return err_set(e, ERR_FORMAT, "no mark on the stack");
-    *n = r->depth - r->marks[r->n_marks - 1];
-    TRY(pop(r, *n, out, e));
+    *n = n_reachable(r);
+    r->depth -= *n;
     r->n_marks--;
     return ERR_OK;
 }
 
-/* The topmost value, which stays. */
-static enum err_code peek(struct reader *r, struct pickle_value **out, struct err *e)
+static struct pickle_value **popped(const struct reader *r)
 {
-    struct pickle_value **v = NULL;
-    TRY(pop(r, 1, &v, e));
-    r->depth++;
-    *out = *v;
-    return ERR_OK;
+    return r->stack + r->depth;
 }
 
 static void append(struct reader *r, struct pickle_value *to, struct pickle_value *const *v,
                    size_t n)
 {
+    const size_t size = sizeof(struct pickle_value *);
     if (n > to->items.cap - to->items.n) {
         size_t cap = to->items.cap * 2 > to->items.n + n ? to->items.cap * 2 : to->items.n + n;
-        struct pickle_value **items = arena_array(r->a, cap, sizeof(*items));
+        struct pickle_value **items = arena_array(r->a, cap, size);
         if (to->items.n > 0)
-            memcpy(items, to->items.v, to->items.n * sizeof(*items));
+            memcpy(items, to->items.v, to->items.n * size);
         to->items.v = items;
         to->items.cap = cap;
     }
     if (n > 0)
-        memcpy(to->items.v + to->items.n, v, n * sizeof(*v));
+        memcpy(to->items.v + to->items.n, v, n * size);
     to->items.n += n;
 }
 
@@ -160,11 +163,7 @@ static enum err_code op_frame(struct reader *r, int arg, struct err *e)
 {
     uint64_t n = 0;
     TRY(take_uint(r, arg, &n, e));
-    if (n > r->size - r->at)
-        return err_set(e, ERR_FORMAT,
-                       "a frame of %llu bytes, %zu left; truncated: download the file again",
-                       (unsigned long long)n, r->size - r->at);
-    return ERR_OK;
+    return need_bytes(r, n, e);
 }
 
 static enum err_code op_stop(struct reader *r, int arg, struct err *e)
@@ -226,18 +225,19 @@ static enum err_code op_long(struct reader *r, int arg, struct err *e)
 /* Only metadata that nobody reads can be a float: its value is not kept. */
 static enum err_code op_real(struct reader *r, int arg, struct err *e)
 {
-    const unsigned char *ignored = NULL;
-    TRY(take(r, (size_t)arg, &ignored, e));
+    uint64_t ignored = 0;
+    TRY(take_uint(r, arg, &ignored, e));
     return push(r, (struct pickle_value){.kind = PICKLE_REAL}, e);
 }
 
 static enum err_code op_text(struct reader *r, int arg, struct err *e)
 {
     uint64_t n = 0;
-    const unsigned char *p = NULL;
     TRY(take_uint(r, arg, &n, e));
-    TRY(take(r, n, &p, e));
-    return push(r, (struct pickle_value){.kind = PICKLE_TEXT, .text = {(const char *)p, n}}, e);
+    TRY(need_bytes(r, n, e));
+    struct str text = {(const char *)r->p + r->at, (size_t)n};
+    r->at += (size_t)n;
+    return push(r, (struct pickle_value){.kind = PICKLE_TEXT, .text = text}, e);
 }
 
 static enum err_code op_empty(struct reader *r, int arg, struct err *e)
@@ -245,63 +245,57 @@ static enum err_code op_empty(struct reader *r, int arg, struct err *e)
     return push(r, (struct pickle_value){.kind = (enum pickle_kind)arg}, e);
 }
 
-static enum err_code push_tuple(struct reader *r, struct pickle_value *const *v, size_t n,
-                                struct err *e)
+/* The n popped values become a tuple. */
+static enum err_code push_tuple(struct reader *r, size_t n, struct err *e)
 {
     struct pickle_value tuple = {.kind = PICKLE_TUPLE};
-    append(r, &tuple, v, n);
+    append(r, &tuple, popped(r), n);
     return push(r, tuple, e);
 }
 
 static enum err_code op_tuple(struct reader *r, int arg, struct err *e)
 {
     (void)arg;
-    struct pickle_value **v = NULL;
     size_t n = 0;
-    TRY(pop_to_mark(r, &v, &n, e));
-    return push_tuple(r, v, n, e);
+    TRY(pop_to_mark(r, &n, e));
+    return push_tuple(r, n, e);
 }
 
 static enum err_code op_tuple_of(struct reader *r, int arg, struct err *e)
 {
-    struct pickle_value **v = NULL;
-    TRY(pop(r, (size_t)arg, &v, e));
-    return push_tuple(r, v, (size_t)arg, e);
+    TRY(pop(r, (size_t)arg, e));
+    return push_tuple(r, (size_t)arg, e);
 }
 
-/* Adds n values to the container below them. */
-static enum err_code add_items(struct reader *r, struct pickle_value *const *v, size_t n,
-                               enum pickle_kind kind, struct err *e)
+/* Adds the n popped values to the container below them. */
+static enum err_code add_items(struct reader *r, size_t n, enum pickle_kind kind, struct err *e)
 {
-    struct pickle_value *to = NULL;
-    TRY(peek(r, &to, e));
+    TRY(need_values(r, 1, e));
+    struct pickle_value *to = r->stack[r->depth - 1];
     if (to->kind != kind || (kind == PICKLE_DICT && n % 2 != 0))
         return err_set(e, ERR_FORMAT, "%zu items for %s, expected %s", n,
                        pickle_kind_words(to->kind), pickle_kind_words(kind));
-    append(r, to, v, n);
+    append(r, to, popped(r), n);
     return ERR_OK;
 }
 
 static enum err_code op_append(struct reader *r, int arg, struct err *e)
 {
-    struct pickle_value **v = NULL;
     size_t n = arg == PICKLE_DICT ? 2 : 1;
-    TRY(pop(r, n, &v, e));
-    return add_items(r, v, n, (enum pickle_kind)arg, e);
+    TRY(pop(r, n, e));
+    return add_items(r, n, (enum pickle_kind)arg, e);
 }
 
 static enum err_code op_append_all(struct reader *r, int arg, struct err *e)
 {
-    struct pickle_value **v = NULL;
     size_t n = 0;
-    TRY(pop_to_mark(r, &v, &n, e));
-    return add_items(r, v, n, (enum pickle_kind)arg, e);
+    TRY(pop_to_mark(r, &n, e));
+    return add_items(r, n, (enum pickle_kind)arg, e);
 }
 
 static enum err_code memo_put(struct reader *r, uint64_t at, struct err *e)
 {
-    struct pickle_value *v = NULL;
-    TRY(peek(r, &v, e));
+    TRY(need_values(r, 1, e));
     if (at >= LIMIT)
         return err_set(e, ERR_FORMAT, "memo number %llu, expected less than %d",
                        (unsigned long long)at, LIMIT);
@@ -311,7 +305,7 @@ static enum err_code memo_put(struct reader *r, uint64_t at, struct err *e)
         memset(r->memo + old, 0, (r->memo_cap - old) * sizeof(struct pickle_value *));
     }
     r->n_memo += r->memo[at] == NULL;
-    r->memo[at] = v;
+    r->memo[at] = r->stack[r->depth - 1];
     return ERR_OK;
 }
 
@@ -358,8 +352,8 @@ static enum err_code op_global(struct reader *r, int arg, struct err *e)
 static enum err_code op_stack_global(struct reader *r, int arg, struct err *e)
 {
     (void)arg;
-    struct pickle_value **v = NULL;
-    TRY(pop(r, 2, &v, e));
+    TRY(pop(r, 2, e));
+    struct pickle_value **v = popped(r);
     if (v[0]->kind != PICKLE_TEXT || v[1]->kind != PICKLE_TEXT)
         return err_set(e, ERR_FORMAT, "a global named by %s and %s, expected strings",
                        pickle_kind_words(v[0]->kind), pickle_kind_words(v[1]->kind));
@@ -369,19 +363,18 @@ static enum err_code op_stack_global(struct reader *r, int arg, struct err *e)
 static enum err_code op_persistent(struct reader *r, int arg, struct err *e)
 {
     (void)arg;
-    struct pickle_value **v = NULL;
     struct pickle_value storage;
-    TRY(pop(r, 1, &v, e));
-    TRY(pickle_make_storage(v[0], &storage, e));
+    TRY(pop(r, 1, e));
+    TRY(pickle_make_storage(*popped(r), &storage, e));
     return push(r, storage, e);
 }
 
 static enum err_code op_reduce(struct reader *r, int arg, struct err *e)
 {
     (void)arg;
-    struct pickle_value **v = NULL;
     struct pickle_value result;
-    TRY(pop(r, 2, &v, e));
+    TRY(pop(r, 2, e));
+    struct pickle_value **v = popped(r);
     if (v[0]->kind != PICKLE_GLOBAL || v[1]->kind != PICKLE_TUPLE)
         return err_set(e, ERR_FORMAT, "a call of %s with %s, expected a global and a tuple",
                        pickle_kind_words(v[0]->kind), pickle_kind_words(v[1]->kind));
@@ -393,11 +386,9 @@ static enum err_code op_reduce(struct reader *r, int arg, struct err *e)
 static enum err_code op_build(struct reader *r, int arg, struct err *e)
 {
     (void)arg;
-    struct pickle_value **v = NULL;
-    struct pickle_value *of = NULL;
-    TRY(pop(r, 1, &v, e));
-    enum pickle_kind kind = v[0]->kind;
-    TRY(peek(r, &of, e));
+    TRY(need_values(r, 2, e));
+    enum pickle_kind kind = r->stack[--r->depth]->kind;
+    const struct pickle_value *of = r->stack[r->depth - 1];
     if (kind != PICKLE_DICT || of->kind != PICKLE_DICT || !of->is_ordered)
         return err_set(e, ERR_UNSUPPORTED,
                        "%s as the attributes of %s, expected a dict for an OrderedDict",
