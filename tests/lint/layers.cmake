@@ -19,7 +19,7 @@ set(third_party
   "hwloc\\.h => ^worker/topo\\.c$"
   "pcre2\\.h => ^worker/tok/"
   "utf8proc\\.h => ^worker/tok/"
-  "zip\\.h => ^worker/ckpt/torchbin\\.c$"
+  "zip\\.h => ^worker/ckpt/zipdir\\.c$"
   "zstd\\.h => ^(worker|analysis)/[a-z/]*zstd[a-z_]*\\.c$"
   "xxhash\\.h => ^worker/tok/"
   "dnnl => ^kernels/cpu/"
