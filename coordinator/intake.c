@@ -47,7 +47,29 @@ static bool peer_is(const struct link_peer *a, const struct link_peer *b)
 void intake_sweep(struct intake *in)
 {
     for (int i = in->n_seats - 1; i >= 0; i--)
-        if (in->dispatch == NULL || !dispatch_knows(in->dispatch, in->seats[i].session))
+        if (in->seats[i].session != 0 && !dispatch_knows(in->dispatch, in->seats[i].session))
+            seat_leave(in, &in->seats[i]);
+}
+
+void intake_forget(struct intake *in)
+{
+    for (int i = 0; i < in->n_seats; i++)
+        in->seats[i].session = 0;
+}
+
+int intake_n_sessions(const struct intake *in)
+{
+    int n = 0;
+    for (int i = 0; i < in->n_seats; i++)
+        n += in->seats[i].session != 0;
+    return n;
+}
+
+/* The seat that a connection had before its session was forgotten. */
+static void drop_forgotten(struct intake *in, const struct link_peer *peer)
+{
+    for (int i = in->n_seats - 1; i >= 0; i--)
+        if (in->seats[i].session == 0 && peer_is(&in->seats[i].peer, peer))
             seat_leave(in, &in->seats[i]);
 }
 
@@ -89,9 +111,12 @@ void intake_flush(struct intake *in, struct link *l)
         struct intake_out *o = &in->out[i];
         /* What does not arrive is made good by the protocol: an ACK is asked for again, a LEASE is missed in the next
          * BEATs, a session that is gone times out. */
-        if (link_send(l, &o->to, o->type, o->body, NULL, 0, &e) != ERR_OK)
+        enum err_code rc = link_send(l, &o->to, o->type, o->body, NULL, 0, &e);
+        if (rc != ERR_OK)
             log_event(LOG_DEBUG, "intake", "unsent", "type=%s text=\"%s\"", wire_type_name(o->type),
                       e.text);
+        if (rc == ERR_NOTFOUND)
+            drop_forgotten(in, &o->to);
         json_decref(o->body);
     }
     in->n_out = 0;
@@ -137,6 +162,7 @@ void intake_lease(struct intake *in, const struct slice *s)
 {
     struct intake_seat *seat = seat_of(in, s->session);
     CHECK(seat != NULL && s->n_jobs > 0);
+    in->n_writes++;
     json_t *configs = json_array(), *evals = json_array(), *jobs = json_array();
     for (int i = 0; i < s->n_jobs; i++) {
         const struct job *j = &s->jobs[i];
@@ -244,6 +270,7 @@ static enum err_code on_hello(struct intake *in, const struct link_inbox *box,
         *e = why;
         return rc;
     }
+    drop_forgotten(in, &box->from);
     struct intake_seat *seat = seat_take(in, session);
     *seat = (struct intake_seat){.session = session, .peer = box->from, .n_in_hand = h->n_held};
     put(in, &box->from, WIRE_WELCOME,
@@ -482,11 +509,14 @@ enum err_code intake_apply(struct intake *in, struct link_inbox *box, int64_t no
     } else if (box->is_bad) {
         bad = box->why;
     } else if (box->msg.type == WIRE_HELLO) {
+        in->n_writes++;
         rc = on_hello_message(in, box, now_ns, &bad, e);
     } else {
-        struct intake_seat *seat = seat_of(in, json_opt_int(box->msg.body, "session", -1));
+        int64_t session = json_opt_int(box->msg.body, "session", 0);
+        struct intake_seat *seat = session > 0 ? seat_of(in, session) : NULL;
         bool is_known = seat != NULL && peer_is(&seat->peer, &box->from) &&
                         dispatch_knows(in->dispatch, seat->session);
+        in->n_writes += is_known && box->msg.type != WIRE_BEAT && box->msg.type != WIRE_CREDIT;
         if (is_known)
             rc = on_session_message(in, seat, &box->msg, now_ns, &bad, e);
         else

@@ -9,7 +9,8 @@
 
 /* Which connection a session speaks through, and how many jobs the coordinator believes to be in its hand. */
 struct intake_seat {
-    int64_t session;
+    int64_t
+        session; /* 0: forgotten when the database failed; the connection still gets heartbeats */
     struct link_peer peer;
     int64_t n_in_hand; /* leased or claimed by HELLO, less those acknowledged */
     int64_t n_claimed; /* what its last BEAT said */
@@ -30,6 +31,7 @@ struct intake {
     struct intake_out *out;
     int n_out, cap_out;
     int64_t n_garbage;
+    int64_t n_writes; /* messages and leases so far that change the database */
     bool is_draining; /* whoever registers is told to leave */
 };
 
@@ -49,7 +51,10 @@ void intake_tell_all(struct intake *in, enum wire_type type);
 /* After a commit: sends the outbox. After a rollback: forgets it. */
 void intake_flush(struct intake *in, struct link *l);
 void intake_drop(struct intake *in);
-/* Forgets seats whose session dispatch no longer knows; all of them when dispatch is NULL. */
+/* Forgets seats whose session dispatch no longer knows. */
 void intake_sweep(struct intake *in);
+/* Forgets all sessions but not their connections: workers are asked to register as soon as they speak. */
+void intake_forget(struct intake *in);
+int intake_n_sessions(const struct intake *in);
 
 #endif

@@ -177,12 +177,13 @@ static void enter_trouble(struct serve *s, const struct err *why, int64_t now_ns
     if (s->trouble_ns > trouble_max_ns)
         s->trouble_ns = trouble_max_ns;
     s->try_again_ns = now_ns + s->trouble_ns;
+    intake_forget(&s->intake);
     dispatch_free(s->intake.dispatch);
     s->intake.dispatch = NULL;
 }
 
 /* True when the database may be used: then dispatch is there. Read anew here and not when trouble began, so that leases
- * get their full time. The seats stay until then, because their workers get heartbeats. */
+ * get their full time. */
 static bool leave_trouble(struct serve *s, int64_t now_ns)
 {
     struct err e;
@@ -190,7 +191,6 @@ static bool leave_trouble(struct serve *s, int64_t now_ns)
         return true;
     if (now_ns < s->try_again_ns)
         return false;
-    intake_sweep(&s->intake);
     if (dispatch_new(s->store, &s->o.dispatch, now_ns, &s->intake.dispatch, &e) == ERR_OK)
         return true;
     enter_trouble(s, &e, now_ns);
@@ -260,6 +260,7 @@ static enum err_code apply_all(struct serve *s, int64_t now_ns, struct err *e)
 static void transact(struct serve *s, int64_t now_ns)
 {
     struct err e;
+    int64_t n_writes = s->intake.n_writes;
     receive_batch(s);
     enum err_code rc = store_begin(s->store, &e);
     if (rc == ERR_OK)
@@ -269,9 +270,11 @@ static void transact(struct serve *s, int64_t now_ns)
     if (rc != ERR_OK) {
         enter_trouble(s, &e, now_ns);
     } else {
-        if (s->trouble_ns != 0)
+        /* Trouble is over when something was written; an empty transaction proves nothing. */
+        if (s->trouble_ns != 0 && s->intake.n_writes > n_writes) {
             log_event(LOG_INFO, "serve", "database", "text=\"it can be written again\"");
-        s->trouble_ns = 0;
+            s->trouble_ns = 0;
+        }
         intake_flush(&s->intake, s->workers);
         intake_sweep(&s->intake);
     }
@@ -329,7 +332,8 @@ void serve_drain(struct serve *s, const char *why)
 {
     if (s->drain_end_ns != 0)
         return;
-    log_event(LOG_INFO, "serve", "drain", "why=\"%s\" workers=%d", why, s->intake.n_seats);
+    log_event(LOG_INFO, "serve", "drain", "why=\"%s\" workers=%d", why,
+              intake_n_sessions(&s->intake));
     s->drain_end_ns = clock_mono_ns() + s->o.grace_ns;
     s->intake.is_draining = true;
     intake_tell_all(&s->intake, WIRE_DRAIN);
@@ -360,7 +364,7 @@ static void look_for_end(struct serve *s, int64_t now_ns)
         serve_drain(s, "all jobs are done");
     if (s->drain_end_ns == 0 || s->is_over)
         return;
-    if (s->intake.n_seats == 0)
+    if (intake_n_sessions(&s->intake) == 0)
         end_with(s, is_done && s->n_signals == 0 ? SERVE_DONE : SERVE_DRAINED);
     else if (now_ns >= s->drain_end_ns)
         end_with(s, SERVE_CUT);

@@ -1,0 +1,435 @@
+/* Story: what schema/PROTOCOL.md promises, asked of a real coordinator by a worker that the test plays: acknowledged means
+ * on disk, late and doubled results do not count, strangers and garbage do no harm, a full disk loses nothing. */
+#include <netdb.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "schema/link.h"
+#include "tests/support/cluster.h"
+#include "tests/support/fake_compute.h"
+#include "tests/support/support.h"
+
+struct story {
+    char *dir, *log, *db;
+    char endpoint[256];
+    pid_t coordinator;
+    struct link_context *context;
+};
+
+static struct story open_story(void)
+{
+    struct story s = {.dir = support_tmpdir(), .endpoint = "tcp://127.0.0.1:0"};
+    struct err e;
+    s.log = xasprintf("%s/log", s.dir);
+    s.db = xasprintf("%s/serve.db", s.dir);
+    cluster_plan("sweeps/smoke.yaml", s.db);
+    s.coordinator = cluster_serve(s.db, s.endpoint, s.log, NULL);
+    CHECK(link_context_new(&s.context, &e) == ERR_OK);
+    return s;
+}
+
+static void close_story(struct story *s)
+{
+    EXPECT(cluster_wait(s->coordinator, 0) == -1, "the coordinator did not survive");
+    cluster_kill(s->coordinator);
+    link_context_free(s->context);
+    xfree(s->log);
+    xfree(s->db);
+    support_tmpdir_remove(s->dir);
+}
+
+/* ---- a worker played by hand ---- */
+
+struct fake {
+    struct link *link;
+    char uuid[33];
+    int64_t session;
+    json_t *held; /* [[job, attempt]…] */
+};
+
+static struct fake fake_open(const struct story *s, char id)
+{
+    struct fake f = {.held = json_array()};
+    struct err e;
+    memset(f.uuid, id, 32);
+    CHECK(link_connect(s->context, s->endpoint, NULL, &f.link, &e) == ERR_OK);
+    return f;
+}
+
+static void fake_close(struct fake *f)
+{
+    link_close(f->link);
+    json_decref(f->held);
+}
+
+/* Adds `session`; `body` is a stolen reference. */
+static void fake_send(struct fake *f, enum wire_type type, json_t *body)
+{
+    struct err e;
+    enum err_code rc = ERR_BUSY;
+    if (type != WIRE_HELLO)
+        json_object_set_new(body, "session", json_integer(f->session));
+    for (int i = 0; i < 500 && rc == ERR_BUSY; i++) {
+        rc = link_send(f->link, NULL, type, body, NULL, 0, &e);
+        if (rc == ERR_BUSY)
+            usleep(10000);
+    }
+    EXPECT(rc == ERR_OK, "%s: %s", wire_type_name(type), e.text);
+    json_decref(body);
+}
+
+/* The body of the next message of this type; BEATs and others are passed over. NULL after `seconds`. */
+static json_t *fake_await(struct fake *f, enum wire_type type, double seconds)
+{
+    int64_t end_ns = clock_mono_ns() + (int64_t)(seconds * CLOCK_NS_PER_S);
+    while (clock_mono_ns() < end_ns) {
+        struct link_inbox in;
+        bool readable = false;
+        link_wait(&f->link, 1, NULL, 0, CLOCK_NS_PER_S / 50, &readable);
+        while (link_receive(f->link, &in)) {
+            json_t *body = !in.is_bad && in.msg.type == type ? json_incref(in.msg.body) : NULL;
+            link_inbox_release(&in);
+            if (body != NULL)
+                return body;
+        }
+    }
+    return NULL;
+}
+
+static json_t *hello_body(const struct fake *f, int numerics)
+{
+    return json_pack("{s:s, s:s, s:i, s:s, s:s, s:i, s:I, s:[s, s, s], s:O}", "uuid", f->uuid,
+                     "host", "played", "pid", 1, "device", "none", "program", "isobit 0.1.0",
+                     "numerics", numerics, "memory_bytes", (json_int_t)1 << 40, "computes", "fp32",
+                     "fp16", "bf16", "held", f->held);
+}
+
+static void fake_register(struct fake *f)
+{
+    fake_send(f, WIRE_HELLO, hello_body(f, WIRE_NUMERICS));
+    json_t *welcome = fake_await(f, WIRE_WELCOME, 5);
+    EXPECT(welcome != NULL, "no WELCOME");
+    f->session = json_opt_int(welcome, "session", 0);
+    EXPECT(json_opt_int(welcome, "heartbeat_ns", 0) == CLOCK_NS_PER_S / 10, "heartbeat");
+    json_decref(welcome);
+}
+
+static void fake_beat(struct fake *f)
+{
+    fake_send(f, WIRE_BEAT,
+              json_pack("{s:i, s:i, s:i, s:n}", "in_hand", (int)json_array_size(f->held), "counter",
+                        0, "done", 0, "running"));
+}
+
+/* A LEASE, whose jobs are then held. */
+static json_t *fake_lease(struct fake *f)
+{
+    fake_send(f, WIRE_CREDIT, json_pack("{s:i}", "slices", 1));
+    json_t *lease = fake_await(f, WIRE_LEASE, 5);
+    EXPECT(lease != NULL, "no LEASE");
+    size_t i;
+    json_t *row;
+    json_array_foreach(json_object_get(lease, "jobs"), i, row) json_array_append_new(
+        f->held, json_pack("[O, O]", json_array_get(row, 0), json_array_get(row, 1)));
+    return lease;
+}
+
+static void fake_result(struct fake *f, const json_t *lease, size_t i)
+{
+    const json_t *row = json_array_get(json_object_get(lease, "jobs"), i);
+    size_t config = (size_t)json_integer_value(json_array_get(row, 2));
+    size_t eval = (size_t)json_integer_value(json_array_get(row, 3));
+    json_t *result = fake_compute_result(json_object_get(lease, "model"),
+                                         json_array_get(json_object_get(lease, "configs"), config),
+                                         json_array_get(json_object_get(lease, "evals"), eval));
+    fake_send(f, WIRE_RESULT,
+              json_pack("{s:O, s:O, s:o}", "job", json_array_get(row, 0), "attempt",
+                        json_array_get(row, 1), "result", result));
+}
+
+/* "accepted", "fenced", … of the next ACK; "" when none comes. */
+static const char *fake_verdict(struct fake *f, double seconds)
+{
+    static char verdict[32];
+    json_t *ack = fake_await(f, WIRE_ACK, seconds);
+    const json_t *row = json_array_get(json_object_get(ack, "jobs"), 0);
+    const char *text = json_string_value(json_array_get(row, 2));
+    snprintf(verdict, sizeof(verdict), "%s", text != NULL ? text : "");
+    json_decref(ack);
+    return verdict;
+}
+
+static int64_t n_done(const struct story *s)
+{
+    return cluster_query(s->db, "SELECT count(*) FROM jobs WHERE state = 'done'");
+}
+
+/* ---- the promises ---- */
+
+static void acknowledged_is_on_disk_and_doubles_do_not_count(void)
+{
+    struct story s = open_story();
+    struct fake f = fake_open(&s, 'a');
+    fake_register(&f);
+    json_t *lease = fake_lease(&f);
+    for (int i = 0; i < 3; i++) {
+        fake_result(&f, lease, (size_t)i);
+        const char *v = fake_verdict(&f, 5);
+        EXPECT(strcmp(v, "accepted") == 0, "result %d: \"%s\"", i, v);
+        EXPECT(n_done(&s) == i + 1, "acknowledged, but %lld done", (long long)n_done(&s));
+        fake_result(&f, lease, (size_t)i);
+        v = fake_verdict(&f, 5);
+        EXPECT(strcmp(v, "fenced") == 0, "doubled result %d: \"%s\"", i, v);
+    }
+    int64_t twice = cluster_query(
+        s.db,
+        "SELECT count(*) FROM (SELECT 1 FROM results GROUP BY key, metric HAVING count(*) > 1)");
+    EXPECT(twice == 0, "%lld results stand twice", (long long)twice);
+    json_decref(lease);
+    fake_close(&f);
+    close_story(&s);
+}
+
+static void strangers_are_asked_to_register(void)
+{
+    struct story s = open_story();
+    struct fake f = fake_open(&s, 'a'), other = fake_open(&s, 'b');
+    f.session = 12345;
+    fake_beat(&f);
+    json_t *m = fake_await(&f, WIRE_REGISTER, 5);
+    EXPECT(m != NULL, "no REGISTER for an unknown session");
+    json_decref(m);
+    fake_register(&f);
+    other.session = f.session; /* a session of another connection */
+    fake_send(&other, WIRE_CREDIT, json_pack("{s:i}", "slices", 1));
+    m = fake_await(&other, WIRE_REGISTER, 5);
+    EXPECT(m != NULL, "no REGISTER for somebody else's session");
+    json_decref(m);
+    fake_close(&other);
+    fake_close(&f);
+    close_story(&s);
+}
+
+static void other_versions_are_refused(void)
+{
+    struct story s = open_story();
+    struct fake f = fake_open(&s, 'a');
+    fake_send(&f, WIRE_HELLO, hello_body(&f, WIRE_NUMERICS + 1));
+    json_t *m = fake_await(&f, WIRE_REFUSE, 5);
+    EXPECT(m != NULL && strstr(json_opt_str(m, "text", ""), "numerics") != NULL, "no REFUSE");
+    json_decref(m);
+    fake_close(&f);
+    close_story(&s);
+}
+
+/* Frames as only a broken or hostile peer sends them, on a DEALER of its own. */
+static void send_frames(void *socket, const char *const *frames, const size_t *sizes, int n)
+{
+    for (int i = 0; i < n; i++)
+        CHECK(zmq_send(socket, frames[i], sizes[i], i + 1 < n ? ZMQ_SNDMORE : 0) >= 0);
+}
+
+static void send_garbage(const char *endpoint)
+{
+    static const char header[] = "ibit\x01\x01\0\0", next[] = "ibit\x02\x01\0\0";
+    void *context = zmq_ctx_new(), *socket = zmq_socket(context, ZMQ_DEALER);
+    CHECK(zmq_connect(socket, endpoint) == 0);
+    const char *const rows[][3] = {{"x"},
+                                   {"", ""},
+                                   {header, "not json"},
+                                   {header, "{}"},
+                                   {header, "[]"},
+                                   {header, "{\"uuid\":\"a\"}"},
+                                   {next, "{}"},
+                                   {header, "{\"session\":1e99}", "blob"}};
+    static const size_t sizes[][3] = {{1},    {0, 0},  {8, 8}, {8, 2},
+                                      {8, 2}, {8, 12}, {8, 2}, {8, 16, 4}};
+    static const int n[] = {1, 2, 2, 2, 2, 2, 2, 3};
+    for (int repeat = 0; repeat < 20; repeat++)
+        for (size_t i = 0; i < ARRAY_LEN(n); i++)
+            send_frames(socket, rows[i], sizes[i], n[i]);
+    const char *many[40];
+    size_t lengths[40];
+    for (int i = 0; i < 40; i++) {
+        many[i] = header;
+        lengths[i] = 8;
+    }
+    send_frames(socket, many, lengths, 40);
+    zmq_close(socket);
+    zmq_ctx_term(context);
+}
+
+/* Bytes that are not even ZeroMQ's. */
+static void send_http(const char *endpoint)
+{
+    struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *to = NULL;
+    CHECK(getaddrinfo("127.0.0.1", strrchr(endpoint, ':') + 1, &hints, &to) == 0);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(connect(fd, to->ai_addr, to->ai_addrlen) == 0);
+    static const char text[] = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    CHECK(send(fd, text, sizeof(text) - 1, MSG_NOSIGNAL) > 0);
+    close(fd);
+    freeaddrinfo(to);
+}
+
+static void garbage_does_no_harm(void)
+{
+    struct story s = open_story();
+    send_garbage(s.endpoint);
+    send_http(s.endpoint);
+    struct fake f = fake_open(&s, 'a');
+    fake_register(&f);
+    json_t *lease = fake_lease(&f);
+    json_t *jobs = json_object_get(lease, "jobs");
+    /* A result that does not decode is answered as a failure, so that it is not offered for ever. */
+    fake_send(&f, WIRE_RESULT,
+              json_pack("{s:O, s:O, s:{}}", "job", json_array_get(json_array_get(jobs, 0), 0),
+                        "attempt", json_array_get(json_array_get(jobs, 0), 1), "result"));
+    EXPECT(strcmp(fake_verdict(&f, 5), "accepted") == 0, "no ACK for a malformed result");
+    EXPECT(n_done(&s) == 0, "a malformed result counts");
+    fake_send(&f, WIRE_RESULT, json_object());
+    fake_send(&f, WIRE_CREDIT, json_pack("{s:i}", "slices", -1));
+    fake_send(&f, WIRE_LEASE, json_object());
+    fake_send(&f, WIRE_ITEMS, json_object());
+    fake_result(&f, lease, 1);
+    EXPECT(strcmp(fake_verdict(&f, 5), "accepted") == 0, "no ACK after garbage");
+    json_decref(lease);
+    fake_close(&f);
+    close_story(&s);
+}
+
+static void late_result_of_a_silent_worker_is_fenced(void)
+{
+    struct story s = open_story();
+    struct fake late = fake_open(&s, 'a'), quick = fake_open(&s, 'b');
+    fake_register(&late);
+    json_t *lost = fake_lease(&late);
+    EXPECT(cluster_await(s.db, "SELECT count(*) FROM jobs WHERE state = 'leased'", 0, 5),
+           "the lease of a silent worker did not end");
+    fake_register(&quick);
+    json_t *lease = fake_lease(&quick);
+    int64_t job =
+        json_integer_value(json_array_get(json_array_get(json_object_get(lost, "jobs"), 0), 0));
+    bool is_found = false;
+    size_t i;
+    json_t *row;
+    json_array_foreach(json_object_get(lease, "jobs"), i,
+                       row) if (json_integer_value(json_array_get(row, 0)) == job)
+    {
+        EXPECT(json_integer_value(json_array_get(row, 1)) == 2,
+               "the second attempt is not number 2");
+        fake_result(&quick, lease, i);
+        is_found = true;
+    }
+    if (is_found)
+        EXPECT(strcmp(fake_verdict(&quick, 5), "accepted") == 0, "the second worker's result");
+    int64_t before = n_done(&s);
+    fake_result(&late, lost, 0);
+    json_t *m = fake_await(&late, WIRE_REGISTER, 5);
+    EXPECT(m != NULL, "no REGISTER for an ended session");
+    json_decref(m);
+    fake_register(&late);
+    fake_result(&late, lost, 0);
+    EXPECT(strcmp(fake_verdict(&late, 5), "fenced") == 0, "the late result was not fenced");
+    EXPECT(n_done(&s) == before, "the late result counts");
+    json_decref(lost);
+    json_decref(lease);
+    fake_close(&late);
+    fake_close(&quick);
+    close_story(&s);
+}
+
+static void lost_lease_is_noticed(void)
+{
+    struct story s = open_story();
+    struct fake f = fake_open(&s, 'a');
+    fake_register(&f);
+    json_decref(fake_lease(&f));
+    json_array_clear(f.held); /* as if it had never arrived */
+    json_t *m = NULL;
+    for (int i = 0; i < 20 && m == NULL; i++) {
+        fake_beat(&f);
+        m = fake_await(&f, WIRE_REGISTER, 0.1);
+    }
+    EXPECT(m != NULL, "nobody noticed that the LEASE was lost");
+    json_decref(m);
+    fake_register(&f);
+    EXPECT(cluster_await(s.db, "SELECT count(*) FROM jobs WHERE state = 'leased'", 0, 2),
+           "jobs that nobody has stay leased");
+    EXPECT(cluster_query(s.db, "SELECT count(*) FROM failures") == 0, "it cost an attempt");
+    fake_close(&f);
+    close_story(&s);
+}
+
+static void restart_takes_leases_up_again(void)
+{
+    struct story s = open_story();
+    struct fake f = fake_open(&s, 'a');
+    fake_register(&f);
+    json_t *lease = fake_lease(&f);
+    cluster_kill(s.coordinator);
+    s.coordinator = cluster_serve(s.db, s.endpoint, s.log, NULL);
+    fake_beat(&f);
+    json_t *m = fake_await(&f, WIRE_REGISTER, 5);
+    EXPECT(m != NULL, "no REGISTER after the restart");
+    json_decref(m);
+    fake_register(&f);
+    fake_result(&f, lease, 0);
+    EXPECT(strcmp(fake_verdict(&f, 5), "accepted") == 0, "a held lease was not taken up again");
+    EXPECT(n_done(&s) == 1, "%lld done", (long long)n_done(&s));
+    json_decref(lease);
+    fake_close(&f);
+    close_story(&s);
+}
+
+static void full_disk_loses_nothing(void)
+{
+    struct story s = open_story();
+    struct fake f = fake_open(&s, 'a');
+    fake_register(&f);
+    json_t *lease = fake_lease(&f);
+    struct rlimit full = {1, RLIM_INFINITY}, free_again = {RLIM_INFINITY, RLIM_INFINITY};
+    CHECK(prlimit(s.coordinator, RLIMIT_FSIZE, &full, NULL) == 0);
+    fake_result(&f, lease, 0);
+    EXPECT(strcmp(fake_verdict(&f, 1.0), "") == 0, "acknowledged with a full disk");
+    json_t *m = fake_await(&f, WIRE_BEAT, 1.0);
+    EXPECT(m != NULL, "heartbeats stopped with a full disk");
+    json_decref(m);
+    EXPECT(n_done(&s) == 0, "done with a full disk");
+    CHECK(prlimit(s.coordinator, RLIMIT_FSIZE, &free_again, NULL) == 0);
+    m = NULL;
+    for (int i = 0; i < 100 && m == NULL; i++) {
+        fake_beat(&f);
+        m = fake_await(&f, WIRE_REGISTER, 0.1);
+    }
+    EXPECT(m != NULL, "the coordinator did not go on when there was room again");
+    json_decref(m);
+    fake_register(&f);
+    fake_result(&f, lease, 0);
+    EXPECT(strcmp(fake_verdict(&f, 5), "accepted") == 0, "the result was not taken later");
+    EXPECT(n_done(&s) == 1, "%lld done", (long long)n_done(&s));
+    json_decref(lease);
+    fake_close(&f);
+    close_story(&s);
+}
+
+int main(void)
+{
+    acknowledged_is_on_disk_and_doubles_do_not_count();
+    strangers_are_asked_to_register();
+    other_versions_are_refused();
+    garbage_does_no_harm();
+    late_result_of_a_silent_worker_is_fenced();
+    lost_lease_is_noticed();
+    restart_takes_leases_up_again();
+    full_disk_loses_nothing();
+    return cluster_failures() > 0;
+}
