@@ -170,6 +170,21 @@ AVX2 static void write_run(const struct quant_run *r)
     }
 }
 
+AVX2 static double sum(const uint16_t *y, int n)
+{
+    __m256d low = _mm256_setzero_pd();
+    __m256d high = _mm256_setzero_pd();
+    int i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        __m256 x = load_f16(y + i);
+        low = _mm256_add_pd(low, _mm256_cvtps_pd(_mm256_castps256_ps128(x)));
+        high = _mm256_add_pd(high, _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)));
+    }
+    double part[4];
+    _mm256_storeu_pd(part, _mm256_add_pd(low, high));
+    return part[0] + part[1] + part[2] + part[3] + quant_vec_plain.sum(y + i, n - i);
+}
+
 AVX2 static void subtract(const uint16_t *w, float mean, int n, uint16_t *y)
 {
     __m256 all_mean = _mm256_set1_ps(mean);
@@ -185,6 +200,7 @@ const struct quant_vec quant_vec_avx2 = {
     .name = "avx2",
     .maxima = maxima,
     .write = write_run,
+    .sum = sum,
     .subtract = subtract,
 };
 

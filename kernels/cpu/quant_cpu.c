@@ -42,8 +42,27 @@ static float mean_to_add(const struct quantizer *q, uint16_t mean)
     return q->src.center == KERN_CENTER_NONE ? -0.0F : f16_to_f32(mean);
 }
 
-static void run_write(const struct quantizer *q, const uint16_t *y, int64_t start, int n, int block,
-                      const uint16_t *max, const float *mean)
+/* Adding the mean again can pass the largest fp16 number, though only beside weights near 65504. Returns the first
+ * flat index where it did, or INT64_MAX. */
+static int64_t find_overflow(const struct quant_run *r, int64_t start)
+{
+    if (r->out == NULL || r->is_fp32)
+        return INT64_MAX;
+    for (int at = 0, b = 0; at < r->n; at += r->block, b++) {
+        if (f16_to_f32(r->max[b]) + fabsf(r->mean[b]) <= 65504)
+            continue;
+        int end = r->n - at < r->block ? r->n : at + r->block;
+        for (int i = at; i < end; i++) {
+            if (isinf(r->out[i]))
+                return start + i;
+        }
+    }
+    return INT64_MAX;
+}
+
+/* Codes and values of y[n], whole blocks or a part of one, from flat index `start` on; returns as find_overflow. */
+static int64_t run_write(const struct quantizer *q, const uint16_t *y, int64_t start, int n,
+                         int block, const uint16_t *max, const float *mean)
 {
     struct quant_run r = {
         .book = &q->book,
@@ -57,9 +76,10 @@ static void run_write(const struct quantizer *q, const uint16_t *y, int64_t star
         .codes = q->codes != NULL ? q->codes + start : NULL,
     };
     q->src.vec->write(&r);
+    return find_overflow(&r, start);
 }
 
-/* Sources of blocks [first, first + n_blocks), which are elements [start, start + n), with their means. */
+/* Sources of whole blocks, elements [start, start + n), with their means. */
 static const uint16_t *blocks_read(const struct quantizer *q, struct scratch *s, int64_t start,
                                    int n)
 {
@@ -80,8 +100,8 @@ static const uint16_t *blocks_read(const struct quantizer *q, struct scratch *s,
     return y;
 }
 
-/* Blocks from element `start` on, none longer than QUANT_PART and n elements in all. Returns the flat index of the first
- * element that is not finite, or INT64_MAX. */
+/* Whole blocks, elements [start, start + n). Returns the flat index of the first that is not finite, before or after
+ * quantizing, or INT64_MAX. */
 static int64_t blocks_write(const struct quantizer *q, struct scratch *s, int64_t start, int n)
 {
     int block = (int)q->src.block;
@@ -92,8 +112,7 @@ static int64_t blocks_write(const struct quantizer *q, struct scratch *s, int64_
         if (max[b] >= F16_INFINITY)
             return start + quant_find_not_finite(y, n);
     }
-    run_write(q, y, start, n, block, max, s->mean);
-    return INT64_MAX;
+    return run_write(q, y, start, n, block, max, s->mean);
 }
 
 static int part_len(int64_t at, int64_t end, int64_t step)
@@ -155,47 +174,37 @@ static int64_t long_block(const struct quantizer *q, int64_t b)
     if (q->absmax != NULL)
         q->absmax[b] = max;
     float add = mean_to_add(q, mean);
-#pragma omp parallel num_threads(q->src.threads)
+#pragma omp parallel num_threads(q->src.threads) reduction(min : bad)
     {
         struct scratch *s = xmalloc(sizeof(*s));
 #pragma omp for schedule(static)
         for (int64_t at = start; at < end; at += QUANT_PART) {
             int n = part_len(at, end, QUANT_PART);
-            run_write(q, source_of(q, at, n, mean, s->y), at, n, n, &max, &add);
+            const uint16_t *y = source_of(q, at, n, mean, s->y);
+            int64_t i = run_write(q, y, at, n, n, &max, &add);
+            bad = i < bad ? i : bad;
         }
         xfree(s);
     }
-    return INT64_MAX;
+    return bad;
 }
 
-/* Kept columns come back at 16 bit. */
-static void restore_columns(const struct quantizer *q, const struct kern_quant_args *a)
+/* Kept columns come back at 16 bit. Returns the flat index of the first weight in them that is no finite number, or
+ * INT64_MAX. */
+static int64_t restore_columns(const struct quantizer *q, const struct kern_quant_args *a)
 {
-    if (a->n_keep == 0)
-        return;
-#pragma omp parallel for num_threads(q->src.threads) schedule(static)
+    int64_t bad = INT64_MAX;
+#pragma omp parallel for num_threads(q->src.threads) schedule(static) reduction(min : bad)
     for (int64_t r = 0; r < a->rows; r++) {
         for (int32_t i = 0; i < a->n_keep; i++) {
             int64_t at = r * a->cols + a->keep[i];
+            if ((a->w16[at] & F16_MAGNITUDE) >= F16_INFINITY)
+                bad = at < bad ? at : bad;
             if (q->codes != NULL)
                 q->codes[at] = 0;
             if (q->out != NULL)
                 q->out[at] = f16_to_f32(a->w16[at]);
         }
-    }
-}
-
-/* Adding the mean again can pass the largest fp16 number, though only beside weights near 65504; and a kept column may
- * hold what is no number. */
-static int64_t find_overflow(const struct quantizer *q)
-{
-    if (q->out == NULL || quant_source_is_plain(&q->src))
-        return INT64_MAX;
-    int64_t bad = INT64_MAX;
-#pragma omp parallel for num_threads(q->src.threads) schedule(static) reduction(min : bad)
-    for (int64_t i = 0; i < q->src.n; i++) {
-        if (!isfinite(q->out[i]))
-            bad = i < bad ? i : bad;
     }
     return bad;
 }
@@ -224,10 +233,8 @@ static enum err_code quantize(const struct quantizer *q, const struct kern_quant
         for (int64_t b = 0; b < q->src.n_blocks && bad == INT64_MAX; b++)
             bad = long_block(q, b);
     }
-    if (bad == INT64_MAX) {
-        restore_columns(q, a);
-        bad = find_overflow(q);
-    }
+    if (bad == INT64_MAX && a->n_keep > 0)
+        bad = restore_columns(q, a);
     return bad == INT64_MAX ? ERR_OK : quant_source_refuse(&q->src, bad, e);
 }
 

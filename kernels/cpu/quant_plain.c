@@ -47,6 +47,14 @@ static void write_run(const struct quant_run *r)
     }
 }
 
+static double sum(const uint16_t *y, int n)
+{
+    double total = 0;
+    for (int i = 0; i < n; i++)
+        total += (double)f16_to_f32(y[i]);
+    return total;
+}
+
 /* A binary32 difference rounded again is the correctly rounded one, because 24 >= 2 * 11 + 2 (Figueroa 1995). */
 static void subtract(const uint16_t *w, float mean, int n, uint16_t *y)
 {
@@ -58,6 +66,7 @@ const struct quant_vec quant_vec_plain = {
     .name = "plain",
     .maxima = maxima,
     .write = write_run,
+    .sum = sum,
     .subtract = subtract,
 };
 

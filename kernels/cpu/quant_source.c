@@ -1,6 +1,7 @@
 #include "kernels/cpu/quant_source.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "kernels/backend.h"
@@ -35,50 +36,35 @@ static uint16_t mean_round(struct sum s)
     return (uint16_t)(bits | (s.units < 0 ? 0x8000U : 0));
 }
 
-/* Both loops below walk a flat range row by row, so that `live` is indexed without a division per element. */
-static inline int row_rest(const struct quant_source *s, int64_t col, int n)
+/* Puts +0 into the kept columns of y[n], which begins at flat index `start`; returns how many. Goes row by row, so that
+ * no element needs a division. */
+static int mask_kept(const struct quant_source *s, int64_t start, int n, uint16_t *y)
 {
-    return s->cols - col < n ? (int)(s->cols - col) : n;
-}
-
-static int64_t part_units(const uint16_t *w, const uint16_t *live, int n)
-{
-    int64_t sum = 0; /* at most QUANT_PART * 2^40 */
-    if (live == NULL) {
-#pragma omp simd reduction(+ : sum)
-        for (int i = 0; i < n; i++)
-            sum += f16_units(w[i]);
-        return sum;
+    int n_live = 0;
+    int64_t col = start % s->cols;
+    for (int done = 0; done < n; col = 0) {
+        int len = s->cols - col < n - done ? (int)(s->cols - col) : n - done;
+        for (int i = 0; i < len; i++) {
+            y[done + i] &= s->live[col + i];
+            n_live += s->live[col + i] & 1;
+        }
+        done += len;
     }
-#pragma omp simd reduction(+ : sum)
-    for (int i = 0; i < n; i++)
-        sum += f16_units(w[i] & live[i]);
-    return sum;
-}
-
-static int count_live(const uint16_t *live, int n)
-{
-    int count = 0;
-    for (int i = 0; i < n; i++)
-        count += live[i] & 1;
-    return count;
+    return n - n_live;
 }
 
 /* Sum over at most QUANT_PART elements. */
 static struct sum part_sum(const struct quant_source *s, int64_t start, int n)
 {
-    const uint16_t *w = s->w16 + start;
-    if (s->live == NULL)
-        return (struct sum){.units = part_units(w, NULL, n), .n = n};
-    struct sum total = {0};
-    int64_t col = start % s->cols;
-    for (int done = 0; done < n; col = 0) {
-        int len = row_rest(s, col, n - done);
-        total.units += part_units(w + done, s->live + col, len);
-        total.n += count_live(s->live + col, len);
-        done += len;
+    uint16_t y[QUANT_PART];
+    const uint16_t *from = s->w16 + start;
+    int n_kept = 0;
+    if (s->live != NULL) {
+        memcpy(y, from, (size_t)n * sizeof(*y));
+        n_kept = mask_kept(s, start, n, y);
+        from = y;
     }
-    return total;
+    return (struct sum){.units = (int64_t)(s->vec->sum(from, n) * 0x1p24), .n = n - n_kept};
 }
 
 uint16_t quant_source_mean(const struct quant_source *s, int64_t start, int64_t n)
@@ -119,17 +105,6 @@ static uint16_t tensor_mean(const struct quant_source *s)
     return mean_round(total);
 }
 
-static void part_mask(const struct quant_source *s, int64_t start, int n, uint16_t *y)
-{
-    int64_t col = start % s->cols;
-    for (int done = 0; done < n; col = 0) {
-        int len = row_rest(s, col, n - done);
-        for (int i = 0; i < len; i++)
-            y[done + i] &= s->live[col + i];
-        done += len;
-    }
-}
-
 void quant_source_read(const struct quant_source *s, int64_t start, int n, uint16_t mean,
                        uint16_t *y)
 {
@@ -138,7 +113,7 @@ void quant_source_read(const struct quant_source *s, int64_t start, int n, uint1
     else
         s->vec->subtract(s->w16 + start, f16_to_f32(mean), n, y);
     if (s->live != NULL)
-        part_mask(s, start, n, y);
+        (void)mask_kept(s, start, n, y);
 }
 
 static enum err_code keep_init(struct quant_source *s, const struct kern_quant_args *a,

@@ -25,6 +25,8 @@ struct quant_vec {
     void (*maxima)(const uint16_t *y, int n, int block, uint16_t *max);
     /* Codes and values F[j] * max + mean. */
     void (*write)(const struct quant_run *r);
+    /* The exact sum of y[n], finite, n <= 4096: multiples of 2^-24 below 2^28, in any order without rounding. */
+    double (*sum)(const uint16_t *y, int n);
     /* y[n] = fp16(w[n] - mean) */
     void (*subtract)(const uint16_t *w, float mean, int n, uint16_t *y);
 };

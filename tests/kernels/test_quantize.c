@@ -686,6 +686,23 @@ Test(quantize, what_cannot_be_quantized_is_refused)
     a.center = KERN_CENTER_TENSOR;
     expect_refused(k, a, ERR_NUMERIC, "flat index 777 (-60000)");
 
+    /* The difference is a number, but the nearest entry with the mean added again is not. */
+    struct levels coarse = even_book(2);
+    for (int i = 0; i < N; i++)
+        w[i] = nearest_f16(60000);
+    w[128] = nearest_f16(49680);
+    w[140] = 0x7bff;
+    a.center = KERN_CENTER_BLOCK;
+    a.book = coarse.v, a.n_book = coarse.n;
+    expect_refused(k, a, ERR_NUMERIC, "flat index 140 (65504)");
+
+    /* What is kept at 16 bit must be a number, too. */
+    int32_t column_40[] = {40};
+    a = good;
+    a.keep = column_40, a.n_keep = 1;
+    w[140] = 0x7e00;
+    expect_refused(k, a, ERR_NUMERIC, "flat index 140");
+
     float descending[] = {0, -1};
     float wide[] = {-1, 2};
     float nan_book[] = {-1, NAN};
