@@ -196,9 +196,9 @@ static enum err_code work(struct run *r, struct serve *s, enum serve_end *end, s
     if (rc == ERR_OK) {
         *end = serve_run(s);
         local_stop(r->local, leave_ns);
-        struct dispatch_counts c = *serve_counts(s);
-        c.workers = lo.n;
+        struct dispatch_counts c = {0};
         rc = serve_count(s, &c, e);
+        c.workers = lo.n;
         if (rc == ERR_OK)
             progress_finish(&r->progress, &c);
     }

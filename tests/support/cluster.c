@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -117,6 +118,10 @@ pid_t cluster_serve(const char *db, char endpoint[256], const char *log, const c
     const char *args[MAX_ARGS] = {"serve", "--db",    db,    "--listen", endpoint, "--heartbeat",
                                   "0.1",   "--lease", "1.5", "--slice",  "2"};
     append(args, 11, extra);
+    char *dir = io_dirname(
+        db); /* a killed coordinator leaves its control socket: in the test's own folder */
+    setenv("XDG_RUNTIME_DIR", dir, 1);
+    xfree(dir);
     int64_t size = io_file_size(log);
     pid_t pid = cluster_start("isobit", args, log);
     for (int i = 0; i < 1000; i++) {
