@@ -444,6 +444,19 @@ Test(torchbin, protocol_4_means_the_same)
     buf_release(&p);
 }
 
+/* The pickle of `plain` with the first occurrence of `from` replaced by `to`. */
+static struct buf edited_pickle(struct str from, struct str to)
+{
+    struct buf p = mk_pickle(&plain, 1), q = {0};
+    const char *at = memmem(p.data, p.len, from.p, from.n);
+    cr_assert_not_null(at);
+    buf_add(&q, p.data, (size_t)(at - p.data));
+    buf_add(&q, to.p, to.n);
+    buf_add(&q, at + from.n, p.len - (size_t)(at + from.n - p.data));
+    buf_release(&p);
+    return q;
+}
+
 Test(torchbin, integers_keep_their_sign_and_width)
 {
     static const struct {
@@ -459,15 +472,12 @@ Test(torchbin, integers_keep_their_sign_and_width)
         {"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f", 10, "overflow"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        struct buf p = mk_pickle(&plain, 1);
-        const char *at =
-            memmem(p.data, p.len, "tQK\0", 4); /* the storage offset behind the persistent id */
-        cr_assert_not_null(at);
-        struct buf q = {0};
-        buf_add(&q, p.data, (size_t)(at + 2 - p.data));
-        buf_add(&q, rows[i].bytes, rows[i].n);
-        buf_add(&q, at + 4, p.len - (size_t)(at + 4 - p.data));
-        buf_release(&p);
+        /* the storage offset, a zero, follows the persistent id */
+        struct buf to = {0};
+        buf_adds(&to, "tQ");
+        buf_add(&to, rows[i].bytes, rows[i].n);
+        struct buf q = edited_pickle(STR("tQK\0"), (struct str){to.data, to.len});
+        buf_release(&to);
         struct buf file = mk_torchbin("archive", q, storage, STORAGE_BYTES);
         if (rows[i].says != NULL) {
             expect_refused(file, ERR_FORMAT, rows[i].says, rows[i].says);
@@ -477,6 +487,39 @@ Test(torchbin, integers_keep_their_sign_and_width)
             arena_release(&l.a);
         }
     }
+}
+
+Test(torchbin, a_seventh_argument_may_only_say_nothing)
+{
+    static const struct {
+        struct str to;
+        enum err_code code;
+    } rows[] = {{STR(")RNtR"), ERR_OK},
+                {STR(")R}tR"), ERR_OK},
+                {STR(")R}X\x03\0\0\0neg\x88stR"), ERR_UNSUPPORTED}};
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct buf p = edited_pickle(STR(")RtR"), rows[i].to);
+        struct loaded l = load(mk_torchbin("archive", p, storage, STORAGE_BYTES));
+        cr_expect_eq(l.rc, rows[i].code, "row %zu: %s", i, l.e.text);
+        arena_release(&l.a);
+    }
+}
+
+Test(torchbin, a_parameter_is_its_tensor)
+{
+    struct buf p = {0};
+    buf_add(&p, "\x80\x02}", 3);
+    mk_text(&p, "w");
+    mk_global(&p, "torch._utils", "_rebuild_parameter");
+    buf_addc(&p, '(');
+    mk_pickle_tensor(&p, &plain);
+    buf_addc(&p, '\x88');
+    mk_global(&p, "collections", "OrderedDict");
+    buf_adds(&p, ")RtRs.");
+    struct loaded l = load(mk_torchbin("archive", p, storage, STORAGE_BYTES));
+    cr_assert_eq(l.rc, ERR_OK, "%s", l.e.text);
+    cr_expect(l.n == 1 && l.t[0].count == 12);
+    arena_release(&l.a);
 }
 
 Test(torchbin, files_that_are_no_zip_archive_are_told_apart)
