@@ -92,12 +92,12 @@ static enum err_code fill_batches(struct eval_pack *p, const struct eval_set *s,
                            "a sequence of %lld tokens does not fit into a batch of %lld; give the "
                            "device more memory or use a smaller window",
                            (long long)u->n_tokens, (long long)max_tokens);
-        struct pack_batch *b = p->n_batches > 0 ? &p->batches[p->n_batches - 1] : NULL;
-        if (b == NULL || b->n_tokens + u->n_tokens > max_tokens) {
-            b = &p->batches[p->n_batches++];
-            *b = (struct pack_batch){.first_unit = i};
+        int64_t at = p->n_batches - 1;
+        if (at < 0 || p->batches[at].n_tokens + u->n_tokens > max_tokens) {
+            at = p->n_batches++;
+            p->batches[at] = (struct pack_batch){.first_unit = i};
         }
-        count_unit(p, s, u, b);
+        count_unit(p, s, u, &p->batches[at]);
     }
     return ERR_OK;
 }
