@@ -64,13 +64,17 @@ static void unpack(struct runner *r, struct prepared *p)
     p->is_packed = false;
 }
 
+static void drop(struct runner *r, struct prepared *p)
+{
+    unpack(r, p);
+    eval_set_release(&p->set);
+    xfree(p->key);
+}
+
 static void drop_prepared(struct runner *r)
 {
-    for (int i = 0; i < r->n_prepared; i++) {
-        unpack(r, &r->prepared[i]);
-        eval_set_release(&r->prepared[i].set);
-        xfree(r->prepared[i].key);
-    }
+    for (int i = 0; i < r->n_prepared; i++)
+        drop(r, &r->prepared[i]);
     r->n_prepared = 0;
 }
 
@@ -215,9 +219,7 @@ static enum err_code ensure_model(struct runner *r, const struct model_ref *m, e
 static struct prepared *new_prepared(struct runner *r)
 {
     if (r->n_prepared == MAX_PREPARED) {
-        unpack(r, &r->prepared[0]);
-        eval_set_release(&r->prepared[0].set);
-        xfree(r->prepared[0].key);
+        drop(r, &r->prepared[0]);
         r->n_prepared--;
         memmove(r->prepared, r->prepared + 1, (size_t)r->n_prepared * sizeof(*r->prepared));
     }

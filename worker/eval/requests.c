@@ -96,20 +96,26 @@ static enum err_code bos_id(const struct eval_source *src, int32_t *id, struct e
     return ERR_OK;
 }
 
+/* A text that already begins with the token that was put in front of it keeps only its own. */
+static void drop_doubled(struct tok_ids *ids, size_t start)
+{
+    if (ids->n < start + 2 || ids->v[start + 1] != ids->v[start])
+        return;
+    memmove(ids->v + start, ids->v + start + 1, (ids->n - start - 1) * sizeof(*ids->v));
+    ids->n--;
+}
+
 enum err_code requests_encode(const struct eval_source *src, struct str text, struct tok_ids *ids,
                               struct err *e)
 {
     size_t start = ids->n;
+    if (!src->spec->bos)
+        return tok_encode(src->tok, text, ids, e);
     int32_t bos = -1;
-    if (src->spec->bos) {
-        TRY(bos_id(src, &bos, e));
-        tok_ids_push(ids, bos);
-    }
+    TRY(bos_id(src, &bos, e));
+    tok_ids_push(ids, bos);
     TRY(tok_encode(src->tok, text, ids, e));
-    if (bos >= 0 && ids->n > start + 1 && ids->v[start + 1] == bos) {
-        memmove(ids->v + start, ids->v + start + 1, (ids->n - start - 1) * sizeof(*ids->v));
-        ids->n--;
-    }
+    drop_doubled(ids, start);
     return ERR_OK;
 }
 
@@ -123,7 +129,7 @@ enum err_code requests_prefix(const struct eval_source *src, int32_t *id, struct
     return ERR_OK;
 }
 
-/* Without context the prefix stands for it; a continuation that already begins with it keeps its own (h26). */
+/* Without context the prefix stands for it. */
 static enum err_code join_without_context(const struct eval_source *src, struct str continuation,
                                           struct tok_ids *ids, size_t *n_context, struct err *e)
 {
@@ -132,12 +138,8 @@ static enum err_code join_without_context(const struct eval_source *src, struct 
     TRY(requests_prefix(src, &prefix, e));
     tok_ids_push(ids, prefix);
     TRY(tok_encode(src->tok, continuation, ids, e));
-    bool is_doubled =
-        src->spec->join == JOIN_H26 && ids->n > start + 1 && ids->v[start + 1] == prefix;
-    if (is_doubled) {
-        memmove(ids->v + start, ids->v + start + 1, (ids->n - start - 1) * sizeof(*ids->v));
-        ids->n--;
-    }
+    if (src->spec->join == JOIN_H26)
+        drop_doubled(ids, start);
     *n_context = 1;
     return ERR_OK;
 }
