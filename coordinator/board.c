@@ -114,24 +114,32 @@ static void sort_jobs(struct loader *l)
     }
 }
 
+/* Room for one more in an array of *n; returns the new one, all zero. */
+static void *grow(void **array, int32_t *n, size_t size)
+{
+    enum { FIRST = 64 };
+    bool is_full = *n == 0 || (*n >= FIRST && (*n & (*n - 1)) == 0);
+    if (is_full)
+        *array = xrealloc(*array, size * (size_t)(*n < FIRST ? FIRST : 2 * *n));
+    void *last = (char *)*array + size * (size_t)*n;
+    memset(last, 0, size);
+    ++*n;
+    return last;
+}
+
 static void make_cells(struct board *b)
 {
-    int32_t cap = 0;
+    struct board_cell *c = NULL;
     for (int32_t i = 0; i < b->n_jobs; i++) {
         struct board_job *j = &b->jobs[i];
-        struct board_cell *last = b->n_cells > 0 ? &b->cells[b->n_cells - 1] : NULL;
-        if (last == NULL || last->model != j->prev || last->config != j->cell) {
-            if (b->n_cells == cap) {
-                cap = cap != 0 ? cap + cap / 2 : 256;
-                b->cells = xrealloc(b->cells, (size_t)cap * sizeof(*b->cells));
-            }
-            last = &b->cells[b->n_cells++];
-            *last = (struct board_cell){
+        if (c == NULL || c->model != j->prev || c->config != j->cell) {
+            c = grow((void **)&b->cells, &b->n_cells, sizeof(*c));
+            *c = (struct board_cell){
                 .model = j->prev, .config = j->cell, .first_job = i, .priority = j->priority};
         }
-        last->n_jobs++;
-        last->n_pending += j->is_pending;
-        last->priority = j->priority > last->priority ? j->priority : last->priority;
+        c->n_jobs++;
+        c->n_pending += j->is_pending;
+        c->priority = j->priority > c->priority ? j->priority : c->priority;
     }
 }
 
@@ -155,28 +163,24 @@ static int compare_cells(const void *pa, const void *pb, void *arg)
 static void make_lanes(struct loader *l)
 {
     struct board *b = l->b;
-    qsort_r(b->cells, (size_t)b->n_cells, sizeof(*b->cells), compare_cells, l);
-    int32_t cap = 0;
+    struct board_lane *lane = NULL;
+    if (b->n_cells > 0) /* an empty array is NULL, which qsort_r may not be given */
+        qsort_r(b->cells, (size_t)b->n_cells, sizeof(*b->cells), compare_cells, l);
     for (int32_t i = 0; i < b->n_cells; i++) {
         struct board_cell *c = &b->cells[i];
-        struct board_lane *last = b->n_lanes > 0 ? &b->lanes[b->n_lanes - 1] : NULL;
-        if (last == NULL || last->model != c->model || last->compute != compute_of_cell(b, c) ||
-            last->priority != c->priority) {
-            if (b->n_lanes == cap) {
-                cap = cap != 0 ? 2 * cap : 64;
-                b->lanes = xrealloc(b->lanes, (size_t)cap * sizeof(*b->lanes));
-            }
-            last = &b->lanes[b->n_lanes++];
-            *last = (struct board_lane){.model = c->model,
+        if (lane == NULL || lane->model != c->model || lane->compute != compute_of_cell(b, c) ||
+            lane->priority != c->priority) {
+            lane = grow((void **)&b->lanes, &b->n_lanes, sizeof(*lane));
+            *lane = (struct board_lane){.model = c->model,
                                         .compute = compute_of_cell(b, c),
                                         .priority = c->priority,
                                         .first_cell = i,
                                         .cursor = i};
         }
         c->lane = b->n_lanes - 1;
-        last->n_cells++;
-        last->n_pending += c->n_pending;
-        last->n_pending_cells += c->n_pending > 0;
+        lane->n_cells++;
+        lane->n_pending += c->n_pending;
+        lane->n_pending_cells += c->n_pending > 0;
         b->n_pending += c->n_pending;
     }
 }

@@ -113,9 +113,9 @@ RUN(release, 3)
 #define COMMAND(id, opts_table, sentence, text)                                                    \
     const struct cli_cmd cmd_##id = {.name = #id,                                                  \
                                      .args = "KEY-PATTERN",                                        \
-                                     .summary = sentence,                                          \
-                                     .doc = text,                                                  \
-                                     .opts = opts_table,                                           \
+                                     .summary = (sentence),                                        \
+                                     .doc = (text),                                                \
+                                     .opts = (opts_table),                                         \
                                      .n_opts = ARRAY_LEN(opts_table),                              \
                                      .opt_size = sizeof(struct change_options),                    \
                                      .min_args = 1,                                                \

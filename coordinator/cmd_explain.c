@@ -1,5 +1,4 @@
 /* isobit explain KEY: why a job is where it is, in words, and what became of its attempts. */
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -37,16 +36,8 @@ struct explaining {
     json_t *refusals; /* worker, model, text */
 };
 
-static void say(json_t *why, const char *fmt, ...) PRINTF_LIKE(2, 3);
-static void say(json_t *why, const char *fmt, ...)
-{
-    char text[1500];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof(text), fmt, ap);
-    va_end(ap);
-    json_array_append_new(why, json_string(text));
-}
+/* One more sentence: say(why, "format", …). */
+#define say(why, ...) json_array_append_new((why), json_sprintf(__VA_ARGS__))
 
 /* ---- why a pending job waits ---- */
 

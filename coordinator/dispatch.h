@@ -16,7 +16,7 @@
 
 #include "base/json.h"
 #include "schema/job.h"
-#include "schema/store.h"
+#include "schema/store_work.h"
 
 struct dispatch; /* opaque */
 
@@ -74,21 +74,27 @@ enum verdict {
     VERDICT_FENCED /* lost lease, or already done: the worker forgets it */
 };
 
-/* samples: compressed blob as it came (may be NULL); codec names it, e.g. "zstd-f32/2". Errors: ERR_IO, ERR_BUSY (the store);
- * ERR_DENIED when weights or data differ from the identity that the first worker pinned (both hashes in the text); that
- * session is not given this checkpoint again and the job returns to pending (I4). */
-MUST_USE enum err_code dispatch_result(struct dispatch *d, int64_t session, int64_t job,
-                                       int attempt, const struct job_result *r, const void *samples,
-                                       size_t n_samples, const char *codec, int64_t now_ns,
+/* Which lease a worker speaks of; all three must still fit (I2). */
+struct dispatch_ref {
+    int64_t session, job;
+    int attempt;
+};
+
+/* samples: a compressed blob as it came; its codec is e.g. "zstd-f32/2". Errors: ERR_IO, ERR_BUSY (the store); ERR_DENIED when
+ * weights or data differ from the identity that the first worker pinned (both hashes in the text): that session is not given
+ * this checkpoint again and the job returns to pending (I4). */
+MUST_USE enum err_code dispatch_result(struct dispatch *d, const struct dispatch_ref *at,
+                                       const struct job_result *r,
+                                       const struct store_samples *samples, int64_t now_ns,
                                        enum verdict *v, struct err *e);
 /* code decides by err_fate: counts and buries, or waits for another worker. */
-MUST_USE enum err_code dispatch_fail(struct dispatch *d, int64_t session, int64_t job, int attempt,
+MUST_USE enum err_code dispatch_fail(struct dispatch *d, const struct dispatch_ref *at,
                                      enum err_code code, const char *text, int64_t now_ns,
                                      enum verdict *v, struct err *e);
 /* Handed back unrun; `reason` "drain", "revoked" or "missing" (then this session is not given this checkpoint again). */
-MUST_USE enum err_code dispatch_return(struct dispatch *d, int64_t session, int64_t job,
-                                       int attempt, const char *reason, const char *text,
-                                       int64_t now_ns, enum verdict *v, struct err *e);
+MUST_USE enum err_code dispatch_return(struct dispatch *d, const struct dispatch_ref *at,
+                                       const char *reason, const char *text, int64_t now_ns,
+                                       enum verdict *v, struct err *e);
 /* Facts about items, once per (data, task, tokenizer). */
 MUST_USE enum err_code dispatch_items(struct dispatch *d, const char *data_sha256, enum task task,
                                       const struct item_list *l, struct err *e);

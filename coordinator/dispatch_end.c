@@ -5,10 +5,11 @@
 #include "coordinator/dispatch_impl.h"
 
 /* I2: the job is open, held by this very session, in this very attempt. -1: fenced. */
-static int32_t held_job(const struct dispatch *d, int slot, int64_t job, int attempt)
+static int32_t held_job(const struct dispatch *d, const struct dispatch_ref *at)
 {
-    int32_t i = slot >= 0 ? board_find(&d->board, job) : -1;
-    if (i < 0 || d->board.jobs[i].owner != slot || d->board.jobs[i].attempt != attempt)
+    int slot = session_find(&d->sessions, at->session);
+    int32_t i = slot >= 0 ? board_find(&d->board, at->job) : -1;
+    if (i < 0 || d->board.jobs[i].owner != slot || d->board.jobs[i].attempt != at->attempt)
         return -1;
     return i;
 }
@@ -43,11 +44,12 @@ enum err_code dispatch_end(struct dispatch *d, struct session *s, int32_t job,
 }
 
 /* What BEAT said is running, if it is one of ours; else the first in hand: a worker runs its slices in order. */
-static int32_t running_job(const struct dispatch *d, const struct session *s, int slot)
+static int32_t running_job(const struct dispatch *d, const struct session *s)
 {
     const json_t *running = json_object_get(s->progress, "running");
-    int32_t i = held_job(d, slot, json_opt_int(running, "job", 0),
-                         (int)json_opt_int(running, "attempt", 0));
+    struct dispatch_ref at = {s->number, json_opt_int(running, "job", 0),
+                              (int)json_opt_int(running, "attempt", 0)};
+    int32_t i = held_job(d, &at);
     return i >= 0 ? i : s->held.head;
 }
 
@@ -59,7 +61,7 @@ enum err_code dispatch_end_all(struct dispatch *d, struct session *s, bool is_lo
                                                 .text = "the worker went silent while this job ran",
                                                 .counts = true};
     if (is_lost && s->held.n > 0)
-        TRY(dispatch_end(d, s, running_job(d, s, session_find(&d->sessions, s->number)), &lost, e));
+        TRY(dispatch_end(d, s, running_job(d, s), &lost, e));
     while (s->held.n > 0 && !d->is_stale)
         TRY(dispatch_end(d, s, s->held.head, &unrun, e));
     return ERR_OK;
@@ -169,74 +171,79 @@ static enum err_code accept(struct dispatch *d, struct session *s, int32_t job,
     return ERR_OK;
 }
 
-enum err_code dispatch_result(struct dispatch *d, int64_t session, int64_t job, int attempt,
-                              const struct job_result *r, const void *samples, size_t n_samples,
-                              const char *codec, int64_t now_ns, enum verdict *v, struct err *e)
+/* What a result, failure or return speaks of; *s stays NULL when it is fenced. Any word is a sign of life. */
+static enum err_code look_up(struct dispatch *d, const struct dispatch_ref *at, int64_t now_ns,
+                             struct session **s, int32_t *job, struct err *e)
 {
     TRY(dispatch_refresh(d, e));
     d->now_ns = now_ns;
+    int slot = session_find(&d->sessions, at->session);
+    if (slot >= 0)
+        d->sessions.v[slot]->seen_ns = now_ns;
+    *job = held_job(d, at);
+    *s = *job >= 0 ? d->sessions.v[slot] : NULL;
+    return ERR_OK;
+}
+
+enum err_code dispatch_result(struct dispatch *d, const struct dispatch_ref *at,
+                              const struct job_result *r, const struct store_samples *samples,
+                              int64_t now_ns, enum verdict *v, struct err *e)
+{
+    struct session *s = NULL;
+    int32_t job = -1;
     *v = VERDICT_FENCED;
-    int slot = session_find(&d->sessions, session);
-    int32_t i = held_job(d, slot, job, attempt);
-    if (i < 0)
+    TRY(look_up(d, at, now_ns, &s, &job, e));
+    if (s == NULL)
         return ERR_OK;
-    struct session *s = d->sessions.v[slot];
-    s->seen_ns = now_ns;
     if (r->weights_sha256[0] == '\0' || r->data_sha256[0] == '\0')
-        return dispatch_fail(d, session, job, attempt, ERR_FORMAT,
-                             "the result names no identity of weights or data", now_ns, v, e);
-    if (check_identity(d, s, &d->board.jobs[i], r, e) != ERR_OK)
-        return deny(d, s, i, r, e);
-    struct store_samples blob = {samples, n_samples, codec};
+        return dispatch_fail(d, at, ERR_FORMAT, "the result names no identity of weights or data",
+                             now_ns, v, e);
+    if (check_identity(d, s, &d->board.jobs[job], r, e) != ERR_OK)
+        return deny(d, s, job, r, e);
     bool is_ours = false;
-    TRY(accept(d, s, i, r, &blob, &is_ours, e));
+    TRY(accept(d, s, job, r, samples, &is_ours, e));
     *v = is_ours ? VERDICT_ACCEPTED : VERDICT_FENCED;
     return ERR_OK;
 }
 
 /* ---- failures and returns ---- */
 
-enum err_code dispatch_fail(struct dispatch *d, int64_t session, int64_t job, int attempt,
-                            enum err_code code, const char *text, int64_t now_ns, enum verdict *v,
-                            struct err *e)
+enum err_code dispatch_fail(struct dispatch *d, const struct dispatch_ref *at, enum err_code code,
+                            const char *text, int64_t now_ns, enum verdict *v, struct err *e)
 {
-    TRY(dispatch_refresh(d, e));
+    struct session *s = NULL;
+    int32_t job = -1;
     *v = VERDICT_FENCED;
-    int slot = session_find(&d->sessions, session);
-    int32_t i = held_job(d, slot, job, attempt);
-    if (i < 0)
+    TRY(look_up(d, at, now_ns, &s, &job, e));
+    if (s == NULL)
         return ERR_OK;
-    struct session *s = d->sessions.v[slot];
-    s->seen_ns = now_ns;
     *v = VERDICT_ACCEPTED;
+    struct board_job *j = &d->board.jobs[job];
     bool is_elsewhere = err_fate(code) == ERR_FATE_ELSEWHERE;
     if (is_elsewhere)
-        TRY(refuse_model(d, s, &d->board.jobs[i], code, text, e));
+        TRY(refuse_model(d, s, j, code, text, e));
     else
-        d->board.jobs[i].avoid = slot;
+        j->avoid = j->owner;
     struct dispatch_ending end = {.outcome = is_elsewhere ? "returned" : "failed",
                                   .code = code,
                                   .text = text,
                                   .counts = !is_elsewhere};
-    return dispatch_end(d, s, i, &end, e);
+    return dispatch_end(d, s, job, &end, e);
 }
 
-enum err_code dispatch_return(struct dispatch *d, int64_t session, int64_t job, int attempt,
-                              const char *reason, const char *text, int64_t now_ns, enum verdict *v,
-                              struct err *e)
+enum err_code dispatch_return(struct dispatch *d, const struct dispatch_ref *at, const char *reason,
+                              const char *text, int64_t now_ns, enum verdict *v, struct err *e)
 {
+    struct session *s = NULL;
+    int32_t job = -1;
     if (strcmp(reason, "missing") == 0)
-        return dispatch_fail(d, session, job, attempt, ERR_NOTFOUND, text, now_ns, v, e);
-    TRY(dispatch_refresh(d, e));
+        return dispatch_fail(d, at, ERR_NOTFOUND, text, now_ns, v, e);
     *v = VERDICT_FENCED;
-    int slot = session_find(&d->sessions, session);
-    int32_t i = held_job(d, slot, job, attempt);
-    if (i < 0)
+    TRY(look_up(d, at, now_ns, &s, &job, e));
+    if (s == NULL)
         return ERR_OK;
-    d->sessions.v[slot]->seen_ns = now_ns;
     *v = VERDICT_ACCEPTED;
-    struct dispatch_ending end = {.code = ERR_STOPPED, .text = text};
-    return dispatch_end(d, d->sessions.v[slot], i, &end, e);
+    return dispatch_end(d, s, job, &(struct dispatch_ending){.code = ERR_STOPPED, .text = text}, e);
 }
 
 enum err_code dispatch_bye(struct dispatch *d, int64_t session, struct err *e)

@@ -328,8 +328,8 @@ static enum err_code fail_job(struct intake *in, struct intake_seat *seat, const
     enum verdict v;
     log_event(LOG_WARN, "intake", "failed", "job=%lld attempt=%d code=%s text=\"%s\"",
               (long long)an->job, an->attempt, err_name(code), text);
-    TRY(dispatch_fail(in->dispatch, seat->session, an->job, an->attempt, code, text, now_ns, &v,
-                      e));
+    struct dispatch_ref at = {seat->session, an->job, an->attempt};
+    TRY(dispatch_fail(in->dispatch, &at, code, text, now_ns, &v, e));
     put_ack(in, seat, an->job, an->attempt, verdict_name(v));
     return ERR_OK;
 }
@@ -360,8 +360,10 @@ static enum err_code on_result(struct intake *in, struct intake_seat *seat,
         enum verdict v;
         const struct wire_frame none = {0};
         const struct wire_frame *blob = m->n_blobs > 0 ? &m->blobs[0] : &none;
-        rc = dispatch_result(in->dispatch, seat->session, an->job, an->attempt, &r, blob->data,
-                             blob->size, json_opt_str(m->body, "codec", ""), now_ns, &v, &why);
+        const struct dispatch_ref at = {seat->session, an->job, an->attempt};
+        const struct store_samples samples = {blob->data, blob->size,
+                                              json_opt_str(m->body, "codec", "")};
+        rc = dispatch_result(in->dispatch, &at, &r, &samples, now_ns, &v, &why);
         if (rc == ERR_OK)
             put_ack(in, seat, an->job, an->attempt, verdict_name(v));
         else if (rc == ERR_DENIED)
@@ -391,8 +393,8 @@ static enum err_code on_return(struct intake *in, struct intake_seat *seat, cons
         enum verdict v;
         if (attempt < 0 || attempt > INT32_MAX)
             continue;
-        TRY(dispatch_return(in->dispatch, seat->session, job, (int)attempt, reason, text, now_ns,
-                            &v, e));
+        struct dispatch_ref at = {seat->session, job, (int)attempt};
+        TRY(dispatch_return(in->dispatch, &at, reason, text, now_ns, &v, e));
         put_ack(in, seat, job, attempt, verdict_name(v));
     }
     if (is_missing)

@@ -1,5 +1,7 @@
 #include "coordinator/place.h"
 
+#include "base/mem.h"
+
 int64_t place_bytes(const struct store_model *m, enum compute c)
 {
     /* Master and quantized copy, both in the arithmetic's width (models spec, section 4: memory). */
@@ -41,23 +43,29 @@ static int n_attending(const struct session_table *t, int slot, int32_t model)
     return n;
 }
 
+/* The same for all checkpoints at once: [models], caller frees. */
+static int *count_attending(const struct board *b, const struct session_table *t, int slot)
+{
+    int *n = xcalloc((size_t)b->parts.n_models, sizeof(*n));
+    for (int i = 0; i < t->n_slots; i++)
+        if (i != slot && t->v[i] != NULL && t->v[i]->is_live && t->v[i]->model >= 0)
+            n[t->v[i]->model]++;
+    return n;
+}
+
 /* What decides between two lanes, most important first. */
 struct merit {
     double v[4];
 };
 
-static struct merit merit_of(const struct board *b, const struct session_table *t, int slot,
+static struct merit merit_of(const struct board *b, const struct session *s, int others,
                              const struct board_lane *l)
 {
-    int others = n_attending(t, slot, l->model);
-    bool is_loaded = t->v[slot]->model == l->model;
     double size = (double)b->parts.models[l->model].n_params;
-    /* Sizes are not known before the first result of a checkpoint; specs list small ones first. */
     return (struct merit){{
-        l->priority,
-        is_loaded ? 2 : others == 0,
+        l->priority, s->model == l->model ? 2 : others == 0,
         others == 0 ? size : (double)l->n_pending / (others + 1),
-        l->model,
+        l->model, /* a size may not be known; specs list small ones first */
     }};
 }
 
@@ -72,6 +80,7 @@ static bool is_better(const struct merit *a, const struct merit *b)
 int32_t place_lane(const struct board *b, const struct session_table *t, int slot, const bool *skip)
 {
     const struct session *s = t->v[slot];
+    int *others = count_attending(b, t, slot);
     int32_t best = -1;
     struct merit best_merit = {{0}};
     for (int32_t i = 0; i < b->n_lanes; i++) {
@@ -79,12 +88,13 @@ int32_t place_lane(const struct board *b, const struct session_table *t, int slo
         if (l->n_pending == 0 || (skip != NULL && skip[i]) || !can_run(s, l) ||
             is_for_another(b, t, s, l))
             continue;
-        struct merit m = merit_of(b, t, slot, l);
+        struct merit m = merit_of(b, s, others[l->model], l);
         if (best < 0 || is_better(&m, &best_merit)) {
             best = i;
             best_merit = m;
         }
     }
+    xfree(others);
     return best;
 }
 

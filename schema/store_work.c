@@ -146,19 +146,27 @@ static const char sql_bits[] =
     "OR uncharged <> ?7";
 static const char sql_sample[] = "INSERT INTO sample (job_id, codec, blob) VALUES (?1, ?2, ?3)";
 
+static bool is_equal(const struct bits *a, const struct bits *b)
+{
+    return a->per_param == b->per_param && a->total_full == b->total_full &&
+           a->total_nominal == b->total_nominal && a->total_linear == b->total_linear &&
+           a->uncharged == b->uncharged;
+}
+
 /* The evaluations of a configuration come one after the other and tell the same bits: only the first is looked up. */
 static enum err_code add_bits(struct store *s, const struct store_run_facts *facts,
                               const struct bits *b, struct err *e)
 {
-    struct store_last_bits now = {facts->model_id, facts->config_id, *b};
-    if (memcmp(&now, &s->last_bits, sizeof(now)) == 0)
+    const struct store_last_bits *last = &s->last_bits;
+    if (last->model_id == facts->model_id && last->config_id == facts->config_id &&
+        is_equal(&last->bits, b))
         return ERR_OK;
     TRY(store_run(s, sql_bits,
                   ARGS(ARG_INT(facts->model_id), ARG_INT(facts->config_id), ARG_NUM(b->per_param),
                        ARG_INT(b->total_full), ARG_NUM(b->total_nominal), ARG_INT(b->total_linear),
                        ARG_INT(b->uncharged)),
                   NULL, NULL, e));
-    s->last_bits = now;
+    s->last_bits = (struct store_last_bits){facts->model_id, facts->config_id, *b};
     return ERR_OK;
 }
 

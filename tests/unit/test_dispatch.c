@@ -16,6 +16,7 @@ static struct dispatch *dispatch;
 static struct arena arena;
 static struct err err;
 static int64_t now_ns;
+static const struct store_samples no_samples = {0};
 
 #define OK(call) cr_assert_eq((call), ERR_OK, "%s", err.text)
 #define S        CLOCK_NS_PER_S
@@ -108,7 +109,8 @@ static enum verdict result(int64_t session, const struct job *j)
     struct job_result r = fixture_result(&arena, j->eval.task, 0.5);
     enum verdict v = VERDICT_FENCED;
     begin();
-    OK(dispatch_result(dispatch, session, j->id, j->attempt, &r, NULL, 0, NULL, now_ns, &v, &err));
+    OK(dispatch_result(dispatch, &(struct dispatch_ref){session, j->id, j->attempt}, &r,
+                       &no_samples, now_ns, &v, &err));
     commit();
     return v;
 }
@@ -117,7 +119,8 @@ static enum verdict fail(int64_t session, const struct job *j, enum err_code cod
 {
     enum verdict v = VERDICT_FENCED;
     begin();
-    OK(dispatch_fail(dispatch, session, j->id, j->attempt, code, "it broke", now_ns, &v, &err));
+    OK(dispatch_fail(dispatch, &(struct dispatch_ref){session, j->id, j->attempt}, code, "it broke",
+                     now_ns, &v, &err));
     commit();
     return v;
 }
@@ -277,7 +280,8 @@ Test(dispatch, I4_jobs_handed_back_cost_no_attempt)
     cr_assert(next(&s));
     enum verdict v = VERDICT_FENCED;
     begin();
-    OK(dispatch_return(dispatch, a, s.jobs[0].id, 1, "drain", "", now_ns, &v, &err));
+    OK(dispatch_return(dispatch, &(struct dispatch_ref){a, s.jobs[0].id, 1}, "drain", "", now_ns,
+                       &v, &err));
     OK(dispatch_bye(dispatch, a, &err));
     commit();
     cr_expect_eq(v, VERDICT_ACCEPTED);
@@ -374,7 +378,8 @@ Test(dispatch, other_weights_than_the_pinned_ones_are_refused)
     memset(r.weights_sha256, 'f', 64);
     enum verdict v = VERDICT_ACCEPTED;
     begin();
-    cr_expect_eq(dispatch_result(dispatch, a, s.jobs[1].id, 1, &r, NULL, 0, NULL, now_ns, &v, &err),
+    cr_expect_eq(dispatch_result(dispatch, &(struct dispatch_ref){a, s.jobs[1].id, 1}, &r,
+                                 &no_samples, now_ns, &v, &err),
                  ERR_DENIED);
     commit();
     cr_expect(strstr(err.text, "ffff") != NULL && strstr(err.text, "aaaa") != NULL, "%s", err.text);
@@ -399,7 +404,8 @@ Test(dispatch, a_result_without_identity_is_a_failed_attempt)
     r.weights_sha256[0] = '\0';
     enum verdict v = VERDICT_FENCED;
     begin();
-    OK(dispatch_result(dispatch, a, s.jobs[0].id, 1, &r, NULL, 0, NULL, now_ns, &v, &err));
+    OK(dispatch_result(dispatch, &(struct dispatch_ref){a, s.jobs[0].id, 1}, &r, &no_samples,
+                       now_ns, &v, &err));
     commit();
     cr_expect_eq(ask("SELECT failures FROM job"), 1);
     cr_expect_eq(count_state("done"), 0);
@@ -700,6 +706,7 @@ Test(dispatch, a_full_disk_at_any_step_is_survived)
     int64_t a = join("a", 1);
     struct slice s;
     int n_faults = 0;
+    const struct store_samples samples = {arena_alloc(&arena, 3000), 3000, "zstd-f32/1"};
     for (int64_t done = 0; done < 60;) {
         int64_t pages = ask("PRAGMA page_count");
         OK(store_exec(store, arena_printf(&arena, "PRAGMA max_page_count=%lld", (long long)pages),
@@ -713,8 +720,9 @@ Test(dispatch, a_full_disk_at_any_step_is_survived)
             for (int i = 0; found && i < s.n_jobs && rc == ERR_OK; i++) {
                 struct job_result r = fixture_result(&arena, s.jobs[i].eval.task, 0.5);
                 enum verdict v = VERDICT_FENCED;
-                rc = dispatch_result(dispatch, a, s.jobs[i].id, s.jobs[i].attempt, &r,
-                                     arena_alloc(&arena, 3000), 3000, "zstd-f32/1", now_ns, &v, &e);
+                rc = dispatch_result(dispatch,
+                                     &(struct dispatch_ref){a, s.jobs[i].id, s.jobs[i].attempt}, &r,
+                                     &samples, now_ns, &v, &e);
                 cr_assert(rc != ERR_OK || v == VERDICT_ACCEPTED);
             }
             if (rc == ERR_OK)
@@ -766,8 +774,9 @@ Test(dispatch, thirty_five_thousand_jobs_through_eight_workers)
                 const struct job *j = &s[k].jobs[i];
                 struct job_result r = fixture_result(&a, j->eval.task, 0.5);
                 enum verdict v = VERDICT_FENCED;
-                OK(dispatch_result(dispatch, s[k].session, j->id, j->attempt, &r, NULL, 0, NULL,
-                                   now_ns, &v, &err));
+                OK(dispatch_result(dispatch,
+                                   &(struct dispatch_ref){s[k].session, j->id, j->attempt}, &r,
+                                   &no_samples, now_ns, &v, &err));
                 done += v == VERDICT_ACCEPTED;
             }
             dispatch_credit(dispatch, s[k].session, 1);
