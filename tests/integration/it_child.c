@@ -48,12 +48,9 @@ int main(int argc, char **argv)
 {
     if (fake_compute_main(argc, argv))
         return 0;
-    char self[1024];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    CHECK(n > 0);
-    self[n] = '\0';
+    const char *self = fake_compute_path();
     static const struct row rows[] = {
-        {"ISOBIT_FAKE_CRASH", "signal 11"},
+        {"ISOBIT_FAKE_CRASH", "signal 9"},
         {"ISOBIT_FAKE_HANG", "no progress"},
         {"ISOBIT_FAKE_FAIL", "made to fail"},
     };

@@ -132,10 +132,7 @@ int main(int argc, char **argv)
 {
     if (fake_compute_main(argc, argv))
         return 0;
-    char self[1024];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    CHECK(n > 0);
-    self[n] = '\0';
+    const char *self = fake_compute_path();
     worker_hands_back_on(SIGTERM, self);
     worker_hands_back_on(SIGINT, self);
     coordinator_sends_workers_away(self);

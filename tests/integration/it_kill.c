@@ -1,6 +1,7 @@
 /* Story: SIGKILL of workers (50 %), of the coordinator (40 %) or of both (10 %) at random moments of a real sweep. Whatever
  * dies, every job ends done, none twice, with the numbers of an undisturbed run. ISOBIT_KILLS sets how many (default 10),
  * ISOBIT_KILL_SEED the moments. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,6 +132,43 @@ static int run_disturbed(struct story *s, int n)
     return done;
 }
 
+/* ---- `isobit run`, which takes its workers with it ---- */
+
+static pid_t start_run(const struct story *s)
+{
+    const char *const args[] = {
+        "run", support_source(spec), "--db",           s->db,  "--device", "cpu", "--workers",
+        "1",   "--no-report",        "--max-attempts", "1000", NULL};
+    return cluster_start("isobit", args, s->log);
+}
+
+static bool is_gone_soon(pid_t pid)
+{
+    for (int i = 0; i < 300; i++) {
+        if (pid <= 0 || kill(pid, 0) != 0)
+            return true;
+        usleep(10000);
+    }
+    return false;
+}
+
+/* Killed again and again, each time started by the same command; its workers must not outlive it. */
+static int run_killed(struct story *s, int n)
+{
+    int done = 0;
+    for (; done < n && (done == 0 || cluster_query(s->db, open_jobs) > 0); done++) {
+        pid_t pid = start_run(s);
+        usleep((useconds_t)(300000 + rng_below(&s->rng, 1700000)));
+        cluster_kill(pid);
+        pid_t worker =
+            (pid_t)cluster_query(s->db, "SELECT pid FROM workers ORDER BY last_seen DESC LIMIT 1");
+        EXPECT(is_gone_soon(worker), "worker %d outlives `isobit run`", (int)worker);
+    }
+    int status = cluster_wait(start_run(s), 240);
+    EXPECT(status == 0, "`isobit run` ended with %d after %d kills", status, done);
+    return done;
+}
+
 static int env_or(const char *name, int def)
 {
     int64_t v = 0;
@@ -161,6 +199,15 @@ int main(void)
         check_database(&s, &expected);
     }
     printf("%d kills in %d sweeps\n", n_done, n_sweeps);
+    buf_release(&expected);
+
+    snprintf(s.db, sizeof(s.db), "%s/run-undisturbed.db", s.dir);
+    EXPECT(cluster_wait(start_run(&s), 240) == 0, "the undisturbed `isobit run` failed");
+    expected = read_results(s.db);
+    snprintf(s.db, sizeof(s.db), "%s/run-killed.db", s.dir);
+    cluster_plan(spec, s.db);
+    printf("%d kills of `isobit run`\n", run_killed(&s, (n_kills + 2) / 3));
+    check_database(&s, &expected);
     if (cluster_failures() > 0)
         print_log(s.log);
     buf_release(&expected);

@@ -102,9 +102,11 @@ static void run_job(struct pipe *p, const json_t *start)
                            (json_int_t)json_opt_int(start, "attempt", 0));
     bool is_done = work(p, env_int("ISOBIT_FAKE_MS"), falls_on("ISOBIT_FAKE_HANG", job));
     if (falls_on("ISOBIT_FAKE_CRASH", job))
-        raise(SIGSEGV);
-    if (!is_done || falls_on("ISOBIT_FAKE_FAIL", job)) {
-        json_object_set_new(id, "code", json_string(is_done ? "FORMAT" : "STOPPED"));
+        raise(SIGKILL);
+    bool is_missing = falls_on("ISOBIT_FAKE_MISSING", job);
+    if (!is_done || is_missing || falls_on("ISOBIT_FAKE_FAIL", job)) {
+        const char *code = !is_done ? "STOPPED" : is_missing ? "NOTFOUND" : "FORMAT";
+        json_object_set_new(id, "code", json_string(code));
         json_object_set_new(id, "text", json_string(is_done ? "made to fail" : "stopped"));
         send_message(p, WIRE_FAIL, id);
         return;
@@ -114,6 +116,15 @@ static void run_job(struct pipe *p, const json_t *start)
                                             json_object_get(start, "config"),
                                             json_object_get(start, "eval")));
     send_message(p, WIRE_RESULT, id);
+}
+
+const char *fake_compute_path(void)
+{
+    static char path[1024];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+    CHECK(n > 0);
+    path[n] = '\0';
+    return path;
 }
 
 bool fake_compute_main(int argc, char **argv)

@@ -5,6 +5,7 @@
  *   ISOBIT_FAKE_MS=N      a job takes N ms (default 0)
  *   ISOBIT_FAKE_CRASH=N   kills itself at every job whose id is a multiple of N
  *   ISOBIT_FAKE_FAIL=N    answers FAIL FORMAT there
+ *   ISOBIT_FAKE_MISSING=N answers FAIL NOTFOUND there
  *   ISOBIT_FAKE_HANG=N    never answers there */
 #ifndef ISOBIT_TESTS_SUPPORT_FAKE_COMPUTE_H
 #define ISOBIT_TESTS_SUPPORT_FAKE_COMPUTE_H
@@ -15,6 +16,8 @@
 
 /* True when this process was started as a compute child; then it has served its parent to the end. */
 bool fake_compute_main(int argc, char **argv);
+/* This program's own path, for --compute-program; static. */
+const char *fake_compute_path(void);
 
 /* The result it gives for the model, configuration and evaluation of a START. New reference. */
 json_t *fake_compute_result(const json_t *model, const json_t *config, const json_t *eval);
