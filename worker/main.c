@@ -7,6 +7,7 @@ static const struct cli_cmd *const cmds[] = {
     &cmd_logits,
     &cmd_codebook,
     &cmd_inspect,
+    &cmd_tokenize,
     &cmd_probe,
     &cmd_compute,
     NULL,
