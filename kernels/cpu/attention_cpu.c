@@ -12,6 +12,8 @@ struct head_scratch {
     float *k, *v;   /* [max_keys, head_dim] */
     float *scores;  /* [max_keys, VEC_QUERIES] */
     float *q, *out; /* [head_dim, VEC_QUERIES] */
+    float *
+        rows; /* [VEC_QUERIES, head_dim]: a tile of queries or results before or after transposition */
 };
 
 struct plan {
@@ -36,12 +38,13 @@ static struct head_scratch scratch_split(const struct plan *p, float *base)
     s.scores = s.v + round16(p->max_keys * hd);
     s.q = s.scores + p->max_keys * VEC_QUERIES;
     s.out = s.q + hd * VEC_QUERIES;
+    s.rows = s.out + hd * VEC_QUERIES;
     return s;
 }
 
 static size_t scratch_floats(int64_t max_keys, int64_t hd)
 {
-    return 2 * round16(max_keys * hd) + (size_t)(max_keys + 2 * hd) * VEC_QUERIES;
+    return 2 * round16(max_keys * hd) + (size_t)(max_keys + 3 * hd) * VEC_QUERIES;
 }
 
 /* Rotate-half on the first `dims` of x: pairs (i, i + dims / 2), as Hugging Face's NeoX. */
@@ -56,6 +59,15 @@ static void rotate(const struct plan *p, float *x, int64_t pos)
     }
 }
 
+/* Rows of qkv are pages apart, beyond what the processor fetches ahead by itself. */
+enum { LINE_FLOATS = 16, ROWS_AHEAD = 16 };
+
+static void fetch_ahead(const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += LINE_FLOATS)
+        __builtin_prefetch(x + i);
+}
+
 /* Copies keys and values of a sequence behind `at` keys that are already there. */
 static void copy_keys(const struct plan *p, const struct head_scratch *s,
                       const struct kern_seq *seq, int h, int64_t at)
@@ -65,6 +77,10 @@ static void copy_keys(const struct plan *p, const struct head_scratch *s,
     const float *row = (const float *)a->qkv + seq->start * a->row + h * a->head_stride;
     for (int64_t t = 0; t < seq->len; t++, row += a->row) {
         float *k = s->k + (at + t) * hd;
+        if (t + ROWS_AHEAD < seq->len) {
+            fetch_ahead(row + ROWS_AHEAD * a->row + a->k_at, hd);
+            fetch_ahead(row + ROWS_AHEAD * a->row + a->v_at, hd);
+        }
         memcpy(k, row + a->k_at, (size_t)hd * sizeof(float));
         memcpy(s->v + (at + t) * hd, row + a->v_at, (size_t)hd * sizeof(float));
         if (a->rotary_dims > 0)
@@ -80,16 +96,17 @@ static void copy_queries(const struct plan *p, const struct head_scratch *s,
     const int64_t hd = a->head_dim;
     const float *row =
         (const float *)a->qkv + (seq->start + t0) * a->row + a->q_at + h * a->head_stride;
-    if (lanes < VEC_QUERIES)
-        memset(s->q, 0, (size_t)hd * VEC_QUERIES * sizeof(float));
-    for (int64_t l = 0; l < lanes; l++, row += a->row) {
-        float *q = s->out; /* free until the tile is computed */
-        memcpy(q, row, (size_t)hd * sizeof(float));
+    float *q = s->rows;
+    for (int64_t l = 0; l < lanes; l++, row += a->row, q += hd) {
+        if (t0 + l + ROWS_AHEAD < seq->len)
+            fetch_ahead(row + ROWS_AHEAD * a->row, hd);
+        for (int64_t i = 0; i < hd; i++)
+            q[i] = row[i] * a->scale;
         if (a->rotary_dims > 0)
             rotate(p, q, seq->pos0 + t0 + l);
-        for (int64_t i = 0; i < hd; i++)
-            s->q[i * VEC_QUERIES + l] = q[i] * a->scale;
     }
+    memset(q, 0, (size_t)((VEC_QUERIES - lanes) * hd) * sizeof(float));
+    p->vec->transpose(s->q, s->rows, VEC_QUERIES, hd);
 }
 
 static void store_output(const struct plan *p, const struct head_scratch *s, const float *sums,
@@ -97,10 +114,12 @@ static void store_output(const struct plan *p, const struct head_scratch *s, con
 {
     const int64_t hd = p->a->head_dim, width = p->a->heads * hd;
     float *out = (float *)p->a->out + row0 * width + h * hd;
-    for (int64_t l = 0; l < lanes; l++, out += width) {
+    const float *row = s->rows;
+    p->vec->transpose(s->rows, s->out, hd, VEC_QUERIES);
+    for (int64_t l = 0; l < lanes; l++, out += width, row += hd) {
         const float scale = 1.0F / sums[l];
         for (int64_t i = 0; i < hd; i++)
-            out[i] = s->out[i * VEC_QUERIES + l] * scale;
+            out[i] = row[i] * scale;
     }
 }
 

@@ -3,7 +3,7 @@
 #include "kernels/cpu/cpu.h"
 
 /* Tiles of 128 x 512 reach the speed of one product over all threads (docs/ENGINE.md). */
-enum { TILE_ROWS = 128, TILE_COLS = 512, MIN_COLS = 64, ENOUGH_TILES = 16 };
+enum { TILE_ROWS = 128, TILE_COLS = 256, MIN_COLS = 64, ENOUGH_TILES = 16 };
 
 static int64_t ceil_div(int64_t a, int64_t b)
 {

@@ -7,7 +7,7 @@
 
 #include "kernels/cpu/cpu.h"
 
-enum { BLOCK_ROWS = 128, TILE_COLS = 512, SPAN_MIN = 2048, SPANS_MAX = 16 };
+enum { BLOCK_ROWS = 128, TILE_COLS = 256, SPAN_MIN = 2048, SPANS_MAX = 16 };
 
 /* What is known of one row over a part of the vocabulary: the maximum, where it is first, and
  * sum e^(logit - max). All zero with `is_used` false: nothing yet. */

@@ -15,6 +15,7 @@ typedef int32_t veci __attribute__((vector_size(32)));
 #define VEC_FN     static __attribute__((target("avx2,fma")))
 #define VEC_INLINE static inline __attribute__((always_inline, target("avx2,fma")))
 
+#define VEC_SPLAT(f)     _mm256_set1_ps(f)
 #define VEC_FMA(a, b, c) _mm256_fmadd_ps((a), (b), (c))
 #define VEC_MAX(a, b)    _mm256_max_ps((a), (b))
 #define VEC_MIN(a, b)    _mm256_min_ps((a), (b))

@@ -15,6 +15,7 @@ typedef int32_t veci __attribute__((vector_size(64)));
 #define VEC_FN     static __attribute__((target("avx512f,fma")))
 #define VEC_INLINE static inline __attribute__((always_inline, target("avx512f,fma")))
 
+#define VEC_SPLAT(f)     _mm512_set1_ps(f)
 #define VEC_FMA(a, b, c) _mm512_fmadd_ps((a), (b), (c))
 #define VEC_MAX(a, b)    _mm512_max_ps((a), (b))
 #define VEC_MIN(a, b)    _mm512_min_ps((a), (b))

@@ -3,6 +3,7 @@
  *   VEC_LANES            4, 8 or 16
  *   VEC_FN, VEC_INLINE   qualifiers of a function: static, with the target attribute
  *   VEC_FMA(a, b, c)     a * b + c
+ *   VEC_SPLAT(f)         f in every lane
  *   VEC_MAX(a, b), VEC_MIN(a, b)
  *   VEC_TILE             3, 6 or 12: rows of a register tile, so that VEC_TILE * 16 / VEC_LANES accumulators, one
  *                        broadcast and the tile's other operand fit the registers
@@ -31,11 +32,6 @@ VEC_INLINE void store(float *p, vec v)
     memcpy(p, &v, sizeof v);
 }
 
-VEC_INLINE vec splat(float f)
-{
-    return (vec){0} + f;
-}
-
 /* The first n < VEC_LANES floats of p, the rest `fill`. */
 VEC_INLINE vec load_part(const float *p, int64_t n, float fill)
 {
@@ -62,50 +58,62 @@ VEC_INLINE float sum_lanes(vec v)
     return part[0];
 }
 
-/* e^x to 1 unit in the last place on [-87, 88], clamped outside. x = n ln 2 + r with |r| <= ln 2 / 2; the
- * polynomial is the Remez minimax of (e^r - 1 - r) / r^2, degree 4, relative error of the whole 3.1e-9.
- * Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits, from where a shift takes it into
- * the exponent. ln 2 is split so that n * LN2_HI is exact. */
-VEC_INLINE vec exp_vec(vec x)
+/* e^x to 1 unit in the last place for x in [-87, 88]. x = n ln 2 + r with |r| <= ln 2 / 2; the polynomial is the
+ * Remez minimax of (e^r - 1 - r) / r^2, degree 4, relative error of the whole 3.1e-9. Adding 1.5 * 2^23 rounds to
+ * an integer and leaves it in the low bits, from where a shift takes it into the exponent. ln 2 is split so that
+ * n times its first part is exact. Polynomials here are in Estrin's order: the processor overlaps only few
+ * iterations of a loop, so a short chain counts more than a few multiplications. */
+VEC_INLINE vec exp_inside(vec x)
 {
     const float to_integer = 12582912.0F;
-    x = VEC_MAX(x, splat(-87.0F));
-    x = VEC_MIN(x, splat(88.0F));
-    vec shifted = VEC_FMA(x, splat(1.44269504F), splat(to_integer));
+    vec shifted = VEC_FMA(x, VEC_SPLAT(1.44269504F), VEC_SPLAT(to_integer));
     vec n = shifted - to_integer;
-    vec r = VEC_FMA(n, splat(-0.693359375F), x);
-    r = VEC_FMA(n, splat(2.12194440e-4F), r);
-    vec p = VEC_FMA(r, splat(0.001381449627F), splat(0.008368780278F));
-    p = VEC_FMA(p, r, splat(0.04166839378F));
-    p = VEC_FMA(p, r, splat(0.1666652011F));
-    p = VEC_FMA(p, r, splat(0.4999999341F));
-    p = VEC_FMA(p * r, r, r) + 1.0F;
+    vec r = VEC_FMA(n, VEC_SPLAT(-0.693359375F), x);
+    r = VEC_FMA(n, VEC_SPLAT(2.12194440e-4F), r);
+    vec rr = r * r;
+    vec low = VEC_FMA(r, VEC_SPLAT(0.1666652011F), VEC_SPLAT(0.4999999341F));
+    vec high = VEC_FMA(r, VEC_SPLAT(0.008368780278F), VEC_SPLAT(0.04166839378F));
+    high = VEC_FMA(rr, VEC_SPLAT(0.001381449627F), high);
+    low = VEC_FMA(rr, high, low);
+    vec p = VEC_FMA(rr, low, r) + 1.0F;
     return (vec)((veci)p + ((veci)shifted << 23));
 }
 
-/* x * Phi(x) through h = erfc(|x| / sqrt 2) / 2 = e^(-z^2) * P(t), t = 1 / (1 + 0.45 z), z = |x| / sqrt 2. P is the
- * minimax (Lawson) fit of erfcx(z) / 2, degree 7 without constant term, error of h 2e-9 before rounding. In
- * single precision |error| <= 2e-7 |x|; 1 - h never cancels, so the negative tail stays accurate too. */
+/* For x <= 88: what lies below -87 gives e^-87. */
+VEC_INLINE vec exp_below(vec x)
+{
+    return exp_inside(VEC_MAX(x, VEC_SPLAT(-87.0F)));
+}
+
+VEC_INLINE vec exp_any(vec x)
+{
+    return exp_below(VEC_MIN(x, VEC_SPLAT(88.0F)));
+}
+
+/* x Phi(x) = max(x, 0) - |x| h, h = erfc(|x| / sqrt 2) / 2 = e^(a P(a)) / 2, a = |x|. P is the fit (Lawson's
+ * reweighted least squares, weight h^0.75) of ln erfc(a / sqrt 2) / a on [0, 4 sqrt 2], degree 8: error of h 6e-9 before
+ * rounding, 8e-8 |x| in single precision, less than that of 0.5 x (1 + erff). Beyond 4 sqrt 2 h stays at 8e-9. */
 VEC_INLINE vec gelu_erf_vec(vec x)
 {
-    vec z = VEC_MAX(x, -x) * 0.70710678F;
-    vec t = 1.0F / VEC_FMA(z, splat(0.45F), splat(1.0F));
-    vec p = VEC_FMA(t, splat(4.554404236e-2F), splat(-2.435687263e-1F));
-    p = VEC_FMA(p, t, splat(4.218156859e-1F));
-    p = VEC_FMA(p, t, splat(-1.809492819e-1F));
-    p = VEC_FMA(p, t, splat(2.261053535e-1F));
-    p = VEC_FMA(p, t, splat(1.017081929e-1F));
-    p = VEC_FMA(p, t, splat(1.293447316e-1F));
-    vec h = exp_vec(-(z * z)) * (p * t);
-    /* x >= 0: x - x h; x < 0: x h. */
-    return VEC_MAX(x, splat(0.0F)) - VEC_MAX(x, -x) * h;
+    vec magnitude = VEC_MAX(x, -x);
+    vec a = VEC_MIN(magnitude, VEC_SPLAT(5.65685425F));
+    vec a2 = a * a, a4 = a2 * a2;
+    vec p01 = VEC_FMA(a, VEC_SPLAT(-3.183038361e-1F), VEC_SPLAT(-7.978850021e-1F));
+    vec p23 = VEC_FMA(a, VEC_SPLAT(4.840225181e-3F), VEC_SPLAT(-3.636304135e-2F));
+    vec p45 = VEC_FMA(a, VEC_SPLAT(-1.741019333e-4F), VEC_SPLAT(-2.788671781e-5F));
+    vec p67 = VEC_FMA(a, VEC_SPLAT(-5.256182968e-6F), VEC_SPLAT(4.419971635e-5F));
+    vec low = VEC_FMA(a2, p23, p01);
+    vec high = VEC_FMA(a2, p67, p45);
+    high = VEC_FMA(a4, VEC_SPLAT(2.576926964e-7F), high);
+    vec e = exp_inside(a * VEC_FMA(a4, high, low));
+    return VEC_FMA(magnitude * -0.5F, e, VEC_MAX(x, VEC_SPLAT(0.0F)));
 }
 
 /* 0.5 x (1 + tanh u) = x / (1 + e^(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3). */
 VEC_INLINE vec gelu_tanh_vec(vec x)
 {
-    vec cubic = VEC_FMA(x * x * x, splat(0.044715F), x);
-    return x / (1.0F + exp_vec(cubic * -1.59576912F));
+    vec cubic = VEC_FMA(x * x * x, VEC_SPLAT(0.044715F), x);
+    return x / (1.0F + exp_any(cubic * -1.59576912F));
 }
 
 VEC_INLINE vec act_vec(vec x, enum kern_act act)
@@ -114,7 +122,7 @@ VEC_INLINE vec act_vec(vec x, enum kern_act act)
     case KERN_ACT_NONE:
         break;
     case KERN_ACT_RELU:
-        return VEC_MAX(x, splat(0.0F));
+        return VEC_MAX(x, VEC_SPLAT(0.0F));
     case KERN_ACT_GELU_ERF:
         return gelu_erf_vec(x);
     case KERN_ACT_GELU_TANH:
@@ -161,23 +169,36 @@ VEC_FN void bias_act(float *y, int64_t ldy, int64_t m, int64_t n, const float *b
     }
 }
 
+/* Sum of x, or of (x - mean)^2, in double. Four quarters side by side hide the latency of the additions. */
+VEC_INLINE double sum_deviations(const float *x, int64_t d, double mean, bool is_squared)
+{
+    const int64_t q = d / 4;
+    const float *x1 = x + q, *x2 = x1 + q, *x3 = x2 + q;
+    double s0 = 0.0, s1 = 0.0, s2 = 0.0, s3 = 0.0;
+#pragma omp simd reduction(+ : s0, s1, s2, s3)
+    for (int64_t i = 0; i < q; i++) {
+        double a = x[i] - mean, b = x1[i] - mean, c = x2[i] - mean, e = x3[i] - mean;
+        s0 += is_squared ? a * a : a;
+        s1 += is_squared ? b * b : b;
+        s2 += is_squared ? c * c : c;
+        s3 += is_squared ? e * e : e;
+    }
+    for (int64_t i = 4 * q; i < d; i++)
+        s0 += is_squared ? (x[i] - mean) * (x[i] - mean) : x[i] - mean;
+    return s0 + s1 + s2 + s3;
+}
+
 /* Mean and variance in double: their rounding then vanishes beside that of the fp32 output. */
 VEC_FN void layernorm(float *y, const float *x, const float *w, const float *b, float eps,
                       int64_t d)
 {
-    double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < d; i++)
-        sum += x[i];
-    const double mean = sum / (double)d;
-    double squares = 0.0;
-#pragma omp simd reduction(+ : squares)
-    for (int64_t i = 0; i < d; i++)
-        squares += (x[i] - mean) * (x[i] - mean);
-    const double scale = 1.0 / sqrt(squares / (double)d + (double)eps);
+    const double mean = sum_deviations(x, d, 0.0, false) / (double)d;
+    const double variance = sum_deviations(x, d, mean, true) / (double)d;
+    const double scale = 1.0 / sqrt(variance + (double)eps);
+    const float scale32 = (float)scale, shift32 = (float)(-mean * scale);
 #pragma omp simd
     for (int64_t i = 0; i < d; i++) {
-        float unit = (float)((x[i] - mean) * scale);
+        float unit = x[i] * scale32 + shift32;
         float scaled = w != NULL ? unit * w[i] : unit;
         y[i] = b != NULL ? scaled + b[i] : scaled;
     }
@@ -193,7 +214,7 @@ VEC_INLINE void tile_rows(const int rows, int64_t n, const float *a, int64_t lan
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < PER_TILE; v++)
-            acc[r][v] = splat(0.0F);
+            acc[r][v] = VEC_SPLAT(0.0F);
     for (int64_t i = 0; i < n; i++) {
         vec row[PER_TILE];
 #pragma GCC unroll 4
@@ -201,7 +222,7 @@ VEC_INLINE void tile_rows(const int rows, int64_t n, const float *a, int64_t lan
             row[v] = load(b + i * VEC_QUERIES + v * VEC_LANES);
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r++) {
-            vec x = splat(a[r * lane + i * step]);
+            vec x = VEC_SPLAT(a[r * lane + i * step]);
 #pragma GCC unroll 4
             for (int v = 0; v < PER_TILE; v++)
                 acc[r][v] = VEC_FMA(x, row[v], acc[r][v]);
@@ -266,36 +287,43 @@ VEC_INLINE void attend_softmax(const struct vec_attend *a)
 {
     enum { RUN = 32 };
     vec top[PER_TILE], sum[PER_TILE];
+#pragma GCC unroll 4
     for (int v = 0; v < PER_TILE; v++) {
-        top[v] = splat(-INFINITY);
-        sum[v] = splat(0.0F);
+        top[v] = VEC_SPLAT(-INFINITY);
+        sum[v] = VEC_SPLAT(0.0F);
     }
     if (a->slope != NULL)
         for (int64_t j = 0; j < a->n_keys; j++)
+#pragma GCC unroll 4
             for (int v = 0; v < PER_TILE; v++) {
                 float *s = a->scores + j * VEC_QUERIES + v * VEC_LANES;
                 store(s, load(s) + *a->slope * (float)j);
             }
     attend_mask(a, -INFINITY);
     for (int64_t j = 0; j < a->n_keys; j++)
+#pragma GCC unroll 4
         for (int v = 0; v < PER_TILE; v++)
             top[v] = VEC_MAX(top[v], load(a->scores + j * VEC_QUERIES + v * VEC_LANES));
     for (int64_t j0 = 0; j0 < a->n_keys; j0 += RUN) {
         int64_t j1 = j0 + RUN < a->n_keys ? j0 + RUN : a->n_keys;
         vec run[PER_TILE];
+#pragma GCC unroll 4
         for (int v = 0; v < PER_TILE; v++)
-            run[v] = splat(0.0F);
+            run[v] = VEC_SPLAT(0.0F);
         for (int64_t j = j0; j < j1; j++)
+#pragma GCC unroll 4
             for (int v = 0; v < PER_TILE; v++) {
                 float *s = a->scores + j * VEC_QUERIES + v * VEC_LANES;
-                vec p = exp_vec(load(s) - top[v]);
+                vec p = exp_below(load(s) - top[v]);
                 store(s, p);
                 run[v] += p;
             }
+#pragma GCC unroll 4
         for (int v = 0; v < PER_TILE; v++)
             sum[v] += run[v];
     }
     attend_mask(a, 0.0F); /* e^-87 becomes a true zero */
+#pragma GCC unroll 4
     for (int v = 0; v < PER_TILE; v++)
         store(a->sums + v * VEC_LANES, sum[v]);
 }
@@ -318,9 +346,47 @@ VEC_FN void attend(const struct vec_attend *a)
     attend_values(a);
 }
 
+typedef float quad __attribute__((vector_size(16)));
+
+VEC_INLINE quad load_quad(const float *p)
+{
+    quad v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/* y[4, ldy] = x[4, ldx]^T of a block of four by four. */
+VEC_INLINE void transpose_block(float *y, int64_t ldy, const float *x, int64_t ldx)
+{
+    quad a = load_quad(x), b = load_quad(x + ldx);
+    quad c = load_quad(x + 2 * ldx), d = load_quad(x + 3 * ldx);
+    quad ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+    quad ab1 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    quad cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+    quad cd1 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    quad rows[] = {__builtin_shufflevector(ab0, cd0, 0, 1, 4, 5),
+                   __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7),
+                   __builtin_shufflevector(ab1, cd1, 0, 1, 4, 5),
+                   __builtin_shufflevector(ab1, cd1, 2, 3, 6, 7)};
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        memcpy(y + i * ldy, &rows[i], sizeof rows[i]);
+}
+
+VEC_FN void transpose(float *y, const float *x, int64_t rows, int64_t cols)
+{
+    const int64_t r4 = rows / 4 * 4, c4 = cols / 4 * 4;
+    for (int64_t c = 0; c < c4; c += 4)
+        for (int64_t r = 0; r < r4; r += 4)
+            transpose_block(y + c * rows + r, rows, x + r * cols + c, cols);
+    for (int64_t c = 0; c < cols; c++)
+        for (int64_t r = c < c4 ? r4 : 0; r < rows; r++)
+            y[c * rows + r] = x[r * cols + c];
+}
+
 VEC_FN float row_max(const float *x, int64_t n)
 {
-    vec top = splat(x[0]);
+    vec top = VEC_SPLAT(x[0]);
     int64_t i = 0;
     for (; i + VEC_LANES <= n; i += VEC_LANES)
         top = VEC_MAX(top, load(x + i));
@@ -336,33 +402,33 @@ VEC_FN float row_max(const float *x, int64_t n)
 
 VEC_FN float row_sum_exp(const float *x, int64_t n, float max)
 {
-    vec even = splat(0.0F), odd = splat(0.0F);
+    vec even = VEC_SPLAT(0.0F), odd = VEC_SPLAT(0.0F);
     int64_t i = 0;
     for (; i + 2 * VEC_LANES <= n; i += 2 * VEC_LANES) {
-        even += exp_vec(load(x + i) - max);
-        odd += exp_vec(load(x + i + VEC_LANES) - max);
+        even += exp_below(load(x + i) - max);
+        odd += exp_below(load(x + i + VEC_LANES) - max);
     }
     for (; i + VEC_LANES <= n; i += VEC_LANES)
-        even += exp_vec(load(x + i) - max);
+        even += exp_below(load(x + i) - max);
     if (i < n)
-        odd += exp_vec(load_part(x + i, n - i, -INFINITY) - max);
+        odd += exp_below(load_part(x + i, n - i, -INFINITY) - max);
     return sum_lanes(even + odd);
 }
 
 VEC_FN struct vec_divergence row_divergence(const float *p, const float *q, int64_t n, float p_max)
 {
-    vec s = splat(0.0F), d = splat(0.0F);
+    vec s = VEC_SPLAT(0.0F), d = VEC_SPLAT(0.0F);
     int64_t i = 0;
     for (; i + VEC_LANES <= n; i += VEC_LANES) {
         vec x = load(p + i);
-        vec w = exp_vec(x - p_max);
+        vec w = exp_below(x - p_max);
         s += w;
         d = VEC_FMA(w, x - load(q + i), d);
     }
     if (i < n) {
         /* Far below the maximum and equal: adds nothing to either sum. */
         vec x = load_part(p + i, n - i, p_max - 100.0F);
-        vec w = exp_vec(x - p_max);
+        vec w = exp_below(x - p_max);
         s += w;
         d = VEC_FMA(w, x - load_part(q + i, n - i, p_max - 100.0F), d);
     }
@@ -373,15 +439,16 @@ VEC_FN void row_exp(float *y, const float *x, int64_t n)
 {
     int64_t i = 0;
     for (; i + VEC_LANES <= n; i += VEC_LANES)
-        store(y + i, exp_vec(load(x + i)));
+        store(y + i, exp_any(load(x + i)));
     if (i < n)
-        store_part(y + i, exp_vec(load_part(x + i, n - i, 0.0F)), n - i);
+        store_part(y + i, exp_any(load_part(x + i, n - i, 0.0F)), n - i);
 }
 
 #define VEC_OPS_TABLE(label)                                                                       \
     {                                                                                              \
         .name = label, .attend = attend, .bias_act = bias_act, .layernorm = layernorm,             \
-        .max = row_max, .sum_exp = row_sum_exp, .divergence = row_divergence, .exp = row_exp,      \
+        .transpose = transpose, .max = row_max, .sum_exp = row_sum_exp,                            \
+        .divergence = row_divergence, .exp = row_exp,                                              \
     }
 
 #endif

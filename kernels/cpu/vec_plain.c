@@ -13,6 +13,7 @@ typedef int32_t veci __attribute__((vector_size(16)));
 #define VEC_FN     static
 #define VEC_INLINE static inline __attribute__((always_inline))
 
+#define VEC_SPLAT(f)     ((vec){(f), (f), (f), (f)})
 #define VEC_FMA(a, b, c) ((a) * (b) + (c))
 #define VEC_SELECT(mask, a, b)                                                                     \
     ((vec)(((veci)(a) & (mask)) | ((veci)(b) & ~(mask)))) /* no blend in plain vectors */
