@@ -47,9 +47,9 @@ const struct cli_cmd cmd_backup = {
     .name = "backup",
     .args = "OUT.db",
     .summary = "copy a database consistently, also while a sweep runs",
-    .doc = "OUT.db is replaced as a whole once the copy is complete and on disk. It is one plain "
-           "file, which can also be read "
-           "from a\nfolder that cannot be written.\n\n"
+    .doc = "OUT.db is replaced as a whole once the copy is complete and on disk. It is one plain\n"
+           "file, which can also be read from a folder that cannot be written.\n"
+           "\n"
            "  isobit backup --db demo.db demo-copy.db",
     .opts = options,
     .n_opts = ARRAY_LEN(options),

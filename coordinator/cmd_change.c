@@ -106,9 +106,9 @@ RUN(hold, 2)
 RUN(release, 3)
 
 #define PATTERN_DOC                                                                                \
-    "KEY-PATTERN matches whole keys: `*` is any text, `?` one character. Works while a "           \
-    "coordinator "                                                                                 \
-    "runs and when\nnone does. Exit status 1 when no key matches.\n\n"
+    "KEY-PATTERN matches whole keys: `*` is any text, `?` one character. Works while a\n"          \
+    "coordinator runs and when none does. Exit status 1 when no key matches.\n"                    \
+    "\n"
 
 #define COMMAND(id, opts_table, sentence, text)                                                    \
     const struct cli_cmd cmd_##id = {.name = #id,                                                  \
@@ -123,14 +123,16 @@ RUN(release, 3)
                                      .run = run_##id}
 
 COMMAND(retry, retry_options, "give buried, cancelled and failed jobs all their attempts again",
-        PATTERN_DOC "  isobit retry --db demo.db '*'\n"
-                    "  isobit retry --db demo.db --done --program '<0.2.0' '*|dtype=quantile|*'\n\n"
-                    "--done takes back results, so that the jobs run again; a checkpoint or data "
-                    "file without any result "
-                    "left is no\nlonger bound to the SHA-256 it had.");
-COMMAND(cancel, options, "stop jobs and run them no more",
         PATTERN_DOC
-        "  isobit cancel --db demo.db '*|k=3|*'\n\n`isobit retry` takes it back. Results stay.");
+        "  isobit retry --db demo.db '*'\n"
+        "  isobit retry --db demo.db --done --program '<0.2.0' '*|dtype=quantile|*'\n"
+        "\n"
+        "--done takes back results, so that the jobs run again; a checkpoint or data file without\n"
+        "any result left is no longer bound to the SHA-256 it had.");
+COMMAND(cancel, options, "stop jobs and run them no more",
+        PATTERN_DOC "  isobit cancel --db demo.db '*|k=3|*'\n"
+                    "\n"
+                    "`isobit retry` takes it back. Results stay.");
 COMMAND(hold, options, "keep jobs from running until they are released",
         PATTERN_DOC "  isobit hold --db demo.db '*|task=hellaswag|*'");
 COMMAND(release, options, "let held jobs run", PATTERN_DOC "  isobit release --db demo.db '*'");

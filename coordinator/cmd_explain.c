@@ -280,13 +280,13 @@ const struct cli_cmd cmd_explain = {
     .name = "explain",
     .args = "KEY",
     .summary = "why a job is pending, held or buried, and what became of its attempts",
-    .doc =
-        "KEY is a whole key or a pattern (`*` any text, `?` one character) of at most 20 jobs.\n\n"
-        "  isobit explain --db demo.db '*|k=4|model=*pythia-s0|task=piqa*'\n\n"
-        "--json prints an array of objects: key, sweep, state, attempts, priority, compute, "
-        "worker, seconds, error, job,\n"
-        "model, n_params, why[sentences], failures[{attempt, outcome, code, text, host, "
-        "started_at, ended_at}].",
+    .doc = "KEY is a whole key or a pattern (`*` any text, `?` one character) of at most 20 jobs.\n"
+           "\n"
+           "  isobit explain --db demo.db '*|k=4|model=*pythia-s0|task=piqa*'\n"
+           "\n"
+           "--json prints an array of objects: key, sweep, state, attempts, priority, compute,\n"
+           "worker, seconds, error, job, model, n_params, why[sentences], failures[{attempt,\n"
+           "outcome, code, text, host, started_at, ended_at}].",
     .opts = options,
     .n_opts = ARRAY_LEN(options),
     .opt_size = sizeof(struct explain_options),

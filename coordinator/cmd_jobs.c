@@ -110,11 +110,12 @@ const struct cli_cmd cmd_jobs = {
     .name = "jobs",
     .args = "[KEY-PATTERN]",
     .summary = "list jobs",
-    .doc = "One line a job: state, attempts, key, and the last error of a job that is not done. "
-           "KEY-PATTERN matches whole "
-           "keys:\n`*` is any text, `?` one character.\n\n"
+    .doc = "One line a job: state, attempts, key, and the last error of a job that is not done.\n"
+           "KEY-PATTERN matches whole keys: `*` is any text, `?` one character.\n"
+           "\n"
            "  isobit jobs --db demo.db --state buried\n"
-           "  isobit jobs --db demo.db '*|model=*pythia-s0|*' --json\n\n"
+           "  isobit jobs --db demo.db '*|model=*pythia-s0|*' --json\n"
+           "\n"
            "--json prints the columns of the view `jobs` (docs/SCHEMA.md).",
     .opts = options,
     .n_opts = ARRAY_LEN(options),

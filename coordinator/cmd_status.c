@@ -220,15 +220,16 @@ static int run(const void *opts, int n_args, char **args)
 const struct cli_cmd cmd_status = {
     .name = "status",
     .summary = "how far the sweeps of a database are, and who works on them",
-    .doc = "Reads the database only; works while a coordinator runs and when none does. The rate "
-           "is that of the last five "
-           "minutes.\n\n"
-           "  isobit status --db demo.db\n"
-           "  isobit status --db demo.db --watch\n\n"
-           "--json prints db, served{pid, host, control} or null, states{state: jobs}, sweeps[rows "
-           "of the view "
-           "`progress`],\nworkers[rows of the view `workers`, of live ones also checkpoint, jobs, "
-           "seconds].",
+    .doc =
+        "Reads the database only; works while a coordinator runs and when none does. The rate\n"
+        "is that of the last five minutes.\n"
+        "\n"
+        "  isobit status --db demo.db\n"
+        "  isobit status --db demo.db --watch\n"
+        "\n"
+        "--json prints db, served{pid, host, control} or null, states{state: jobs}, sweeps[rows\n"
+        "of the view `progress`], workers[rows of the view `workers`, of live ones also\n"
+        "checkpoint, jobs, seconds].",
     .opts = options,
     .n_opts = ARRAY_LEN(options),
     .opt_size = sizeof(struct status_options),

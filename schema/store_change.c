@@ -5,10 +5,9 @@
 #include "schema/store_work.h"
 
 #define MATCHING                                                                                   \
-    "SELECT j.id FROM job j JOIN config c ON c.id = j.config_id JOIN model m ON m.id = "           \
-    "j.model_id "                                                                                  \
-    "JOIN eval v ON v.id = j.eval_id WHERE key_glob(?1, c.key_head || m.key || c.key_tail || "     \
-    "v.key)"
+    "SELECT j.id FROM job j JOIN config c ON c.id = j.config_id "                                  \
+    "JOIN model m ON m.id = j.model_id JOIN eval v ON v.id = j.eval_id "                           \
+    "WHERE key_glob(?1, c.key_head || m.key || c.key_tail || v.key)"
 
 static const char sql_match_count[] = "SELECT count(*) FROM (" MATCHING ")";
 
@@ -17,20 +16,18 @@ static const struct {
     const char *name;
     const char *sql;
 } changes[] = {
-    [STORE_RETRY] =
-        {"retry",
-         "UPDATE job SET state = 'pending', failures = 0 "
-         "WHERE (state IN ('buried', 'cancelled') OR (state = 'pending' AND failures > 0)) "
-         "AND id IN (" MATCHING ")"},
+    [STORE_RETRY] = {"retry",
+                     "UPDATE job SET state = 'pending', failures = 0 WHERE "
+                     "(state IN ('buried', 'cancelled') OR (state = 'pending' AND failures > 0)) "
+                     "AND id IN (" MATCHING ")"},
     [STORE_CANCEL] = {"cancel",
                       "UPDATE job SET state = 'cancelled', worker_id = NULL, leased_ms = NULL "
-                      "WHERE state IN ('pending', 'leased', 'held', 'buried') AND id IN (" MATCHING
-                      ")"},
+                      "WHERE state IN ('pending', 'leased', 'held', 'buried') "
+                      "AND id IN (" MATCHING ")"},
     [STORE_HOLD] = {"hold", "UPDATE job SET state = 'held', worker_id = NULL, leased_ms = NULL "
                             "WHERE state IN ('pending', 'leased') AND id IN (" MATCHING ")"},
-    [STORE_RELEASE] = {"release",
-                       "UPDATE job SET state = 'pending' WHERE state = 'held' AND id IN (" MATCHING
-                       ")"},
+    [STORE_RELEASE] = {"release", "UPDATE job SET state = 'pending' "
+                                  "WHERE state = 'held' AND id IN (" MATCHING ")"},
 };
 
 int store_change_of(const char *name)

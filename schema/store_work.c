@@ -11,8 +11,8 @@ enum err_code store_worker_hello(struct store *s, const struct store_worker *w, 
 {
     static const char sql[] =
         "INSERT INTO worker (uuid, host, device, program, numerics, memory_bytes, computes, pid, "
-        "state, first_seen_ms, last_seen_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'live', ?9, "
-        "?9) "
+        "state, first_seen_ms, last_seen_ms) "
+        "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'live', ?9, ?9) "
         "ON CONFLICT (uuid) DO UPDATE SET host = ?2, device = ?3, program = ?4, numerics = ?5, "
         "memory_bytes = ?6, computes = ?7, pid = ?8, state = 'live', last_seen_ms = ?9 RETURNING "
         "id";
@@ -115,9 +115,8 @@ enum err_code store_lease(struct store *s, int64_t job, int attempt, int64_t wor
 }
 
 static const char sql_provenance_find[] =
-    "SELECT id FROM provenance WHERE weights_sha256 = ?1 AND data_sha256 = ?2 AND device = ?3 AND "
-    "host = ?4 AND "
-    "program = ?5 AND numerics = ?6 AND tokenizer_sha256 = ?7";
+    "SELECT id FROM provenance WHERE weights_sha256 = ?1 AND data_sha256 = ?2 AND device = ?3 "
+    "AND host = ?4 AND program = ?5 AND numerics = ?6 AND tokenizer_sha256 = ?7";
 static const char sql_provenance_add[] = "INSERT INTO provenance (weights_sha256, data_sha256, "
                                          "device, host, program, numerics, tokenizer_sha256) "
                                          "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id";
