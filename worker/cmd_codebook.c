@@ -143,7 +143,7 @@ static int run(const void *opts, int n_args, char **args)
 {
     (void)n_args;
     (void)args;
-    struct codebook b;
+    struct codebook b = {0};
     struct err e;
     if (fill(opts, &b, &e) != ERR_OK)
         return cli_fail(&e);
