@@ -2,15 +2,8 @@
 #include "worker/cmd.h"
 
 static const struct cli_cmd *const cmds[] = {
-    &cmd_run,
-    &cmd_eval,
-    &cmd_logits,
-    &cmd_codebook,
-    &cmd_inspect,
-    &cmd_tokenize,
-    &cmd_probe,
-    &cmd_compute,
-    NULL,
+    &cmd_run,      &cmd_eval,  &cmd_logits,  &cmd_codebook, &cmd_inspect,
+    &cmd_tokenize, &cmd_probe, &cmd_compute, NULL,
 };
 
 int main(int argc, char **argv)
