@@ -14,6 +14,7 @@
 #include "coordinator/plan.h"
 #include "coordinator/progress.h"
 #include "coordinator/serve.h"
+#include "schema/hub.h"
 
 /* Local workers die with this process, so a short lease makes the next run take their jobs up soon. */
 static const int64_t lease_ns = 5 * CLOCK_NS_PER_S;
@@ -102,7 +103,8 @@ static enum err_code check_files(const struct sweep *sw, const struct estimate *
         if (m->hub != NULL)
             return err_set(e, ERR_NOTFOUND,
                            "%s:%d:%d: %s is not on this machine; fetch it with: %s", sw->path,
-                           at->line, at->column, m->name, estimate_fetch_command(m, a));
+                           at->line, at->column, m->name,
+                           hub_fetch_command(&(struct hub_id){m->hub, m->revision}, a));
         return err_set(e, ERR_NOTFOUND,
                        "%s:%d:%d: %s holds no checkpoint; expected config.json and weights there",
                        sw->path, at->line, at->column, m->path);

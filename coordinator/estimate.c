@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "schema/hub.h"
 
 /* ---- rates ---- */
 
@@ -56,36 +57,21 @@ const char *tokens_source_label(enum tokens_source s)
 
 /* ---- models ---- */
 
-enum { CONFIG_BYTES_MAX = 4 << 20, REF_BYTES_MAX = 4096 };
+enum { CONFIG_BYTES_MAX = 4 << 20 };
 
-static char *hub_root(struct arena *a)
+/* Where a model's files are or would be; NULL when the Hugging Face cache has none. */
+static const char *model_dir(const struct model_ref *m, struct arena *a)
 {
-    const char *cache = getenv("HF_HUB_CACHE");
-    const char *hf = getenv("HF_HOME");
-    const char *home = getenv("HOME");
-    if (cache != NULL && cache[0] != '\0')
-        return arena_strdup(a, cache);
-    if (hf != NULL && hf[0] != '\0')
-        return arena_printf(a, "%s/hub", hf);
-    return arena_printf(a, "%s/.cache/huggingface/hub", home != NULL ? home : "");
-}
-
-/* <cache>/models--org--name/snapshots/<commit>; refs/<revision> holds the commit of a branch or tag. */
-static const char *hub_dir(const struct model_ref *m, struct arena *a)
-{
-    const char *slash = strchr(m->hub, '/');
-    const char *revision = m->revision != NULL ? m->revision : "main";
-    char *base = arena_printf(a, "%s/models--%.*s--%s", hub_root(a), (int)(slash - m->hub), m->hub,
-                              slash + 1);
-    char *ref = arena_printf(a, "%s/refs/%s", base, revision);
-    struct buf commit = {0};
+    if (m->path != NULL)
+        return m->path;
+    struct hub_id id = {m->hub, m->revision};
     struct err ignored;
-    if (io_exists(ref) && io_read_file(ref, REF_BYTES_MAX, &commit, &ignored) == ERR_OK) {
-        struct str text = str_trim((struct str){commit.data, commit.len});
-        revision = arena_strndup(a, text.n != 0 ? text.p : "", text.n);
-    }
-    buf_release(&commit);
-    return arena_printf(a, "%s/snapshots/%s", base, revision);
+    char *dir = NULL;
+    if (hub_find(&id, &dir, &ignored) != ERR_OK)
+        return NULL;
+    const char *kept = arena_strdup(a, dir);
+    xfree(dir);
+    return kept;
 }
 
 /* Sum over the files of a directory whose names end in `suffix`. */
@@ -134,10 +120,10 @@ static bool shape_from_config(const char *dir, struct arena *a, struct model_sha
 static void estimate_one_model(const struct model_ref *m, struct arena *a,
                                struct estimate_model *em)
 {
-    const char *dir = m->path != NULL ? m->path : hub_dir(m, a);
+    const char *dir = model_dir(m, a);
     const struct model_facts *facts = m->hub != NULL ? catalog_find(str_of(m->hub)) : NULL;
     struct model_shape shape;
-    em->weights_bytes = bytes_of_weights(dir);
+    em->weights_bytes = dir != NULL ? bytes_of_weights(dir) : 0;
     em->is_here = em->weights_bytes > 0;
     em->source = SHAPE_UNKNOWN;
     if (facts != NULL) {
@@ -145,7 +131,7 @@ static void estimate_one_model(const struct model_ref *m, struct arena *a,
         take_shape(em, &facts->shape);
         if (!em->is_here)
             em->weights_bytes = em->n_params * facts->weight_bytes;
-    } else if (shape_from_config(dir, a, &shape)) {
+    } else if (dir != NULL && shape_from_config(dir, a, &shape)) {
         em->source = SHAPE_CONFIG;
         take_shape(em, &shape);
         if (!em->is_here)
@@ -154,19 +140,6 @@ static void estimate_one_model(const struct model_ref *m, struct arena *a,
         em->source = SHAPE_FILES;
         em->n_params = em->weights_bytes / 2; /* 16-bit weights */
     }
-}
-
-const char *estimate_fetch_command(const struct model_ref *m, struct arena *a)
-{
-    const struct model_facts *facts = catalog_find(str_of(m->hub));
-    /* The -v0 repositories of Pythia keep their safetensors in a pull request only. */
-    bool is_pickle =
-        facts != NULL && (facts->files == MODEL_FILES_PICKLE || str_ends(str_of(m->hub), "-v0"));
-    return arena_printf(
-        a, "hf download %s%s%s config.json 'tokenizer*.json' vocab.json merges.txt %s", m->hub,
-        m->revision != NULL ? " --revision " : "", m->revision != NULL ? m->revision : "",
-        is_pickle ? "'pytorch_model*.bin' pytorch_model.bin.index.json"
-                  : "'*.safetensors' model.safetensors.index.json");
 }
 
 /* ---- evaluations ---- */

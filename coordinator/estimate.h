@@ -92,8 +92,6 @@ double estimate_cpu_core_rate(void);
 void estimate_sweep(const struct sweep *sw, struct arena *a, struct estimate *out);
 const char *shape_source_label(enum shape_source s);
 const char *tokens_source_label(enum tokens_source s);
-/* The command that fetches a hub model; owned by `a`. */
-const char *estimate_fetch_command(const struct model_ref *m, struct arena *a);
 
 /* For people: aligned tables, appended to `out`. And the same as JSON (a new reference; fields in cmd_plan.c). */
 void estimate_print(const struct sweep *sw, const struct estimate *est, struct buf *out);

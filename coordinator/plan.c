@@ -6,6 +6,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "coordinator/control.h"
+#include "schema/hub.h"
 
 static const double plan_timeout_s =
     600; /* a million jobs take seconds; a busy disk may take longer */
@@ -56,7 +57,7 @@ void plan_warn_absent(const struct sweep *sw, const struct estimate *est)
             continue;
         if (m->hub != NULL)
             fprintf(stderr, "warning: %s is not on this machine; workers need it: %s\n", m->name,
-                    estimate_fetch_command(m, &a));
+                    hub_fetch_command(&(struct hub_id){m->hub, m->revision}, &a));
         else
             fprintf(stderr, "warning: %s holds no weights; workers need them there\n", m->path);
     }

@@ -1,7 +1,7 @@
 #include "worker/cmd.h"
 
 #include "base/io.h"
-#include "worker/ckpt/hub.h"
+#include "schema/hub.h"
 
 enum err_code cmd_model_ref(const char *arg, struct arena *a, struct model_ref *out, struct err *e)
 {

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "worker/ckpt/hub.h"
+#include "schema/hub.h"
 #include "worker/cmd.h"
 #include "worker/tok/tok.h"
 

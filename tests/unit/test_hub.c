@@ -6,7 +6,7 @@
 #include "base/io.h"
 #include "tests/support/mkckpt.h"
 #include "worker/ckpt/ckpt.h"
-#include "worker/ckpt/hub.h"
+#include "schema/hub.h"
 
 Test(hub, ids_are_org_slash_name_with_an_optional_revision)
 {

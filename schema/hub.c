@@ -4,7 +4,7 @@
  *   R/models--ORG--NAME/snapshots/COMMIT/   config.json, …: links to blobs
  *
  * A revision is looked up in refs first and taken as a commit when there is no such ref. */
-#include "worker/ckpt/hub.h"
+#include "schema/hub.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,14 +98,20 @@ static const char *weight_patterns(const char *repo)
 
 /* The patterns are quoted: the shell must not expand them. Names that a repository does not have are passed over
  * by the tool. */
+char *hub_fetch_command(const struct hub_id *id, struct arena *a)
+{
+    return arena_printf(
+        a, "hf download %s --revision %s config.json 'tokenizer*.json' vocab.json merges.txt %s",
+        id->repo, revision_of(id), weight_patterns(id->repo));
+}
+
 enum err_code hub_explain(const struct hub_id *id, struct err *e)
 {
+    struct arena a = {0};
     size_t used = strlen(e->text);
-    snprintf(e->text + used, sizeof(e->text) - used,
-             "; fetch what is needed with: hf download %s --revision %s config.json "
-             "'tokenizer*.json' vocab.json "
-             "merges.txt %s",
-             id->repo, revision_of(id), weight_patterns(id->repo));
+    snprintf(e->text + used, sizeof(e->text) - used, "; fetch what is needed with: %s",
+             hub_fetch_command(id, &a));
+    arena_release(&a);
     return e->code;
 }
 
