@@ -249,25 +249,6 @@ Test(estimate, a_hub_model_is_found_in_the_cache_by_its_revision)
     support_tmpdir_remove(dir);
 }
 
-Test(estimate, fetch_commands_name_the_files_that_exist)
-{
-    const struct {
-        struct model_ref m;
-        const char *has;
-    } rows[] = {
-        {{.hub = "facebook/opt-125m"}, "hf download facebook/opt-125m config.json"},
-        {{.hub = "facebook/opt-125m"}, "'pytorch_model*.bin'"},
-        {{.hub = "EleutherAI/pythia-70m-v0"}, "'pytorch_model*.bin'"},
-        {{.hub = "EleutherAI/pythia-70m"}, "'*.safetensors'"},
-        {{.hub = "org/other", .revision = "v2"}, "hf download org/other --revision v2 "},
-    };
-    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        const char *command = estimate_fetch_command(&rows[i].m, &arena);
-        cr_expect_not_null(strstr(command, rows[i].has), "%s", command);
-    }
-    arena_release(&arena);
-}
-
 Test(estimate, text_and_json_say_the_same)
 {
     struct sweep sw;
