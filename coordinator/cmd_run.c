@@ -42,7 +42,7 @@ static const struct cli_opt options[] = {
      .letter = 'w',
      .type = CLI_INT,
      .arg = "N",
-     .help = "local workers; 0: one for each --device",
+     .help = "local workers; 0: one for each --device, without any one a core as memory allows",
      .def = "0",
      .min = 0,
      .max = 1024,
@@ -84,8 +84,9 @@ struct run {
     char *db, *report, *logs;
     struct local *local;
     struct progress progress;
-    int told_fd;       /* the terminal's stderr while the log goes to a file */
-    int64_t leased_ns; /* when a job was leased last */
+    int64_t largest_params; /* of the sweep's checkpoints */
+    int told_fd;            /* the terminal's stderr while the log goes to a file */
+    int64_t leased_ns;      /* when a job was leased last */
     bool is_stalled, is_workerless;
     struct err why; /* of is_workerless */
 };
@@ -125,6 +126,9 @@ static enum err_code plan(struct run *r, struct arena *a, struct err *e)
     TRY(sweep_load(r->spec_path, a, &sw, e));
     estimate_sweep(&sw, a, &est);
     TRY(check_files(&sw, &est, a, e));
+    for (int i = 0; i < sw.n_models; i++)
+        if (est.models[i].n_params > r->largest_params)
+            r->largest_params = est.models[i].n_params;
     r->db = r->o->db != NULL ? xstrdup(r->o->db) : plan_default_db(r->spec_path);
     r->report = r->o->report != NULL ? xstrdup(r->o->report) : xasprintf("%s-report", sw.name);
     r->logs = xasprintf("%s-logs", r->db);
@@ -185,7 +189,7 @@ static enum err_code work(struct run *r, struct serve *s, enum serve_end *end, s
     const struct local_options lo = {
         .n = r->o->workers > 0     ? (int)r->o->workers
              : r->o->devices.n > 0 ? r->o->devices.n
-                                   : 1,
+                                   : local_default_workers(r->largest_params),
         .devices = r->o->devices,
         .endpoint = serve_endpoint(s),
         .log_dir = r->logs,

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -41,6 +42,14 @@ static int count_cores(void)
 {
     cpu_set_t set;
     return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+int local_default_workers(int64_t n_params)
+{
+    double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    double each = 6.0 * (double)n_params + (512 << 20);
+    int n = (int)fmin(memory / each, count_cores());
+    return n > 1 ? n : 1;
 }
 
 static enum err_code start_one(struct local *l, int i, int64_t now_ns, struct err *e)

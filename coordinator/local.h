@@ -18,6 +18,11 @@ struct local_options {
 
 struct local; /* opaque */
 
+/* Workers that serve this machine best without a GPU: one a core, as long as each can hold a checkpoint of n_params
+ * parameters in memory (fp16 master and fp32 compute weights, 6 bytes each, and 512 MiB beside them). Small products leave
+ * several threads waiting for each other; several workers share nothing. At least 1. */
+int local_default_workers(int64_t n_params);
+
 /* Starts all of them. Strings are kept. Errors: ERR_NOTFOUND (no isobit-worker beside this program), ERR_IO. */
 MUST_USE enum err_code local_start(const struct local_options *o, int64_t now_ns,
                                    struct local **out, struct err *e);
