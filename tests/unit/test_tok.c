@@ -457,83 +457,84 @@ static void set_member(json_t *doc, const char *path, const char *value)
         cr_assert_eq(json_object_set_new(at, name, v), 0);
 }
 
+static const struct {
+    const char *tiny, *path, *value;
+    enum err_code code;
+    const char *fragment;
+} lies[] = {
+    {"neox", "model", "", ERR_FORMAT, "\"model\""},
+    {"neox", "model", "[]", ERR_FORMAT, "\"model\" must be an object"},
+    {"neox", "model/type", "\"Unigram\"", ERR_UNSUPPORTED, "model \"Unigram\""},
+    {"neox", "model/vocab", "", ERR_FORMAT, "\"vocab\""},
+    {"neox", "model/vocab", "{}", ERR_FORMAT, "for the byte 0x00"},
+    {"neox", "model/vocab/the", "\"x\"", ERR_FORMAT, "\"the\" must be an integer"},
+    {"neox", "model/vocab/the", "-1", ERR_FORMAT, "\"the\" is -1"},
+    {"neox", "model/vocab/the", "4294967296", ERR_FORMAT, "4294967296"},
+    {"neox", "model/vocab/the", "40", ERR_FORMAT, "the same id 40"},
+    {"neox", "model/vocab/z", "", ERR_FORMAT, "for the byte 0x7A"},
+    {"neox", "model/merges", "{}", ERR_FORMAT, "\"merges\" must be an array"},
+    {"neox", "model/merges/3", "7", ERR_FORMAT, "rule 3"},
+    {"neox", "model/merges/3", "\"a\"", ERR_FORMAT, "rule 3"},
+    {"neox", "model/merges/3", "\"a b c\"", ERR_FORMAT, "rule 3"},
+    {"neox", "model/merges/3", "\" a\"", ERR_FORMAT, "rule 3"},
+    {"neox", "model/merges/3", "[\"a\"]", ERR_FORMAT, "rule 3"},
+    {"neox", "model/merges/3", "[\"a\", 1]", ERR_FORMAT, "rule 3"},
+    {"neox", "model/merges/3", "\"qq z\"", ERR_FORMAT, "\"qq\" is not in the vocabulary"},
+    {"neox", "model/merges/3", "[\"z\", \"q\"]", ERR_FORMAT, "\"zq\" is not"},
+    {"neox", "model/dropout", "0.1", ERR_UNSUPPORTED, "dropout"},
+    {"neox", "model/dropout", "\"0\"", ERR_UNSUPPORTED, "dropout"},
+    {"neox", "model/end_of_word_suffix", "\"</w>\"", ERR_UNSUPPORTED, "end_of_word_suffix"},
+    {"neox", "model/ignore_merges", "1", ERR_FORMAT, "ignore_merges"},
+    {"neox", "normalizer", "{\"type\": \"NFKC\"}", ERR_UNSUPPORTED, "normalizer \"NFKC\""},
+    {"neox", "normalizer", "\"NFC\"", ERR_FORMAT, "\"type\""},
+    {"neox", "normalizer", "{\"type\": \"Sequence\"}", ERR_FORMAT, "\"normalizers\""},
+    {"neox", "added_tokens", "{}", ERR_FORMAT, "\"added_tokens\" must be an array"},
+    {"neox", "added_tokens/2", "5", ERR_FORMAT, "added_tokens[2]"},
+    {"neox", "added_tokens/2/content", "7", ERR_FORMAT, "added_tokens[2]"},
+    {"neox", "added_tokens/2/content", "\"\"", ERR_FORMAT, "added_tokens[2]"},
+    {"neox", "added_tokens/2/id", "4194304", ERR_FORMAT, "added_tokens[2]"},
+    {"neox", "added_tokens/2/id", "331", ERR_FORMAT, "its id is 330"},
+    {"neox", "added_tokens/1/id", "0", ERR_FORMAT, "its id is 1"},
+    {"neox", "added_tokens/2/lstrip", "1", ERR_FORMAT, "\"lstrip\" must be true or false"},
+    {"neox", "added_tokens/1/content", "\"<|endoftext|>\"", ERR_FORMAT, "twice"},
+    {"neox", "pre_tokenizer", "null", ERR_UNSUPPORTED, "0 ByteLevel"},
+    {"neox", "pre_tokenizer/type", "\"Metaspace\"", ERR_UNSUPPORTED, "\"Metaspace\""},
+    {"neox", "pre_tokenizer/use_regex", "\"no\"", ERR_FORMAT, "use_regex"},
+    {"neox", "pre_tokenizer/add_prefix_space", "", ERR_FORMAT, "add_prefix_space"},
+    {"bloom", "pre_tokenizer/pretokenizers", "{}", ERR_FORMAT, "pretokenizers"},
+    {"bloom", "pre_tokenizer/pretokenizers/0", "{\"type\": \"Sequence\", \"pretokenizers\": []}",
+     ERR_UNSUPPORTED, "\"Sequence\""},
+    {"bloom", "pre_tokenizer/pretokenizers/0/behavior", "\"isolated\"", ERR_FORMAT, "behavior"},
+    {"bloom", "pre_tokenizer/pretokenizers/0/invert", "0", ERR_FORMAT, "invert"},
+    {"bloom", "pre_tokenizer/pretokenizers/0/pattern", "\"x\"", ERR_FORMAT, "pattern"},
+    {"bloom", "pre_tokenizer/pretokenizers/0/pattern/Regex", "\"a(\"", ERR_FORMAT,
+     "regular expression"},
+    {"bloom", "pre_tokenizer/pretokenizers/0/pattern/Regex", "\"a*\"", ERR_UNSUPPORTED,
+     "empty text"},
+    {"bloom", "pre_tokenizer/pretokenizers/0/pattern/Regex", "\"\\\\w+\"", ERR_UNSUPPORTED,
+     "escape"},
+    {"bloom", "pre_tokenizer/pretokenizers/1/type", "\"Split\"", ERR_FORMAT, "behavior"},
+    {"falcon", "post_processor/processors/1/type", "\"RobertaProcessing\"", ERR_UNSUPPORTED,
+     "RobertaProcessing"},
+    {"falcon", "post_processor/processors/1/single", "[]", ERR_UNSUPPORTED, "in front"},
+    {"falcon", "post_processor/processors/1/special_tokens", "{}", ERR_FORMAT, "ids"},
+    {"falcon", "post_processor/processors/1/special_tokens/>>TITLE<</ids", "[1, 2]",
+     ERR_UNSUPPORTED, "one id"},
+};
+
 Test(tok, a_tokenizer_json_that_lies_is_refused_by_name_and_place)
 {
-    static const struct {
-        const char *tiny, *path, *value;
-        enum err_code code;
-        const char *fragment;
-    } rows[] = {
-        {"neox", "model", "", ERR_FORMAT, "\"model\""},
-        {"neox", "model", "[]", ERR_FORMAT, "\"model\" must be an object"},
-        {"neox", "model/type", "\"Unigram\"", ERR_UNSUPPORTED, "model \"Unigram\""},
-        {"neox", "model/vocab", "", ERR_FORMAT, "\"vocab\""},
-        {"neox", "model/vocab", "{}", ERR_FORMAT, "for the byte 0x00"},
-        {"neox", "model/vocab/the", "\"x\"", ERR_FORMAT, "\"the\" must be an integer"},
-        {"neox", "model/vocab/the", "-1", ERR_FORMAT, "\"the\" is -1"},
-        {"neox", "model/vocab/the", "4294967296", ERR_FORMAT, "4294967296"},
-        {"neox", "model/vocab/the", "40", ERR_FORMAT, "the same id 40"},
-        {"neox", "model/vocab/z", "", ERR_FORMAT, "for the byte 0x7A"},
-        {"neox", "model/merges", "{}", ERR_FORMAT, "\"merges\" must be an array"},
-        {"neox", "model/merges/3", "7", ERR_FORMAT, "rule 3"},
-        {"neox", "model/merges/3", "\"a\"", ERR_FORMAT, "rule 3"},
-        {"neox", "model/merges/3", "\"a b c\"", ERR_FORMAT, "rule 3"},
-        {"neox", "model/merges/3", "\" a\"", ERR_FORMAT, "rule 3"},
-        {"neox", "model/merges/3", "[\"a\"]", ERR_FORMAT, "rule 3"},
-        {"neox", "model/merges/3", "[\"a\", 1]", ERR_FORMAT, "rule 3"},
-        {"neox", "model/merges/3", "\"qq z\"", ERR_FORMAT, "\"qq\" is not in the vocabulary"},
-        {"neox", "model/merges/3", "[\"z\", \"q\"]", ERR_FORMAT, "\"zq\" is not"},
-        {"neox", "model/dropout", "0.1", ERR_UNSUPPORTED, "dropout"},
-        {"neox", "model/dropout", "\"0\"", ERR_UNSUPPORTED, "dropout"},
-        {"neox", "model/end_of_word_suffix", "\"</w>\"", ERR_UNSUPPORTED, "end_of_word_suffix"},
-        {"neox", "model/ignore_merges", "1", ERR_FORMAT, "ignore_merges"},
-        {"neox", "normalizer", "{\"type\": \"NFKC\"}", ERR_UNSUPPORTED, "normalizer \"NFKC\""},
-        {"neox", "normalizer", "\"NFC\"", ERR_FORMAT, "\"type\""},
-        {"neox", "normalizer", "{\"type\": \"Sequence\"}", ERR_FORMAT, "\"normalizers\""},
-        {"neox", "added_tokens", "{}", ERR_FORMAT, "\"added_tokens\" must be an array"},
-        {"neox", "added_tokens/2", "5", ERR_FORMAT, "added_tokens[2]"},
-        {"neox", "added_tokens/2/content", "7", ERR_FORMAT, "added_tokens[2]"},
-        {"neox", "added_tokens/2/content", "\"\"", ERR_FORMAT, "added_tokens[2]"},
-        {"neox", "added_tokens/2/id", "4194304", ERR_FORMAT, "added_tokens[2]"},
-        {"neox", "added_tokens/2/id", "331", ERR_FORMAT, "its id is 330"},
-        {"neox", "added_tokens/1/id", "0", ERR_FORMAT, "its id is 1"},
-        {"neox", "added_tokens/2/lstrip", "1", ERR_FORMAT, "\"lstrip\" must be true or false"},
-        {"neox", "added_tokens/1/content", "\"<|endoftext|>\"", ERR_FORMAT, "twice"},
-        {"neox", "pre_tokenizer", "null", ERR_UNSUPPORTED, "0 ByteLevel"},
-        {"neox", "pre_tokenizer/type", "\"Metaspace\"", ERR_UNSUPPORTED, "\"Metaspace\""},
-        {"neox", "pre_tokenizer/use_regex", "\"no\"", ERR_FORMAT, "use_regex"},
-        {"neox", "pre_tokenizer/add_prefix_space", "", ERR_FORMAT, "add_prefix_space"},
-        {"bloom", "pre_tokenizer/pretokenizers", "{}", ERR_FORMAT, "pretokenizers"},
-        {"bloom", "pre_tokenizer/pretokenizers/0",
-         "{\"type\": \"Sequence\", \"pretokenizers\": []}", ERR_UNSUPPORTED, "\"Sequence\""},
-        {"bloom", "pre_tokenizer/pretokenizers/0/behavior", "\"isolated\"", ERR_FORMAT, "behavior"},
-        {"bloom", "pre_tokenizer/pretokenizers/0/invert", "0", ERR_FORMAT, "invert"},
-        {"bloom", "pre_tokenizer/pretokenizers/0/pattern", "\"x\"", ERR_FORMAT, "pattern"},
-        {"bloom", "pre_tokenizer/pretokenizers/0/pattern/Regex", "\"a(\"", ERR_FORMAT,
-         "regular expression"},
-        {"bloom", "pre_tokenizer/pretokenizers/0/pattern/Regex", "\"a*\"", ERR_UNSUPPORTED,
-         "empty text"},
-        {"bloom", "pre_tokenizer/pretokenizers/0/pattern/Regex", "\"\\\\w+\"", ERR_UNSUPPORTED,
-         "escape"},
-        {"bloom", "pre_tokenizer/pretokenizers/1/type", "\"Split\"", ERR_FORMAT, "behavior"},
-        {"falcon", "post_processor/processors/1/type", "\"RobertaProcessing\"", ERR_UNSUPPORTED,
-         "RobertaProcessing"},
-        {"falcon", "post_processor/processors/1/single", "[]", ERR_UNSUPPORTED, "in front"},
-        {"falcon", "post_processor/processors/1/special_tokens", "{}", ERR_FORMAT, "ids"},
-        {"falcon", "post_processor/processors/1/special_tokens/>>TITLE<</ids", "[1, 2]",
-         ERR_UNSUPPORTED, "one id"},
-    };
-    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+    for (size_t i = 0; i < ARRAY_LEN(lies); i++) {
         char label[200];
-        snprintf(label, sizeof(label), "%s %s = %s", rows[i].tiny, rows[i].path, rows[i].value);
-        char *dir = copy_tiny(rows[i].tiny);
+        snprintf(label, sizeof(label), "%s %s = %s", lies[i].tiny, lies[i].path, lies[i].value);
+        char *dir = copy_tiny(lies[i].tiny);
         char *path = io_join(dir, "tokenizer.json");
         json_t *doc = read_json(path);
-        set_member(doc, rows[i].path, rows[i].value);
+        set_member(doc, lies[i].path, lies[i].value);
         struct buf text = {0};
         json_append(&text, doc, false);
         put(dir, "tokenizer.json", text.data);
-        expect_refused(dir, rows[i].code, rows[i].fragment, label);
+        expect_refused(dir, lies[i].code, lies[i].fragment, label);
         buf_release(&text);
         json_decref(doc);
         xfree(path);

@@ -1,5 +1,8 @@
 /* Text to token ids: byte-level BPE from tokenizer.json, or from vocab.json + merges.txt (evaluation spec,
- * section 10). Encoding is exact to Hugging Face tokenizers. Thread: one at a time (it has a cache). */
+ * section 10). Encoding is exact to Hugging Face's `tokenizers` up to 0.20, whose expressions have Unicode 14.0, as
+ * PCRE2 10.42 has, and whose NFC has 9.0 (tok_unicode.c); compared over every code point. Since 0.21 its expressions
+ * have Unicode 16.0: letters and numbers that are younger than 14.0 can then be cut elsewhere.
+ * Thread: one at a time (it has a cache). */
 #ifndef ISOBIT_WORKER_TOK_TOK_H
 #define ISOBIT_WORKER_TOK_TOK_H
 

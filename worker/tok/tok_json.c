@@ -11,9 +11,12 @@
 #include "worker/tok/tok_load.h"
 #include "worker/tok/tok_regex.h"
 
-static enum err_code unsupported(const char *part, const char *type, struct err *e)
+/* `known`: what this program has instead. */
+static enum err_code unsupported(const char *part, const char *type, const char *known,
+                                 struct err *e)
 {
-    return err_set(e, ERR_UNSUPPORTED, "%s \"%.100s\" is not implemented", part, type);
+    return err_set(e, ERR_UNSUPPORTED, "%s \"%.100s\" is not implemented, only %s", part, type,
+                   known);
 }
 
 static enum err_code need_bool(const json_t *o, const char *key, const char *what, bool *out,
@@ -79,16 +82,16 @@ static enum err_code load_model(struct tok *t, struct tok_source *src, struct er
     TRY(json_need_obj(src->doc[TOK_TOKENIZER], "model", "the file", &model, e));
     const char *type = json_opt_str(model, "type", "BPE"); /* old files leave it out */
     if (strcmp(type, "BPE") != 0)
-        return unsupported("model", type, e);
+        return unsupported("model", type, "BPE", e);
     const json_t *dropout = json_object_get(model, "dropout");
     bool is_exact = dropout == NULL || json_is_null(dropout) ||
                     (json_is_number(dropout) && json_number_value(dropout) == 0);
     if (!is_exact)
-        return unsupported("model", "dropout", e);
+        return unsupported("model", "dropout", "merging without chance", e);
     static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
     for (size_t i = 0; i < ARRAY_LEN(affixes); i++) {
         if (!is_empty(json_object_get(model, affixes[i])))
-            return unsupported("model", affixes[i], e);
+            return unsupported("model", affixes[i], "the byte alphabet without affixes", e);
     }
     TRY(json_need_obj(model, "vocab", "model", &vocab, e));
     TRY(json_need_arr(model, "merges", "model", &merges, e));
@@ -111,7 +114,7 @@ static enum err_code load_normalizer(struct tok *t, const json_t *part, struct e
         const char *type = NULL;
         TRY(json_need_str(step_at(&steps, i), "type", "normalizer", &type, e));
         if (strcmp(type, "NFC") != 0)
-            return unsupported("normalizer", type, e);
+            return unsupported("normalizer", type, "NFC", e);
         t->is_nfc = true;
     }
     return ERR_OK;
@@ -244,7 +247,7 @@ static enum err_code add_step(struct split *s, const json_t *step, const char *t
         TRY(read_behavior(step, "Punctuation", "Isolated", &behavior, e));
         return split_add_regex(s, STR(PUNCTUATION), behavior, false, e);
     }
-    return unsupported("pre_tokenizer", type, e);
+    return unsupported("pre_tokenizer", type, "ByteLevel, Split, Digits and Punctuation", e);
 }
 
 static enum err_code load_pre_tokenizer(struct tok *t, const json_t *part, struct err *e)
@@ -307,7 +310,7 @@ static enum err_code load_post_processor(struct tok *t, const json_t *part, stru
         if (strcmp(type, "TemplateProcessing") == 0)
             TRY(load_template(t, step_at(&steps, i), e));
         else if (strcmp(type, "ByteLevel") != 0) /* which only trims offsets */
-            return unsupported("post_processor", type, e);
+            return unsupported("post_processor", type, "ByteLevel and TemplateProcessing", e);
     }
     return ERR_OK;
 }
