@@ -36,8 +36,8 @@ enum task {
 /* held waits for `release`, cancelled for `retry`; buried used up its attempts. */
 #define JOB_STATE_LIST(X)                                                                          \
     X(PENDING, "pending")                                                                          \
-    X(LEASED, "leased") X(DONE, "done") X(BURIED, "buried") X(HELD, "held")                        \
-        X(CANCELLED, "cancelled")
+    X(LEASED, "leased")                                                                            \
+    X(DONE, "done") X(BURIED, "buried") X(HELD, "held") X(CANCELLED, "cancelled")
 
 #define X(id, label) COMPUTE_##id,
 enum compute { COMPUTE_LIST(X) COMPUTE_COUNT };
