@@ -194,10 +194,24 @@ static enum err_code execute_here(const char *db_path, const json_t *request, bo
     return check_reply(answer, reply, e);
 }
 
-/* Waits for the one message that answers; others (of another version) are dropped. */
-static enum err_code await_reply(struct link *l, const struct lock_owner *owner,
-                                 int64_t deadline_ns, json_t **reply, struct err *e)
+/* Where a request goes, and until when an answer is waited for. */
+struct asking {
+    const char *db_path;
+    struct lock_owner owner;
+    int64_t deadline_ns;
+    bool has_left; /* OUT: the owner gave the lock back without an answer: ask whoever has it now */
+};
+
+static bool owner_has_left(const struct asking *q)
 {
+    struct lock_owner now;
+    return !lock_is_held(q->db_path, &now) || strcmp(now.control, q->owner.control) != 0;
+}
+
+/* Waits for the one message that answers; others (of another version) are dropped. */
+static enum err_code await_reply(struct link *l, struct asking *q, json_t **reply, struct err *e)
+{
+    static const int64_t look_ns = 250 * CLOCK_NS_PER_MS;
     for (;;) {
         struct link_inbox in;
         while (link_receive(l, &in)) {
@@ -207,16 +221,20 @@ static enum err_code await_reply(struct link *l, const struct lock_owner *owner,
             if (body != NULL)
                 return check_reply(body, reply, e);
         }
-        int64_t left_ns = deadline_ns - clock_mono_ns();
+        q->has_left = owner_has_left(q);
+        if (q->has_left)
+            return err_set(e, ERR_BUSY, "the coordinator (process %lld) left without an answer",
+                           (long long)q->owner.pid);
+        int64_t left_ns = q->deadline_ns - clock_mono_ns();
         if (left_ns <= 0)
             return err_set(e, ERR_TIMEOUT,
                            "the coordinator (process %lld) did not answer; `isobit status` tells "
                            "whether it did what was "
                            "asked",
-                           (long long)owner->pid);
+                           (long long)q->owner.pid);
         bool is_readable = false;
         struct link *links[] = {l};
-        link_wait(links, 1, NULL, 0, left_ns, &is_readable);
+        link_wait(links, 1, NULL, 0, left_ns < look_ns ? left_ns : look_ns, &is_readable);
     }
 }
 
@@ -232,18 +250,18 @@ static enum err_code send_request(struct link *l, const json_t *request, int64_t
     return rc;
 }
 
-static enum err_code ask_owner(const struct lock_owner *owner, const json_t *request,
-                               int64_t deadline_ns, json_t **reply, struct err *e)
+static enum err_code ask_owner(struct asking *q, const json_t *request, json_t **reply,
+                               struct err *e)
 {
     struct link_context *context = NULL;
     struct link *l = NULL;
     enum err_code rc = link_context_new(&context, e);
     if (rc == ERR_OK)
-        rc = link_connect(context, owner->control, &(struct link_options){0}, &l, e);
+        rc = link_connect(context, q->owner.control, &(struct link_options){0}, &l, e);
     if (rc == ERR_OK)
-        rc = send_request(l, request, deadline_ns, e);
+        rc = send_request(l, request, q->deadline_ns, e);
     if (rc == ERR_OK)
-        rc = await_reply(l, owner, deadline_ns, reply, e);
+        rc = await_reply(l, q, reply, e);
     link_close(l);
     link_context_free(context);
     return rc;
@@ -266,8 +284,8 @@ enum err_code control_request(const char *db_path, const json_t *request, bool m
                        db_path);
     for (;;) {
         struct lock lock;
-        struct lock_owner owner;
-        enum err_code rc = lock_take(db_path, &lock, &owner, e);
+        struct asking q = {.db_path = db_path, .deadline_ns = deadline_ns};
+        enum err_code rc = lock_take(db_path, &lock, &q.owner, e);
         if (rc == ERR_OK) {
             rc = execute_here(db_path, request, may_create, reply, e);
             lock_release(&lock);
@@ -275,15 +293,17 @@ enum err_code control_request(const char *db_path, const json_t *request, bool m
         }
         if (rc != ERR_BUSY)
             return rc;
-        if (owner.control[0] != '\0' && !is_this_host(owner.host))
+        bool is_served = q.owner.control[0] != '\0';
+        if (is_served && !is_this_host(q.owner.host))
             return err_set(e, ERR_BUSY,
                            "%s is served by process %lld on %s; give the command there", db_path,
-                           (long long)owner.pid, owner.host);
-        if (owner.control[0] != '\0')
-            return ask_owner(&owner, request, deadline_ns, reply, e);
-        if (clock_mono_ns() >= deadline_ns) /* *e is lock_take's */
+                           (long long)q.owner.pid, q.owner.host);
+        if (is_served)
+            rc = ask_owner(&q, request, reply, e);
+        /* Every request may be given twice, so one whose coordinator left is given again. */
+        bool is_over = is_served && !q.has_left;
+        if (is_over || clock_mono_ns() >= deadline_ns)
             return rc;
-        /* A short command holds it: it is done in a moment. */
-        pause_briefly();
+        pause_briefly(); /* else a short command holds the lock: it is done in a moment */
     }
 }

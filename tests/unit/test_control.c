@@ -204,6 +204,23 @@ Test(control, a_coordinator_that_does_not_answer_is_a_time_out)
     stop_server(pid);
 }
 
+Test(control, a_coordinator_that_leaves_without_an_answer_is_replaced_by_the_command_itself)
+{
+    plan();
+    pid_t pid = start_server(true);
+    pid_t killer = fork();
+    if (killer == 0) {
+        usleep(300000);
+        kill(pid, SIGKILL);
+        _exit(0);
+    }
+    json_t *reply = change("hold", "*task=piqa*");
+    cr_assert_not_null(reply, "%s", err.text);
+    json_decref(reply);
+    waitpid(killer, NULL, 0);
+    waitpid(pid, NULL, 0);
+}
+
 Test(control, a_short_command_that_holds_the_lock_is_waited_for)
 {
     plan();

@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "base/io.h"
+#include "schema/hub.h"
 #include "tests/support/mkckpt.h"
 #include "worker/ckpt/ckpt.h"
-#include "schema/hub.h"
 
 Test(hub, ids_are_org_slash_name_with_an_optional_revision)
 {

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "worker/ckpt/ckpt_private.h"
 #include "schema/hub.h"
+#include "worker/ckpt/ckpt_private.h"
 #include "worker/ckpt/safetensors.h"
 #include "worker/ckpt/tensor_check.h"
 #include "worker/ckpt/torchbin.h"
