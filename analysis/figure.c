@@ -88,7 +88,8 @@ static struct figure scaling_figure(const struct group *groups, int n, bool is_e
 {
     const char *families[MAX_FAMILIES];
     int n_families = families_of(groups, n, families);
-    struct figure fig = {.panels = arena_array(a, (size_t)n_families + 1, sizeof(struct panel))};
+    struct figure fig = {.panels = arena_array(a, (size_t)n_families + 1, sizeof(struct panel)),
+                         .is_keyed = true};
     for (int i = 0; i < n_families; i++) {
         const struct group *g = main_group(groups, n, families[i]);
         if (g == NULL || g->n_curves == 0)

@@ -6,7 +6,7 @@
 #include "analysis/fit.h"
 
 struct series {
-    const char *label; /* written at the line's end */
+    const char *label;
     const char *color; /* "#rrggbb" */
     double *x, *y;
     int n;
@@ -23,6 +23,8 @@ struct figure {
     const char *title, *caption;
     const char *x_title, *y_title;
     bool is_y_log;
+    bool
+        is_keyed; /* lines end in different places: a key in the corner they leave free; else labels at their ends */
     struct panel *panels;
     int n_panels;
 };

@@ -47,21 +47,47 @@ static struct range widened(struct range r, bool is_log, double below, double ab
     return (struct range){r.from - below * length, r.to + above * length};
 }
 
-/* 1-2-5 ticks of a logarithmic axis, as gnuplot's list ("1 M" 1e6, …). */
+/* 1, 2 or 5 times a power of ten, near `rough`. */
+static double nice_step(double rough)
+{
+    double power = pow(10, floor(log10(rough)));
+    double m = rough / power;
+    return power * (m < 1.5 ? 1 : m < 3.5 ? 2 : m < 7.5 ? 5 : 10);
+}
+
+/* "10 M": as fmt_si, without digits that say nothing. */
+static void add_tick(struct buf *s, double v, const char *comma)
+{
+    static const char *const prefix[] = {"", " k", " M", " G", " T", " P"};
+    size_t i = 0;
+    double shown = v;
+    while (shown >= 1000 && i + 1 < ARRAY_LEN(prefix)) {
+        shown /= 1000;
+        i++;
+    }
+    buf_printf(s, "%s\"%g%s\" %.10g", comma, shown, prefix[i], v);
+}
+
+/* Ticks of a logarithmic axis: 1-2-5 over decades, evenly spaced values within one. */
 static void add_log_ticks(struct buf *s, const char *axis, struct range r)
 {
     static const double steps[] = {1, 2, 5};
-    buf_printf(s, "set %stics (", axis);
     const char *comma = "";
-    for (int p = (int)floor(log10(r.from)); p <= (int)ceil(log10(r.to)); p++)
-        for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
-            double v = steps[i] * pow(10, p);
-            if (v < r.from || v > r.to)
-                continue;
-            char text[32];
-            buf_printf(s, "%s\"%s\" %.10g", comma, fmt_si(v, text), v);
-            comma = ", ";
-        }
+    buf_printf(s, "set %stics (", axis);
+    if (r.to / r.from < 4) {
+        double step = nice_step((r.to - r.from) / 5);
+        for (double v = ceil(r.from / step) * step; v <= r.to; v += step, comma = ", ")
+            add_tick(s, v, comma);
+    } else {
+        for (int p = (int)floor(log10(r.from)); p <= (int)ceil(log10(r.to)); p++)
+            for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
+                double v = steps[i] * pow(10, p);
+                if (v < r.from || v > r.to)
+                    continue;
+                add_tick(s, v, comma);
+                comma = ", ";
+            }
+    }
     buf_adds(s, ")\n");
 }
 
@@ -117,12 +143,19 @@ static void add_labels(struct buf *s, const struct panel *p, struct range y, boo
     }
 }
 
+/* Falling lines leave the upper right corner free, rising ones the lower right. */
+static bool is_falling(const struct panel *p)
+{
+    const struct series *line = &p->series[p->n_series - 1];
+    return line->n == 0 || line->y[line->n - 1] < line->y[0];
+}
+
 static void add_panel(struct buf *s, const struct figure *fig, const struct panel *p,
                       int first_index)
 {
-    struct range x = widened(range_of(p, true), true, 0.06, 0.22);
+    struct range x = widened(range_of(p, true), true, 0.06, fig->is_keyed ? 0.06 : 0.22);
     struct range y = widened(range_of(p, false), fig->is_y_log, 0.08, 0.12);
-    buf_printf(s, "\nunset label\nset title \"%s\"\nset xlabel \"%s (bits)\"\nset ylabel \"%s\"\n",
+    buf_printf(s, "\nunset label\nset title \"%s\"\nset xlabel \"%s\"\nset ylabel \"%s\"\n",
                p->title, fig->x_title, fig->y_title);
     buf_printf(s, "set xrange [%.10g:%.10g]\nset yrange [%.10g:%.10g]\n", x.from, x.to, y.from,
                y.to);
@@ -131,14 +164,19 @@ static void add_panel(struct buf *s, const struct figure *fig, const struct pane
         add_log_ticks(s, "y", (struct range){y.from, y.to});
     else
         buf_adds(s, "set ytics auto\nset format y \"%.2f\"\n");
-    add_labels(s, p, y, fig->is_y_log);
+    if (fig->is_keyed)
+        buf_printf(s, "set key %s right Left reverse samplen 1.4 spacing 1.15 textcolor variable\n",
+                   is_falling(p) ? "top" : "bottom");
+    else
+        add_labels(s, p, y, fig->is_y_log);
     buf_adds(s, "plot ");
-    for (int i = 0; i < p->n_series; i++)
-        buf_printf(
-            s,
-            "%sdata index %d using 1:2 with linespoints linewidth 2 pointtype 7 pointsize 0.7 "
-            "linecolor rgb \"%s\" title \"\"",
-            i > 0 ? ", \\\n  " : "", first_index + i, p->series[i].color);
+    for (int i = 0; i < p->n_series; i++) {
+        buf_printf(s, "%sdata index %d using 1:2 with linespoints", i > 0 ? ", \\\n  " : "",
+                   first_index + i);
+        buf_adds(s, " linewidth 2 pointtype 7 pointsize 0.7");
+        buf_printf(s, " linecolor rgb \"%s\" title \"%s\"", p->series[i].color,
+                   fig->is_keyed ? p->series[i].label : "");
+    }
     buf_adds(s, "\n");
 }
 
