@@ -212,6 +212,8 @@ struct job_result {
         seconds; /* this job's share: its evaluation, and quantizing for the first of a configuration */
     struct bits bits;
     int64_t n_params, n_params_linear;
+    int64_t
+        weights_read; /* bytes of weight files read for this job; 0: the checkpoint was resident */
     char weights_sha256[65], data_sha256[65], tokenizer_sha256[65];
     const char *device;  /* "cpu: AMD EPYC … x2" */
     const char *program; /* cli_version */

@@ -122,6 +122,7 @@ json_t *job_result_to_json(const struct job_result *r)
     put(o, "bits", bits_to_json(&r->bits));
     put(o, "n_params", json_integer(r->n_params));
     put(o, "n_params_linear", json_integer(r->n_params_linear));
+    put(o, "weights_read", json_integer(r->weights_read));
     put(o, "n_items", json_integer(r->n_items));
     put(o, "per_item", json_integer(r->per_item));
     put(o, "device", text_or_null(r->device));
@@ -442,6 +443,7 @@ enum err_code job_result_from_json(const json_t *j, const char *what, struct are
     TRY(read_bits(j, what, &r.bits, e));
     TRY(json_need_int(j, "n_params", what, 0, count_max, &r.n_params, e));
     TRY(json_need_int(j, "n_params_linear", what, 0, count_max, &r.n_params_linear, e));
+    TRY(opt_int(j, "weights_read", what, count_max, &r.weights_read, e));
     TRY(opt_int(j, "n_items", what, ITEMS_MAX, &r.n_items, e));
     int64_t per_item = 0;
     TRY(opt_int(j, "per_item", what, CHOICES_MAX, &per_item, e));

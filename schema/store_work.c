@@ -193,8 +193,8 @@ static const char sql_done[] =
     "UPDATE job SET state = 'done', worker_id = NULL, leased_ms = NULL "
     "WHERE id = ?1 AND attempt = ?2 AND state = 'leased' AND worker_id = ?3";
 static const char sql_run[] =
-    "INSERT INTO run (job_id, attempt, worker_id, provenance_id, seconds, n, tokens, finished_ms) "
-    "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    "INSERT INTO run (job_id, attempt, worker_id, provenance_id, seconds, n, tokens, finished_ms, "
+    "weights_read) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 
 enum err_code store_done(struct store *s, const struct store_fence *f,
                          const struct store_run_facts *facts, const struct job_result *r,
@@ -210,7 +210,7 @@ enum err_code store_done(struct store *s, const struct store_fence *f,
     TRY(store_run(s, sql_run,
                   ARGS(ARG_INT(f->job), ARG_INT(f->attempt), ARG_INT(f->worker_id),
                        ARG_INT(provenance), ARG_NUM(r->seconds), ARG_INT(r->n), ARG_INT(r->tokens),
-                       ARG_INT(store_now_ms())),
+                       ARG_INT(store_now_ms()), ARG_INT(r->weights_read)),
                   NULL, NULL, e));
     TRY(add_numbers(s, f->job, facts, r, samples, e));
     return add_delta(s, f->worker_id, facts->set_id, 1, 0, e);

@@ -41,6 +41,7 @@ struct runner {
     int64_t set_context;
     int64_t counter;
     struct runner_stats stats;
+    int64_t unreported_bytes; /* of weight files read since the last result */
 };
 
 enum err_code runner_new(const struct runner_options *o, struct runner **out, struct err *e)
@@ -160,6 +161,7 @@ static enum err_code load(struct runner *r, const struct model_ref *m, struct er
     TRY(check_memory(r, e));
     TRY(tok_open(ckpt_dir(r->ckpt), &r->tok, e));
     r->stats.checkpoint_loads++;
+    r->unreported_bytes += ckpt_bytes(r->ckpt);
     TRY(model_open(r->ckpt, r->kern, &r->model, e));
     TRY(ckpt_identity(r->ckpt, r->weights_sha256, e));
     const struct model_info *info = model_get_info(r->model);
@@ -276,6 +278,8 @@ static enum err_code set_config(struct runner *r, const struct config *c, struct
         return ERR_OK;
     r->has_config = false;
     TRY(model_set_config(r->model, c, &r->bits, e));
+    if (c->k > 16) /* weights as stored come from the files again */
+        r->unreported_bytes += ckpt_bytes(r->ckpt);
     r->has_config = true;
     r->config = *c;
     r->stats.configurations++;
@@ -348,6 +352,7 @@ static void describe(const struct runner *r, struct job_result *out, struct aren
     out->bits = r->bits;
     out->n_params = info->n_params;
     out->n_params_linear = info->n_params_linear;
+    out->weights_read = r->unreported_bytes;
     memcpy(out->weights_sha256, r->weights_sha256, SHA256_HEX);
     out->device = arena_strdup(a, kern_get_info(r->kern)->device);
     out->program = cli_version;
@@ -372,6 +377,7 @@ enum err_code runner_run(struct runner *r, const struct job *job, struct job_res
     *out = (struct job_result){.seconds = clock_seconds_since(start)};
     eval_score(&p->set, &scores, out, a);
     describe(r, out, a);
+    r->unreported_bytes = 0;
     r->stats.tokens += scores.n_tokens;
     r->stats.jobs++;
     eval_scores_release(&scores);

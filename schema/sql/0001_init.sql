@@ -183,7 +183,8 @@ CREATE TABLE run (
     seconds REAL NOT NULL,
     n INTEGER NOT NULL,
     tokens INTEGER NOT NULL,
-    finished_ms INTEGER NOT NULL
+    finished_ms INTEGER NOT NULL,
+    weights_read INTEGER NOT NULL -- bytes of weight files read for it; 0: the checkpoint was resident
 ) STRICT;
 
 CREATE TABLE metric (
@@ -256,7 +257,7 @@ SELECT c.key_head || m.key || c.key_tail || v.key AS key, s.name AS sweep, j.sta
        CASE WHEN j.state <> 'done' AND j.attempt > 0 THEN
            (SELECT a.text FROM attempt a WHERE a.job_id = j.id ORDER BY a.attempt DESC LIMIT 1)
        END AS error,
-       j.id AS job, m.name AS model, m.n_params AS n_params
+       j.id AS job, m.name AS model, m.n_params AS n_params, r.weights_read AS weights_read
 FROM job j
 JOIN model m ON m.id = j.model_id
 JOIN config c ON c.id = j.config_id
