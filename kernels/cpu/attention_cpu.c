@@ -52,6 +52,7 @@ static void rotate(const struct plan *p, float *x, int64_t pos)
 {
     int half = p->a->rotary_dims / 2;
     const float *c = p->cos + pos * half, *s = p->sin + pos * half;
+#pragma omp simd
     for (int i = 0; i < half; i++) {
         float lo = x[i], hi = x[i + half];
         x[i] = lo * c[i] - hi * s[i];
@@ -100,6 +101,7 @@ static void copy_queries(const struct plan *p, const struct head_scratch *s,
     for (int64_t l = 0; l < lanes; l++, row += a->row, q += hd) {
         if (t0 + l + ROWS_AHEAD < seq->len)
             fetch_ahead(row + ROWS_AHEAD * a->row, hd);
+#pragma omp simd
         for (int64_t i = 0; i < hd; i++)
             q[i] = row[i] * a->scale;
         if (a->rotary_dims > 0)
@@ -118,6 +120,7 @@ static void store_output(const struct plan *p, const struct head_scratch *s, con
     p->vec->transpose(s->rows, s->out, hd, VEC_QUERIES);
     for (int64_t l = 0; l < lanes; l++, out += width, row += hd) {
         const float scale = 1.0F / sums[l];
+#pragma omp simd
         for (int64_t i = 0; i < hd; i++)
             out[i] = row[i] * scale;
     }

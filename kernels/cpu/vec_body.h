@@ -188,6 +188,33 @@ VEC_INLINE double sum_deviations(const float *x, int64_t d, double mean, bool is
     return s0 + s1 + s2 + s3;
 }
 
+/* The affine part of a layer norm: y = ((x - mean) * scale - rest) * w + b, where `rest` makes up for the rounding
+ * of the mean. */
+struct norm_terms {
+    float mean, scale, rest;
+};
+
+VEC_INLINE vec norm_vec(vec x, struct norm_terms t, vec w, vec b)
+{
+    return VEC_FMA(VEC_FMA(x - t.mean, VEC_SPLAT(t.scale), VEC_SPLAT(-t.rest)), w, b);
+}
+
+VEC_INLINE void norm_row(float *y, const float *x, const float *w, const float *b,
+                         struct norm_terms t, int64_t d)
+{
+    vec one = VEC_SPLAT(1.0F), zero = VEC_SPLAT(0.0F);
+    int64_t i = 0;
+    for (; i + VEC_LANES <= d; i += VEC_LANES)
+        store(y + i, norm_vec(load(x + i), t, w != NULL ? load(w + i) : one,
+                              b != NULL ? load(b + i) : zero));
+    if (i < d)
+        store_part(y + i,
+                   norm_vec(load_part(x + i, d - i, 0.0F), t,
+                            w != NULL ? load_part(w + i, d - i, 0.0F) : one,
+                            b != NULL ? load_part(b + i, d - i, 0.0F) : zero),
+                   d - i);
+}
+
 /* Mean and variance in double: their rounding then vanishes beside that of the fp32 output. */
 VEC_FN void layernorm(float *y, const float *x, const float *w, const float *b, float eps,
                       int64_t d)
@@ -195,13 +222,10 @@ VEC_FN void layernorm(float *y, const float *x, const float *w, const float *b, 
     const double mean = sum_deviations(x, d, 0.0, false) / (double)d;
     const double variance = sum_deviations(x, d, mean, true) / (double)d;
     const double scale = 1.0 / sqrt(variance + (double)eps);
-    const float scale32 = (float)scale, shift32 = (float)(-mean * scale);
-#pragma omp simd
-    for (int64_t i = 0; i < d; i++) {
-        float unit = x[i] * scale32 + shift32;
-        float scaled = w != NULL ? unit * w[i] : unit;
-        y[i] = b != NULL ? scaled + b[i] : scaled;
-    }
+    const double rest = (mean - (double)(float)mean) * scale;
+    norm_row(y, x, w, b,
+             (struct norm_terms){.mean = (float)mean, .scale = (float)scale, .rest = (float)rest},
+             d);
 }
 
 /* out[r][16] = sum over i < n of a[r * lane + i * step] * b[i][16] for r < rows <= VEC_TILE; `rows` is a constant
