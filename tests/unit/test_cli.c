@@ -61,10 +61,13 @@ static const struct cli_opt table[] = {
 static struct opts seen;
 static int seen_args;
 
+/* Texts live as long as the command runs, so the test keeps copies. */
 static int run_seen(const void *opts, int n_args, char **args)
 {
     (void)args;
     seen = *(const struct opts *)opts;
+    seen.task = seen.task != NULL ? xstrdup(seen.task) : NULL;
+    seen.kind = xstrdup(seen.kind);
     seen_args = n_args;
     return 0;
 }
