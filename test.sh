@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 cmake/install-deps.sh --test
 
 step() { printf '\n== %s\n' "$*"; }
-run_tests() { ctest --test-dir "build/$1" --output-on-failure --no-tests=error "${@:2}"; }
+run_tests() { ctest --test-dir "build/$1" -j"$(nproc)" --output-on-failure --no-tests=error "${@:2}"; }
 
 step "gcc build, warnings are errors, all tests"
 cmake --preset dev -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
