@@ -94,7 +94,7 @@ Test(linear, does_not_depend_on_the_number_of_threads)
     struct err e = {0};
     float *x = fixture_normal(&r, T * K, 1.0), *w = fixture_normal(&r, N * K, 0.1);
     float *one = fixture_zeros(T * N), *many = fixture_zeros(T * N);
-    for (int threads = 1; threads <= 5; threads++) {
+    for (int threads = 1; threads <= 4; threads += 3) {
         struct kern *k = fixture_kern(threads);
         struct kern_linear_args a = {
             .y = threads == 1 ? one : many, .x = x, .w = w, .T = T, .N = N, .K = K};
