@@ -126,10 +126,7 @@ static void print_json(const struct group *groups, int n, int n_dropped, const s
         json_array_append_new(list, group_json(&groups[i], o, a));
     json_t *doc = json_pack("{s:s,s:s,s:i,s:o}", "metric", o->source.metric, "bits", o->source.bits,
                             "dropped", n_dropped, "groups", list);
-    struct buf text = {0};
-    json_append(&text, doc, true);
-    puts(text.data);
-    buf_release(&text);
+    cli_print_json(doc, true);
     json_decref(doc);
 }
 

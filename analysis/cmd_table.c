@@ -86,10 +86,7 @@ static void print_json(const struct pivot *p, const char *metric, struct arena *
                                               setting_label(&r->setting, a), "by_k", values));
     }
     json_t *doc = json_pack("{s:s,s:o}", "metric", metric, "rows", rows);
-    struct buf text = {0};
-    json_append(&text, doc, true);
-    puts(text.data);
-    buf_release(&text);
+    cli_print_json(doc, true);
     json_decref(doc);
 }
 

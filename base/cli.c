@@ -356,10 +356,7 @@ static int show_config(const struct parse *p)
         json_decref(texts);
         json_object_set_new(doc, opt_at(p, i)->name, row);
     }
-    struct buf text = {0};
-    json_append(&text, doc, true);
-    puts(text.data);
-    buf_release(&text);
+    cli_print_json(doc, true);
     json_decref(doc);
     return 0;
 }
@@ -482,6 +479,14 @@ int cli_main(const struct cli_program *prog, int argc, char **argv)
     struct err e;
     err_set(&e, ERR_USAGE, "no command '%s'; see '%s --help'", word, prog->name);
     return cli_fail(&e);
+}
+
+void cli_print_json(const json_t *doc, bool is_indented)
+{
+    struct buf text = {.max = SIZE_MAX};
+    json_append(&text, doc, is_indented);
+    puts(text.data);
+    buf_release(&text);
 }
 
 int cli_fail(const struct err *e)

@@ -63,6 +63,10 @@ struct cli_program {
 /* Parses, runs, returns the exit status (2 with one line on stderr for wrong usage). */
 int cli_main(const struct cli_program *prog, int argc, char **argv);
 
+/* What `--json` prints: the document and a newline on standard output. */
+struct json_t;
+void cli_print_json(const struct json_t *doc, bool is_indented);
+
 /* Prints the one line "PROGRAM: TEXT" that every failed command ends with, and returns the exit status of
  * the error. */
 struct err;

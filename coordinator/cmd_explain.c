@@ -228,10 +228,7 @@ static void print_all(const json_t *jobs, bool is_json)
     size_t i = 0;
     json_t *job = NULL;
     if (is_json) {
-        struct buf text = {0};
-        json_append(&text, jobs, true);
-        printf("%s\n", text.data);
-        buf_release(&text);
+        cli_print_json(jobs, true);
         return;
     }
     json_array_foreach(jobs, i, job)

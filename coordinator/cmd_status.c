@@ -166,10 +166,7 @@ static void print_text(const json_t *doc, const char *db)
 static void print(const struct status_options *o, const json_t *doc)
 {
     if (o->is_json) {
-        struct buf text = {0};
-        json_append(&text, doc, !o->is_watch);
-        printf("%s\n", text.data);
-        buf_release(&text);
+        cli_print_json(doc, !o->is_watch);
     } else {
         if (o->is_watch && isatty(STDOUT_FILENO))
             printf("\033[H\033[J");

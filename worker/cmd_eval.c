@@ -316,10 +316,7 @@ static void print_json(const struct job *job, const struct job_result *r)
     CHECK(json_object_set_new(o, "task", json_string(task_label(job->eval.task))) == 0);
     CHECK(json_object_set_new(o, "compute", json_string(compute_label(job->config.compute))) == 0);
     CHECK(json_object_update(o, result) == 0);
-    struct buf text = {0};
-    json_append(&text, o, true);
-    puts(text.data);
-    buf_release(&text);
+    cli_print_json(o, true);
     json_decref(result);
     json_decref(o);
 }

@@ -105,10 +105,7 @@ static void print_json(const struct ckpt *c, const struct summary *s)
                   (json_int_t)ckpt_bytes(c), "params", (json_int_t)s->params, "files",
                   files_to_json(c), "tensors", tensors_to_json(c));
     CHECK(o != NULL);
-    struct buf text = {0};
-    json_append(&text, o, true);
-    puts(text.data);
-    buf_release(&text);
+    cli_print_json(o, true);
     json_decref(o);
 }
 

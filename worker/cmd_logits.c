@@ -83,10 +83,7 @@ static void print_json(const struct logits_opts *o, const int32_t *tokens, const
     }
     json_t *doc = json_pack("{s:s, s:o, s:I, s:o}", "model", o->model, "tokens", ids, "vocab",
                             (json_int_t)vocab, "logits", rows);
-    struct buf text = {.max = SIZE_MAX};
-    json_append(&text, doc, false);
-    printf("%s\n", text.data);
-    buf_release(&text);
+    cli_print_json(doc, false);
     json_decref(doc);
 }
 

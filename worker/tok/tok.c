@@ -9,21 +9,6 @@
 
 /* ---- ids ---- */
 
-void tok_ids_push(struct tok_ids *ids, int32_t id)
-{
-    if (ids->n == ids->cap) {
-        ids->cap = ids->cap * 2 + 64;
-        ids->v = xrealloc(ids->v, ids->cap * sizeof(*ids->v));
-    }
-    ids->v[ids->n++] = id;
-}
-
-void tok_ids_release(struct tok_ids *ids)
-{
-    xfree(ids->v);
-    *ids = (struct tok_ids){0};
-}
-
 /* ---- opening ---- */
 
 /* In the order of strcmp, which is that of the lines under tok_sha256. */
