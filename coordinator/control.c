@@ -130,13 +130,25 @@ static const struct {
     {"status", op_status, false},
 };
 
+static size_t find_op(const char *name)
+{
+    size_t i = 0;
+    while (i < ARRAY_LEN(ops) && strcmp(ops[i].name, name) != 0)
+        i++;
+    return i;
+}
+
+bool control_is_change(const json_t *request)
+{
+    size_t i = find_op(json_opt_str(request, "op", ""));
+    return i < ARRAY_LEN(ops) && ops[i].is_write;
+}
+
 static enum err_code execute(struct store *s, const json_t *request, json_t *reply, struct err *e)
 {
     const char *name = NULL;
     TRY(json_need_str(request, "op", "request", &name, e));
-    size_t i = 0;
-    while (i < ARRAY_LEN(ops) && strcmp(ops[i].name, name) != 0)
-        i++;
+    size_t i = find_op(name);
     if (i == ARRAY_LEN(ops))
         return err_set(e, ERR_UNSUPPORTED,
                        "request: there is no operation \"%s\"; is the coordinator older?", name);

@@ -16,6 +16,9 @@
  *   status                                             -> counts per state */
 json_t *control_execute(struct store *s, const json_t *request);
 
+/* Whether a request can change jobs; one that only asks or copies leaves the coordinator's board as it is. */
+bool control_is_change(const json_t *request);
+
 /* What the commands call: takes the lock and executes, or sends the request to whoever holds it and waits for the reply
  * (at most timeout_s). *reply is a new reference. Errors: those of the reply, ERR_TIMEOUT, ERR_BUSY. */
 MUST_USE enum err_code control_request(const char *db_path, const json_t *request, bool may_create,

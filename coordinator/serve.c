@@ -292,6 +292,8 @@ static json_t *answer_request(struct serve *s, const json_t *request, int64_t no
         return json_pack("{s:b}", "ok", true);
     }
     json_t *reply = control_execute(s->store, request);
+    if (!control_is_change(request))
+        return reply;
     dispatch_jobs_changed(s->intake.dispatch);
     s->counted_ns = 0;
     s->next_ns = 0; /* a turn at once: there may be work for those who wait */
