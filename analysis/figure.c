@@ -157,19 +157,16 @@ static struct figure comparison_figure(const struct group *groups, int n, enum c
     return fig;
 }
 
-static void add_figure(struct figure *figures, int *n, struct figure fig, const char *name,
-                       const char *title, const char *caption, const char *x_title,
-                       const char *y_title, bool is_y_log)
+/* Keeps a picture that has something to show. */
+static void add_figure(struct figure *figures, int *n, const struct figure *content,
+                       struct figure words)
 {
-    if (fig.n_panels == 0)
+    if (content->n_panels == 0)
         return;
-    fig.name = name;
-    fig.title = title;
-    fig.caption = caption;
-    fig.x_title = x_title;
-    fig.y_title = y_title;
-    fig.is_y_log = is_y_log;
-    figures[(*n)++] = fig;
+    words.panels = content->panels;
+    words.n_panels = content->n_panels;
+    words.is_keyed = content->is_keyed;
+    figures[(*n)++] = words;
 }
 
 struct figure *figures_build(const struct frame *f, enum bits_id b, struct arena *a, int *n_figures)
@@ -182,22 +179,43 @@ struct figure *figures_build(const struct frame *f, enum bits_id b, struct arena
     const char *x = bits_title(b);
     struct group *nll = groups_build(f, METRIC_NLL, b, a, &n_nll, &n_dropped);
     struct group *acc = groups_build(f, METRIC_ZERO_SHOT, b, a, &n_acc, &n_dropped);
-    add_figure(figures, &n, scaling_figure(nll, n_nll, true, a), "scaling-perplexity",
-               "Perplexity against total bits",
-               "Each line is one bit width, each point a model size. At an equal number of bits "
-               "the lower line wins.",
-               x, "Perplexity", true);
-    add_figure(figures, &n, scaling_figure(acc, n_acc, false, a), "scaling-zero-shot",
-               "Mean zero-shot accuracy against total bits",
-               "Mean of LAMBADA, WinoGrande, HellaSwag and PIQA accuracy. The higher line wins.", x,
-               "Mean accuracy", false);
-    add_figure(figures, &n, comparison_figure(nll, n_nll, BY_BLOCK, a), "block-size",
-               "Block size at equal bits",
-               "Smaller blocks cost 16/B bits a weight for their constants and must earn them.", x,
-               "Perplexity", true);
-    add_figure(figures, &n, comparison_figure(nll, n_nll, BY_DTYPE, a), "data-type",
-               "Data type at equal bits", "All types cost the same bits; the lower line wins.", x,
-               "Perplexity", true);
+    struct figure by_ppl = scaling_figure(nll, n_nll, true, a);
+    struct figure by_acc = scaling_figure(acc, n_acc, false, a);
+    struct figure by_block = comparison_figure(nll, n_nll, BY_BLOCK, a);
+    struct figure by_dtype = comparison_figure(nll, n_nll, BY_DTYPE, a);
+    add_figure(figures, &n, &by_ppl,
+               (struct figure){.name = "scaling-perplexity",
+                               .title = "Perplexity against total bits",
+                               .caption =
+                                   "Each line is one bit width, each point a model size. At an "
+                                   "equal number of bits the lower line wins.",
+                               .x_title = x,
+                               .y_title = "Perplexity",
+                               .is_y_log = true});
+    add_figure(figures, &n, &by_acc,
+               (struct figure){.name = "scaling-zero-shot",
+                               .title = "Mean zero-shot accuracy against total bits",
+                               .caption =
+                                   "Mean of LAMBADA, WinoGrande, HellaSwag and PIQA accuracy. The "
+                                   "higher line wins.",
+                               .x_title = x,
+                               .y_title = "Mean accuracy"});
+    add_figure(figures, &n, &by_block,
+               (struct figure){.name = "block-size",
+                               .title = "Block size at equal bits",
+                               .caption =
+                                   "Smaller blocks cost 16/B bits a weight for their constants "
+                                   "and must earn them.",
+                               .x_title = x,
+                               .y_title = "Perplexity",
+                               .is_y_log = true});
+    add_figure(figures, &n, &by_dtype,
+               (struct figure){.name = "data-type",
+                               .title = "Data type at equal bits",
+                               .caption = "All types cost the same bits; the lower line wins.",
+                               .x_title = x,
+                               .y_title = "Perplexity",
+                               .is_y_log = true});
     *n_figures = n;
     return figures;
 }

@@ -31,8 +31,8 @@ struct group {
 struct group *groups_build(const struct frame *f, enum metric_id m, enum bits_id b, struct arena *a,
                            int *n_groups, int *n_dropped);
 
-/* Interpolated value; NaN outside the curve's support. */
-double curve_at(const struct curve *c, double log2_bits);
+/* Interpolated value at x = log2(bits); NaN outside the curve's support. */
+double curve_at(const struct curve *c, double x);
 
 struct best {
     double log2_bits;
@@ -40,7 +40,8 @@ struct best {
     double value;
     int n_covering; /* curves that cover the budget; an optimum among one is no finding */
 };
-struct best best_at(const struct group *g, double log2_bits, bool is_larger_better);
+/* At x = log2(bits). */
+struct best best_at(const struct group *g, double x, bool is_larger_better);
 
 /* n budgets, evenly spaced in log2 over the part of the axis that at least two curves cover; false when there is none. */
 bool budgets_of(const struct group *g, int n, double *log2_bits);

@@ -76,8 +76,10 @@ static void add_log_ticks(struct buf *s, const char *axis, struct range r)
     buf_printf(s, "set %stics (", axis);
     if (r.to / r.from < 4) {
         double step = nice_step((r.to - r.from) / 5);
-        for (double v = ceil(r.from / step) * step; v <= r.to; v += step, comma = ", ")
-            add_tick(s, v, comma);
+        int first = (int)ceil(r.from / step);
+        int last = (int)floor(r.to / step);
+        for (int n = first; n <= last; n++, comma = ", ")
+            add_tick(s, n * step, comma);
     } else {
         for (int p = (int)floor(log10(r.from)); p <= (int)ceil(log10(r.to)); p++)
             for (size_t i = 0; i < ARRAY_LEN(steps); i++) {

@@ -365,6 +365,7 @@ static void apply_logging(const struct common_opts *common)
 {
     static const char *levels[] = {"debug", "info", "warn", "error"};
     enum log_level level = LOG_INFO;
+    CHECK(common->log_level != NULL && common->log_format != NULL); /* both have defaults */
     for (size_t i = 0; i < ARRAY_LEN(levels); i++)
         if (strcmp(common->log_level, levels[i]) == 0)
             level = (enum log_level)i;
@@ -393,7 +394,11 @@ static int run_command(const struct cli_program *prog, const struct cli_cmd *cmd
     struct common_opts common = {0};
     struct err e;
     int status = 0;
-    if (fill(&p, argc, argv, opts, &common, &e) != ERR_OK) {
+    enum err_code rc = fill(&p, argc, argv, opts, &common, &e);
+    bool is_run = rc == ERR_OK && !common.help && !common.version && !is_config_shown;
+    if (is_run)
+        rc = check_arg_count(&p, &e);
+    if (rc != ERR_OK) {
         status = cli_fail(&e);
     } else if (common.help) {
         print_command_help(&p);
@@ -401,8 +406,6 @@ static int run_command(const struct cli_program *prog, const struct cli_cmd *cmd
         puts(cli_version);
     } else if (is_config_shown) {
         status = show_config(&p);
-    } else if (check_arg_count(&p, &e) != ERR_OK) {
-        status = cli_fail(&e);
     } else {
         apply_logging(&common);
         status = cmd->run(opts, p.n_args, p.args);

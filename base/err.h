@@ -45,15 +45,23 @@ struct err {
     char text[1000];
 };
 
+/* Tells the compiler and the static analyzer that a recorded error is never ERR_OK. */
+static inline enum err_code err_known(enum err_code code)
+{
+    if (code == ERR_OK)
+        __builtin_unreachable();
+    return code;
+}
+
 /* Records an error and returns `code`, so that `return err_set(e, ERR_FORMAT, "…")` reads well. */
-#define err_set(e, code, ...) err_set_at((e), (code), __FILE__, __LINE__, __VA_ARGS__)
+#define err_set(e, code, ...) err_known(err_set_at((e), (code), __FILE__, __LINE__, __VA_ARGS__))
 enum err_code err_set_at(struct err *e, enum err_code code, const char *file, int line,
                          const char *fmt, ...) PRINTF_LIKE(5, 6);
 
 /* As err_set, with ": " and the text of `errnum` (an errno value) at the end. ENOMEM, ENOENT and
  * EACCES choose their own code; everything else becomes ERR_IO. */
 #define err_set_errno(e, errnum, ...)                                                              \
-    err_set_errno_at((e), (errnum), __FILE__, __LINE__, __VA_ARGS__)
+    err_known(err_set_errno_at((e), (errnum), __FILE__, __LINE__, __VA_ARGS__))
 enum err_code err_set_errno_at(struct err *e, int errnum, const char *file, int line,
                                const char *fmt, ...) PRINTF_LIKE(5, 6);
 

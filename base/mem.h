@@ -12,7 +12,7 @@
 
 void *xmalloc(size_t n); /* never NULL; n == 0 gives a valid pointer; caller frees with xfree */
 void *xcalloc(size_t n, size_t size); /* zeroed */
-void *xrealloc(void *p, size_t n);
+void *xrealloc(void *old, size_t n);
 char *xstrdup(const char *s);
 char *xstrndup(const char *s, size_t n);
 char *xasprintf(const char *fmt, ...) PRINTF_LIKE(1, 2);

@@ -30,8 +30,8 @@ static const struct model_facts models[] = {
     {hub,                                                                                          \
      family,                                                                                       \
      size,                                                                                         \
-     {ARCH_##arch, layers, hidden, heads, 4 * (hidden), vocab, ctx, POSITION_ROWS(arch, ctx),      \
-      embed, final_norm, ARCH_##arch != ARCH_neox},                                                \
+     {ARCH_##arch, layers, hidden, heads, INT64_C(4) * (hidden), vocab, ctx,                       \
+      POSITION_ROWS(arch, ctx), embed, final_norm, ARCH_##arch != ARCH_neox},                      \
      bytes,                                                                                        \
      MODEL_FILES_##files},
 #include "schema/model.def"

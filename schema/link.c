@@ -1,5 +1,6 @@
 #include "schema/link.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -50,10 +51,16 @@ bool link_is_local(const char *endpoint)
     if (str_starts(s, "ipc://") || str_starts(s, "tcp://localhost:") || str_starts(s, "tcp://lo:"))
         return true;
     /* Parsed as a number, so that a host name that begins like one ("127.example.org") is none. */
-    unsigned a, b, c, d;
-    int end = 0;
-    return sscanf(endpoint, "tcp://%3u.%3u.%3u.%3u:%n", &a, &b, &c, &d, &end) == 4 && end > 0 &&
-           a == 127 && b < 256 && c < 256 && d < 256;
+    static const char scheme[] = "tcp://";
+    const char *colon = strrchr(endpoint, ':');
+    char host[INET_ADDRSTRLEN] = "";
+    struct in_addr address;
+    if (!str_starts(s, scheme) || colon < endpoint + sizeof(scheme) ||
+        (size_t)(colon - endpoint) - strlen(scheme) >= sizeof(host))
+        return false;
+    snprintf(host, sizeof(host), "%.*s", (int)((size_t)(colon - endpoint) - strlen(scheme)),
+             endpoint + strlen(scheme));
+    return inet_pton(AF_INET, host, &address) == 1 && ntohl(address.s_addr) >> 24 == 127;
 }
 
 /* ZeroMQ reads a port with atoi and cuts it to 16 bits, so that 99999999 would listen somewhere. */

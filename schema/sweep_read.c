@@ -136,6 +136,7 @@ static enum err_code read_one_model(const struct spec_source *src, const char *d
     m.ref.family = family;
     m.ref.size = size->text;
     TRY(substitute(src, place, family, size->text, &m.ref.name, e));
+    CHECK(m.ref.name != NULL);
     if (strcmp(place->key, "hub") == 0)
         TRY(set_hub(src, place, m.ref.name, &m.ref, e));
     else
@@ -178,7 +179,7 @@ static enum err_code read_models(const struct spec_source *src, const char *dir,
     enum err_code rc = ERR_OK;
     for (const struct node *m = list->first; m != NULL && rc == ERR_OK; m = m->next)
         rc = read_model_entry(src, dir, m, &l, e);
-    if (rc == ERR_OK) {
+    if (rc == ERR_OK && l.n > 0) {
         out->models = arena_array(src->arena, (size_t)l.n, sizeof(*l.v));
         memcpy(out->models, l.v, (size_t)l.n * sizeof(*l.v));
         out->n_models = l.n;

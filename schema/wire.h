@@ -53,7 +53,7 @@ enum { WIRE_NUMERICS = 1 };
     X(PROGRESS, 49, "compute child")
 
 enum wire_type {
-#define X(name, number, sender) WIRE_##name = number,
+#define X(name, number, sender) WIRE_##name = (number),
     WIRE_TYPE_LIST(X)
 #undef X
 };

@@ -41,23 +41,23 @@ static int count_cores(void)
     return n > 0 ? n : 1;
 }
 
-/* The processor's name from /proc/cpuinfo; "unknown processor" where there is none. */
+/* The value of the line that starts with `key` in `key : value` text; "unknown processor" where there is none. */
+static struct str value_of(struct str text, const char *key)
+{
+    struct str line, name;
+    while (str_next_line(&text, &line))
+        if (str_starts(line, key) && str_next_field(&line, ':', &name) && line.p != NULL)
+            return str_trim(line);
+    return STR("unknown processor");
+}
+
 static void name_processor(char *out, size_t size)
 {
     struct buf text = {0};
-    struct err ignored = {0};
-    snprintf(out, size, "unknown processor");
-    if (io_read_file("/proc/cpuinfo", (size_t)16 << 20, &text, &ignored) == ERR_OK) {
-        struct str rest = {text.data, text.len}, line, key;
-        while (str_next_line(&rest, &line)) {
-            if (!str_starts(line, "model name"))
-                continue;
-            ERR_IGNORE(str_next_field(&line, ':', &key) ? ERR_OK : ERR_FORMAT);
-            struct str name = str_trim(line);
-            snprintf(out, size, "%.*s", (int)name.n, name.p);
-            break;
-        }
-    }
+    struct err ignored;
+    ERR_IGNORE(io_read_file("/proc/cpuinfo", (size_t)16 << 20, &text, &ignored));
+    struct str name = value_of((struct str){text.data, text.len}, "model name");
+    snprintf(out, size, "%.*s", (int)name.n, name.p);
     buf_release(&text);
 }
 

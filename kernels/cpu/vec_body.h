@@ -18,6 +18,8 @@
 #include <math.h>
 #include <string.h>
 
+// NOLINTBEGIN(bugprone-implicit-widening-of-multiplication-result): places in a tile of a few thousand numbers
+
 enum { PER_TILE = VEC_QUERIES / VEC_LANES };
 
 VEC_INLINE vec load(const float *p)
@@ -470,9 +472,11 @@ VEC_FN void row_exp(float *y, const float *x, int64_t n)
 
 #define VEC_OPS_TABLE(label)                                                                       \
     {                                                                                              \
-        .name = label, .attend = attend, .bias_act = bias_act, .layernorm = layernorm,             \
+        .name = (label), .attend = attend, .bias_act = bias_act, .layernorm = layernorm,           \
         .transpose = transpose, .max = row_max, .sum_exp = row_sum_exp,                            \
         .divergence = row_divergence, .exp = row_exp,                                              \
     }
+
+// NOLINTEND(bugprone-implicit-widening-of-multiplication-result)
 
 #endif

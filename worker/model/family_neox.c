@@ -23,11 +23,12 @@ static enum err_code read_rotary(const json_t *c, const char *what, struct wirin
         TRY(family_number(rope, "partial_rotary_factor", what, (double)share, &share, e));
         TRY(family_number(rope, "rope_theta", what, (double)w->rotary_base, &w->rotary_base, e));
     }
-    w->rotary_dims = (int)((float)(w->d / w->n_heads) * share);
+    int head_dim = w->d / w->n_heads;
+    w->rotary_dims = (int)((float)head_dim * share);
     if (share > 1.0F || w->rotary_dims % 2 != 0)
         return err_set(e, ERR_UNSUPPORTED,
                        "%s: rotary on %d of %d dimensions; an even part is needed", what,
-                       w->rotary_dims, w->d / w->n_heads);
+                       w->rotary_dims, head_dim);
     return ERR_OK;
 }
 
