@@ -1,0 +1,373 @@
+/* Blockwise quantize-dequantize (quantization spec, section 1): m = max |y| of the block, t = y / m correctly rounded,
+ * j = number of midpoints strictly below t, x = F[j] * m (+ mean), rounded to fp16 unless told otherwise. Every
+ * rounding is pinned, so that indices are those of the cpu backend under all options.
+ *
+ * A warp reads whole blocks of 32 to 4096 weights into registers, finds their maxima with shuffles and writes them:
+ * one pass, 2 bytes read and one element written a weight. Other block sizes, centering and kept columns take a
+ * kernel that goes element by element, with the maxima found beforehand. */
+#include "kernels/cuda/quant_book.cuh"
+#include "kernels/cuda/quant_source.cuh"
+
+static constexpr int THREADS = 256;
+
+/* Outputs of a call and its book, by value to kernels. */
+struct quant_sink {
+    const struct book *book; /* device */
+    void *out;               /* each of the three may be NULL */
+    uint8_t *codes;
+    uint16_t *absmax;
+    bool is_fp32; /* products are not rounded to fp16 */
+};
+
+/* ---- one weight ---- */
+
+/* Product and sum each rounded once, then to fp16 where that is asked, then to the element type. */
+template <typename E>
+static __device__ __forceinline__ E value_of(float f, float m, float add, bool is_fp32)
+{
+    const float x = __fadd_rn(__fmul_rn(f, m), add);
+    return from_f32<E>(is_fp32 ? x : __half2float(__float2half_rn(x)));
+}
+
+template <>
+__device__ __forceinline__ __half value_of<__half>(float f, float m, float add, bool is_fp32)
+{
+    (void)is_fp32; /* the element type rounds anyway */
+    return __float2half_rn(__fadd_rn(__fmul_rn(f, m), add));
+}
+
+/* What is added behind the product: -0 changes nothing, and +0 makes the +0 that a block of zeros gives. */
+static __device__ __forceinline__ float nothing_to_add(float m)
+{
+    return m > 0.0F ? -0.0F : 0.0F;
+}
+
+/* ---- any option: element by element ---- */
+
+static __global__ void maxima_kernel(unsigned *maxima, struct quant_source s,
+                                     struct quant_faults *faults)
+{
+    const int lane = threadIdx.x % WARP;
+    const int64_t n_segments = segments_of(s.n_blocks, s.block);
+    for (int64_t i = grid_thread() / WARP; i < n_segments; i += grid_threads() / WARP) {
+        const struct segment g = segment_at(i, s.n, s.block);
+        unsigned most = 0;
+        for (int64_t at = g.start + lane; at < g.end; at += WARP) {
+            const unsigned mag = source_at(s, at) & F16_MAGNITUDE;
+            if (mag >= F16_INFINITY)
+                fault_note(&faults->source, at);
+            most = mag > most ? mag : most;
+        }
+        most = __reduce_max_sync(ALL_LANES, most);
+        if (lane == 0)
+            atomicMax(&maxima[g.block], most);
+    }
+}
+
+template <typename E>
+static __global__ void write_kernel(struct quant_sink k, struct quant_source s,
+                                    const unsigned *maxima, struct quant_faults *faults)
+{
+    __shared__ float mid[BOOK_MAX], value[BOOK_MAX];
+    for (int i = threadIdx.x; i < BOOK_MAX; i += blockDim.x) {
+        mid[i] = k.book->mid[i];
+        value[i] = k.book->value[i];
+    }
+    __syncthreads();
+    const int steps = k.book->steps;
+    for (int64_t i = grid_thread(); i < s.n; i += grid_threads()) {
+        const int64_t b = i / s.block;
+        const float m = f16_value(maxima[b]);
+        const bool is_kept = is_kept_at(s, i);
+        const float y = f16_value(source_at(s, i));
+        const int place = book_find_halving(mid, steps, m > 0.0F ? __fdiv_rn(y, m) : 0.0F);
+        const float mean = s.means != NULL ? f16_value(mean_at(s, i)) : nothing_to_add(m);
+        if (k.absmax != NULL && i == b * s.block)
+            k.absmax[b] = (uint16_t)maxima[b];
+        if (k.codes != NULL)
+            k.codes[i] = is_kept ? 0 : k.book->code[place];
+        if (k.out == NULL)
+            continue;
+        E x = value_of<E>(m > 0.0F ? value[place] : 0.0F, m, mean, k.is_fp32);
+        x = is_kept ? from_f32<E>(f16_value(s.w16[i])) : x;
+        ((E *)k.out)[i] = x;
+        if (!isfinite(to_f32(x)))
+            fault_note(&faults->out, i);
+    }
+}
+
+/* ---- the usual options: whole blocks in registers ---- */
+
+/* Eight weights of one lane; what lies behind the end of the tensor is +0. */
+static __device__ __forceinline__ uint4 weights_load(const uint16_t *w16, int64_t at, int64_t n)
+{
+    if (at + 8 <= n)
+        return *reinterpret_cast<const uint4 *>(w16 + at);
+    union {
+        uint4 all;
+        uint16_t one[8];
+    } w = {};
+    for (int i = 0; i < 8; i++)
+        w.one[i] = at + i < n ? w16[at + i] : 0;
+    return w.all;
+}
+
+/* Magnitude bits of the largest of eight; at least F16_INFINITY when one of them is not finite. */
+static __device__ __forceinline__ unsigned weights_max(uint4 w)
+{
+    const __half2 *h = reinterpret_cast<const __half2 *>(&w);
+    __half2 most = __hmax2_nan(__hmax2_nan(__habs2(h[0]), __habs2(h[1])),
+                               __hmax2_nan(__habs2(h[2]), __habs2(h[3])));
+    return __half_as_ushort(__hmax_nan(__low2half(most), __high2half(most))) & F16_MAGNITUDE;
+}
+
+static __device__ void weights_fault(const uint16_t *w16, int64_t at, int64_t n,
+                                     struct quant_faults *faults)
+{
+    for (int i = 0; i < 8 && at + i < n; i++)
+        if ((w16[at + i] & F16_MAGNITUDE) >= F16_INFINITY)
+            fault_note(&faults->source, at + i);
+}
+
+/* The book in shared memory; cells only with a grid, midpoints only without. */
+template <bool IS_GRID> struct shared_book {
+    float value[BOOK_MAX];
+    uint8_t code[BOOK_MAX];
+    float mid[IS_GRID ? 1 : BOOK_MAX];
+};
+
+/* y / m correctly rounded, r = 1 / m correctly rounded: one Newton step on the quotient. Exact for all pairs of binary16
+ * numbers, whose quotients and remainders stay within the normal range of binary32 (tests/kernels/test_cuda.c goes
+ * through all pairs of significands). m = 0 comes with r = 0 and gives 0. */
+static __device__ __forceinline__ float quotient(float y, float m, float r)
+{
+    const float q = __fmul_rn(y, r);
+    return __fmaf_rn(__fmaf_rn(-q, m, y), r, q);
+}
+
+template <typename E, bool IS_GRID>
+static __device__ __forceinline__ void
+weights_write(const struct quant_sink &k, const struct shared_book<IS_GRID> &b,
+              const struct book_cell *cells, int64_t n, int64_t at, uint4 w, unsigned max)
+{
+    const __half2 *h = reinterpret_cast<const __half2 *>(&w);
+    const int scale = k.book->scale, steps = k.book->steps;
+    const float m = f16_value(max), r = m > 0.0F ? __frcp_rn(m) : 0.0F, add = nothing_to_add(m);
+    pack<E, 8> x;
+    union {
+        uint2 all;
+        uint8_t one[8];
+    } codes;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const float y = i % 2 == 0 ? __low2float(h[i / 2]) : __high2float(h[i / 2]);
+        const float t = quotient(y, m, r);
+        const int place = IS_GRID ? book_find_grid(cells, (float)scale, scale - 0x4b400000, t)
+                                  : book_find_halving(b.mid, steps, t);
+        x.v[i] = value_of<E>(b.value[place], m, add, k.is_fp32);
+        codes.one[i] = b.code[place];
+    }
+    if (at + 8 <= n) {
+        if (k.out != NULL)
+            pack_store<E, 8>((E *)k.out + at, 0, x);
+        if (k.codes != NULL)
+            *reinterpret_cast<uint2 *>(k.codes + at) = codes.all;
+        return;
+    }
+    for (int i = 0; i < 8 && at + i < n; i++) {
+        if (k.out != NULL)
+            ((E *)k.out)[at + i] = x.v[i];
+        if (k.codes != NULL)
+            k.codes[at + i] = codes.one[i];
+    }
+}
+
+/* A block is `lanes` neighbouring lanes times R packs of eight; a warp works on U such rows of blocks at a time. With
+ * `maxima` (R = 1, any block that is a multiple of eight) the maxima are known already. */
+struct fast_args {
+    struct quant_sink sink;
+    const uint16_t *w16;
+    int64_t n, block;
+    int lanes;
+    const unsigned *maxima;
+    struct quant_faults *faults;
+};
+
+template <int R>
+static __device__ __forceinline__ unsigned block_max(const struct fast_args &a, const uint4 w[R],
+                                                     int64_t first)
+{
+    unsigned max = 0;
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+        const unsigned mine = weights_max(w[r]);
+        if (mine >= F16_INFINITY)
+            weights_fault(a.w16, first + r * WARP * 8, a.n, a.faults);
+        max = mine > max ? mine : max;
+    }
+    for (int o = a.lanes / 2; o > 0; o /= 2) {
+        const unsigned other = __shfl_xor_sync(ALL_LANES, max, o);
+        max = other > max ? other : max;
+    }
+    return max;
+}
+
+template <typename E, int R, int U, bool IS_GRID>
+static __global__ void __launch_bounds__(THREADS) fast_kernel(struct fast_args a)
+{
+    extern __shared__ struct book_cell cells[];
+    __shared__ struct shared_book<IS_GRID> b;
+    const struct book *book = a.sink.book;
+    for (int i = threadIdx.x; i < BOOK_MAX; i += THREADS) {
+        b.value[i] = book->value[i];
+        b.code[i] = book->code[i];
+        if (!IS_GRID)
+            b.mid[IS_GRID ? 0 : i] = book->mid[i];
+    }
+    for (int i = threadIdx.x; IS_GRID && i < book->n_cells; i += THREADS)
+        cells[i] = book->cell[i];
+    __syncthreads();
+
+    constexpr int64_t row = (int64_t)R * WARP * 8, step = row * U;
+    const int lane = threadIdx.x % WARP;
+    for (int64_t at = grid_thread() / WARP * step; at < a.n; at += grid_threads() / WARP * step) {
+        uint4 w[U][R];
+#pragma unroll
+        for (int u = 0; u < U; u++)
+#pragma unroll
+            for (int r = 0; r < R; r++)
+                w[u][r] = weights_load(a.w16, at + u * row + (r * WARP + lane) * 8, a.n);
+#pragma unroll
+        for (int u = 0; u < U; u++) {
+            const int64_t first = at + u * row + lane * 8;
+            const int64_t block = first / a.block;
+            const unsigned max = a.maxima == NULL ? block_max<R>(a, w[u], first)
+                                 : first < a.n    ? a.maxima[block]
+                                                  : 0;
+            if (a.sink.absmax != NULL && first < a.n && first == block * a.block)
+                a.sink.absmax[block] = (uint16_t)max;
+            if (max >= F16_INFINITY)
+                continue; /* the call fails; a quotient that is no number has no cell */
+#pragma unroll
+            for (int r = 0; r < R; r++)
+                weights_write<E, IS_GRID>(a.sink, b, cells, a.n, first + r * WARP * 8, w[u][r],
+                                          max);
+        }
+    }
+}
+
+template <typename E, int R, int U>
+static enum err_code fast_launch(struct cuda_kern *c, const struct fast_args &a,
+                                 const struct book *host_book, struct err *e)
+{
+    const int64_t step = (int64_t)R * U * WARP * 8, warps = ceil_div(a.n, step);
+    const int64_t most = (int64_t)c->n_multiprocessors * (2048 / THREADS);
+    int64_t blocks = ceil_div(warps * WARP, THREADS);
+    blocks = blocks < most ? blocks : most;
+    if (host_book->scale > 0)
+        fast_kernel<E, R, U, true><<<(unsigned)blocks, THREADS,
+                                     host_book->n_cells * sizeof(struct book_cell), c->stream>>>(a);
+    else
+        fast_kernel<E, R, U, false><<<(unsigned)blocks, THREADS, 0, c->stream>>>(a);
+    return cuda_launched("quantizing", e);
+}
+
+/* ---- launchers ---- */
+
+static enum err_code maxima_launch(struct cuda_kern *c, const struct quant_setup *s, struct err *e)
+{
+    const int64_t warps = segments_of(s->src.n_blocks, s->src.block);
+    maxima_kernel<<<grid_for(warps * WARP, THREADS), THREADS, 0, c->stream>>>(s->maxima, s->src,
+                                                                              s->faults);
+    return cuda_launched("maxima of blocks", e);
+}
+
+template <typename E>
+static enum err_code run_any(struct cuda_kern *c, const struct quant_sink &k,
+                             const struct quant_setup *s, struct err *e)
+{
+    TRY(maxima_launch(c, s, e));
+    write_kernel<E>
+        <<<grid_for(s->src.n, THREADS), THREADS, 0, c->stream>>>(k, s->src, s->maxima, s->faults);
+    return cuda_launched("quantizing", e);
+}
+
+static bool is_power_of_two(int64_t x)
+{
+    return (x & (x - 1)) == 0;
+}
+
+template <typename E>
+static enum err_code run_plain(struct cuda_kern *c, const struct quant_sink &k,
+                               const struct quant_setup *s, const struct book *book, struct err *e)
+{
+    const int64_t block = s->src.block;
+    struct fast_args a = {k, s->src.w16, s->src.n, block, WARP, NULL, s->faults};
+    if (block < 32 || block > 4096 || !is_power_of_two(block)) {
+        TRY(maxima_launch(c, s, e));
+        a.maxima = s->maxima;
+        return fast_launch<E, 1, 4>(c, a, book, e);
+    }
+    switch (block) {
+    case 512:
+        return fast_launch<E, 2, 2>(c, a, book, e);
+    case 1024:
+        return fast_launch<E, 4, 1>(c, a, book, e);
+    case 2048:
+        return fast_launch<E, 8, 1>(c, a, book, e);
+    case 4096:
+        return fast_launch<E, 16, 1>(c, a, book, e);
+    default:
+        a.lanes = (int)(block / 8);
+        return fast_launch<E, 1, 4>(c, a, book, e);
+    }
+}
+
+/* Packs of eight lie within one block and can be read and written in one piece. */
+static bool is_plain(const struct quant_sink &k, const struct quant_source *s)
+{
+    const uintptr_t at = (uintptr_t)s->w16 | (uintptr_t)k.out | (uintptr_t)k.codes;
+    return s->means == NULL && s->is_kept == NULL && at % 16 == 0 &&
+           (s->block % 8 == 0 || s->n_blocks == 1);
+}
+
+static enum err_code check_book(const struct kern_quant_args *a, struct err *e)
+{
+    if (a->n_book < 1 || a->n_book > BOOK_MAX)
+        return err_set(e, ERR_FORMAT, "a codebook of %d entries; 1 to %d are possible", a->n_book,
+                       BOOK_MAX);
+    for (int j = 0; j < a->n_book; j++) {
+        if (!(fabsf(a->book[j]) <= 1) || (j > 0 && a->book[j] < a->book[j - 1]))
+            return err_set(e, ERR_FORMAT,
+                           "codebook entry %d (%g) is not within -1..1 and ascending", j,
+                           (double)a->book[j]);
+    }
+    return ERR_OK;
+}
+
+static enum err_code quantize(struct cuda_kern *c, const struct kern_quant_args *a,
+                              const struct quant_setup *s, const struct book *book, struct err *e)
+{
+    void *device_book;
+    TRY(cuda_push(c, book, sizeof *book, &device_book, e));
+    const struct quant_sink k = {(const struct book *)device_book, a->out, a->codes, a->absmax,
+                                 a->is_dequant_fp32};
+    if (is_plain(k, &s->src))
+        CUDA_BY_TYPE(c, TRY(run_plain<E>(c, k, s, book, e)));
+    else
+        CUDA_BY_TYPE(c, TRY(run_any<E>(c, k, s, e)));
+    return quant_setup_check(c, s, e);
+}
+
+enum err_code cuda_quantize(struct kern *k, const struct kern_quant_args *a, struct err *e)
+{
+    struct cuda_kern *c = cuda_of(k);
+    struct quant_setup s;
+    TRY(check_book(a, e));
+    TRY(quant_setup_init(c, a, &s, e));
+    struct book *book = (struct book *)xmalloc(sizeof *book);
+    book_init(book, a->book, a->n_book);
+    enum err_code code = quantize(c, a, &s, book, e);
+    xfree(book);
+    return code;
+}
