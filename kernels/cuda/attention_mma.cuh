@@ -132,6 +132,11 @@ template <int HD> struct mma_layout {
     static constexpr int tile = MMA_KEYS * stride;
     static constexpr bool has_query_registers =
         HD <= 128; /* larger ones are read again for each tile */
+    /* Blocks that should share a multiprocessor: 16 warps where 128 registers a thread suffice, else 8. */
+    static constexpr int blocks(int warps)
+    {
+        return (HD <= 80 ? 16 : 8) / warps;
+    }
     /* Queries, then two stages of keys and values. */
     static constexpr size_t bytes(int warps)
     {
@@ -208,27 +213,41 @@ static __device__ __forceinline__ void scores_compute(float s[N_TILES][4], const
     }
 }
 
-/* Scores times log2 e, with ALiBi and the causal mask. `query` is the key that the warp's first query is. */
-static __device__ __forceinline__ void scores_finish(float s[N_TILES][4], float scale, float slope,
-                                                     int j0, int query)
+/* Scores without their scale, with ALiBi (`slope` is over the scale) and the causal mask. `query` is the key that the
+ * warp's first query is. */
+static __device__ __forceinline__ void scores_finish(float s[N_TILES][4], float slope, int j0,
+                                                     int query)
 {
     const int lane = threadIdx.x % WARP, col = j0 + lane % 4 * 2, row = query + lane / 4;
-    const bool is_masked = j0 + MMA_KEYS - 1 > query;
+    if (slope != 0.0F) {
 #pragma unroll
-    for (int i = 0; i < N_TILES; i++) {
+        for (int i = 0; i < N_TILES; i++)
 #pragma unroll
-        for (int x = 0; x < 4; x++) {
-            const int j = col + i * 8 + x % 2;
-            s[i][x] = s[i][x] * scale + slope * (float)j;
-            if (is_masked && j > row + x / 2 * 8)
-                s[i][x] = -INFINITY;
-        }
+            for (int x = 0; x < 4; x++)
+                s[i][x] = fmaf(slope, (float)(col + i * 8 + x % 2), s[i][x]);
     }
+    if (j0 + MMA_KEYS - 1 <= query)
+        return;
+#pragma unroll
+    for (int i = 0; i < N_TILES; i++)
+#pragma unroll
+        for (int x = 0; x < 4; x++)
+            if (col + i * 8 + x % 2 > row + x / 2 * 8)
+                s[i][x] = -INFINITY;
 }
 
-/* Turns scores into 2^(score - maximum of the row) and brings what is known to the new maximum. */
+/* 2^x to 2 units in the last place; below 2^-126 it is 0. */
+static __device__ __forceinline__ float power_of_two(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* Turns scores into 2^(scale (score - maximum of the row)) and brings what is known to the new maximum. */
 template <int HD>
-static __device__ __forceinline__ void softmax_step(struct mma_state<HD> *m, float s[N_TILES][4])
+static __device__ __forceinline__ void softmax_step(struct mma_state<HD> *m, float s[N_TILES][4],
+                                                    float scale)
 {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -238,13 +257,13 @@ static __device__ __forceinline__ void softmax_step(struct mma_state<HD> *m, flo
             top = fmaxf(top, fmaxf(s[i][2 * r], s[i][2 * r + 1]));
         top = fmaxf(top, __shfl_xor_sync(ALL_LANES, top, 1));
         top = fmaxf(top, __shfl_xor_sync(ALL_LANES, top, 2));
-        const float factor = exp2f(m->max[r] - top);
+        const float factor = power_of_two((m->max[r] - top) * scale), shift = -top * scale;
         m->max[r] = top;
         m->sum[r] *= factor;
 #pragma unroll
         for (int i = 0; i < N_TILES; i++) {
-            s[i][2 * r] = exp2f(s[i][2 * r] - top);
-            s[i][2 * r + 1] = exp2f(s[i][2 * r + 1] - top);
+            s[i][2 * r] = power_of_two(fmaf(s[i][2 * r], scale, shift));
+            s[i][2 * r + 1] = power_of_two(fmaf(s[i][2 * r + 1], scale, shift));
             m->sum[r] += s[i][2 * r] + s[i][2 * r + 1];
         }
 #pragma unroll
@@ -304,7 +323,8 @@ static __device__ __forceinline__ void output_store(const struct attention_args 
 /* ---- kernel ---- */
 
 template <typename E, int HD, int WARPS>
-static __global__ void __launch_bounds__(WARPS *WARP) mma_kernel(struct attention_args a)
+static __global__ void __launch_bounds__(WARPS *WARP, mma_layout<HD>::blocks(WARPS))
+    mma_kernel(struct attention_args a)
 {
     using layout = mma_layout<HD>;
     extern __shared__ __align__(16) unsigned char mma_shared[];
@@ -313,7 +333,7 @@ static __global__ void __launch_bounds__(WARPS *WARP) mma_kernel(struct attentio
     const int head = blockIdx.x % a.heads, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const struct attention_piece w = a.pieces[blockIdx.x / a.heads];
     const int n_keys = w.query + w.n_rows, query = w.query + warp * MMA_ROWS;
-    const float slope = a.slopes != NULL ? a.slopes[head] * LOG2_E : 0.0F;
+    const float slope = a.slopes != NULL ? a.slopes[head] / a.scale : 0.0F;
     E *warp_queries = queries + warp * MMA_ROWS * layout::stride;
     queries_load<E, HD, WARPS>(a, w, head, queries);
     keys_load<E, HD, WARPS>(a, w, head, 0, n_keys, tiles, tiles + layout::tile);
@@ -341,8 +361,8 @@ static __global__ void __launch_bounds__(WARPS *WARP) mma_kernel(struct attentio
         if (warp * MMA_ROWS < w.n_rows && j0 < query + MMA_ROWS) {
             float s[N_TILES][4];
             scores_compute<E, HD>(s, warp_queries, q, keys);
-            scores_finish(s, a.scale * LOG2_E, slope, j0, query);
-            softmax_step<HD>(&m, s);
+            scores_finish(s, slope, j0, query);
+            softmax_step<HD>(&m, s, a.scale * LOG2_E);
             values_add<E, HD>(&m, s, keys + layout::tile);
         }
         __syncthreads(); /* before the tile is overwritten */

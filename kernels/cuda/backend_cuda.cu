@@ -186,6 +186,7 @@ static void cuda_close(struct kern *k)
     cuda_attention_close(c);
     ring_release(&c->ring);
     cuda_buffer_release(&c->scratch);
+    cuda_buffer_release(&c->counts);
     if (c->stream != NULL)
         (void)cudaStreamDestroy(c->stream);
     xfree(c);

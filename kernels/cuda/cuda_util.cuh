@@ -40,6 +40,7 @@ struct cuda_kern {
     cudaStream_t stream;
     struct cuda_ring ring;
     struct cuda_buffer scratch; /* of the call that runs */
+    struct cuda_buffer counts;  /* of a histogram */
     struct cuda_gemm_plans *gemms;
     struct cuda_attention_plan *attention;
 };

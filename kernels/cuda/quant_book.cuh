@@ -1,11 +1,13 @@
 /* A codebook on the GPU: the index of a quotient t is the number of midpoints 0.5f * (F[a] + F[a+1]) strictly below it
  * (quantization spec, section 1). Equal midpoints have one place here: the entries between them are never
- * chosen. Two searches, both exact:
+ * chosen. Quotients fall into cells whose order is that of the quotients, so that a midpoint of a lower cell is below
+ * every t of a higher one. Where no two midpoints share a cell, an entry says how many places lie below the cell and
+ * which midpoint, if any, lies inside: one look-up and one comparison. All searches are exact:
  *
- *   grid   cell rint(t * S) for a power of two S. No two midpoints share a cell, so an entry says how many places lie
- *          below the cell and which midpoint, if any, lies inside. rint is monotone: a midpoint in a lower cell is
- *          below every t of this one. Works for evenly spread books.
- *   halving for the others.
+ *   even     cell rint(t * S), S a power of two: for evenly spread books
+ *   binades  cells that share sign, exponent and leading fraction bits; all below the exponent of half the smallest
+ *            midpoint are one: for books that are dense around 0
+ *   halving  for the others
  *
  * Private to quant_cuda.cu. */
 #ifndef ISOBIT_KERNELS_CUDA_QUANT_BOOK_CUH
@@ -16,49 +18,129 @@
 #include "kernels/cuda/cuda_util.cuh"
 
 static constexpr int BOOK_MAX = 256;
-static constexpr int GRID_SMALLEST = 8, GRID_LARGEST = 1024; /* S; cells are 2 S + 1 */
-static constexpr int CELLS_MAX = 2 * GRID_LARGEST + 1;
+static constexpr int EVEN_SMALLEST = 8, EVEN_LARGEST = 1024; /* S; cells are 2 S + 1 */
+static constexpr int FRACTION_BITS_MAX = 9;
+static constexpr int CELLS_MAX = 4096;
+
+enum book_search { SEARCH_EVEN, SEARCH_BINADES, SEARCH_HALVING };
 
 struct book_cell {
     float mid; /* infinity when none lies inside */
     int32_t below;
 };
 
-/* As uploaded; kernels copy what they need to shared memory. */
+/* How a quotient finds its cell. */
+struct book_key {
+    float scale;       /* even: S */
+    int32_t low;       /* binades: bits of the smallest magnitude that is told from 0 */
+    int32_t shift;     /* binades: fraction bits that do not count */
+    int32_t zero_cell; /* the cell of +0 */
+};
+
+/* As uploaded, without the cells that are not used; kernels copy what they need to shared memory. */
 struct book {
     float value[BOOK_MAX]; /* of a place */
     float mid[BOOK_MAX];   /* ascending, then infinity */
     uint8_t code[BOOK_MAX];
     int32_t n_places;
     int32_t steps; /* of halving: the first power of two >= n_places, halved */
-    int32_t scale; /* S, or 0: no grid */
+    enum book_search search;
+    struct book_key key;
     int32_t n_cells;
     struct book_cell cell[CELLS_MAX];
 };
 
-/* ---- host ---- */
+/* ---- finding: cells of the same quotient are the same on both sides ---- */
 
-static int book_cell_of(float mid, int scale)
+/* Adding 1.5 * 2^23 rounds t * S to an integer, ties to even, and leaves it in the low bits. */
+static __host__ __device__ __forceinline__ int book_cell_even(const struct book_key &k, float t)
 {
-    return (int)rint((double)mid * scale);
+    union {
+        float f;
+        int32_t i;
+    } u;
+    u.f = fmaf(t, k.scale, 12582912.0F);
+    return u.i - 0x4b400000 + k.zero_cell;
 }
 
-/* False when two midpoints share a cell. */
-static bool book_grid_fill(struct book *b, int scale)
+static __host__ __device__ __forceinline__ int book_cell_binade(const struct book_key &k, float t)
+{
+    union {
+        float f;
+        int32_t i;
+    } u;
+    u.f = t;
+    const int32_t magnitude = u.i & 0x7fffffff;
+    const int32_t step = ((magnitude > k.low ? magnitude : k.low) - k.low) >> k.shift;
+    return k.zero_cell + (step ^ (u.i >> 31)); /* negative: -1 - step */
+}
+
+static __device__ __forceinline__ int book_find_halving(const float *mid, int steps, float t)
 {
     int place = 0;
+    for (int step = steps; step > 0; step /= 2)
+        place += mid[place + step - 1] < t ? step : 0;
+    return place;
+}
+
+/* ---- making ---- */
+
+/* Fills the cells for b->search and b->key; false when two midpoints share one. */
+static bool book_cells_fill(struct book *b)
+{
     const int n_mids = b->n_places - 1;
-    for (int cell = -scale; cell <= scale; cell++) {
-        struct book_cell *out = &b->cell[cell + scale];
-        *out = {INFINITY, place};
-        if (place < n_mids && book_cell_of(b->mid[place], scale) == cell)
-            out->mid = b->mid[place++];
-        if (place < n_mids && book_cell_of(b->mid[place], scale) == cell)
+    int cell = 0;
+    for (int i = 0; i <= n_mids; i++) {
+        const float mid = b->mid[i]; /* the last is infinity: cells behind all midpoints */
+        int at = b->n_cells;
+        if (i < n_mids)
+            at = b->search == SEARCH_EVEN ? book_cell_even(b->key, mid)
+                                          : book_cell_binade(b->key, mid);
+        if (at < cell)
             return false;
+        for (; cell < at; cell++)
+            b->cell[cell] = {INFINITY, i};
+        if (i < n_mids)
+            b->cell[cell++] = {mid, i};
     }
-    b->scale = scale;
-    b->n_cells = 2 * scale + 1;
     return true;
+}
+
+static bool book_try_even(struct book *b, int scale)
+{
+    b->search = SEARCH_EVEN;
+    b->key = {(float)scale, 0, 0, scale};
+    b->n_cells = 2 * scale + 1;
+    return book_cells_fill(b);
+}
+
+static bool book_try_binades(struct book *b, int fraction_bits)
+{
+    float smallest = 1.0F;
+    for (int i = 0; i < b->n_places - 1; i++)
+        if (b->mid[i] != 0.0F && fabsf(b->mid[i]) < smallest)
+            smallest = fabsf(b->mid[i]);
+    const int shift = 23 - fraction_bits;
+    const int32_t low = (126 + ilogbf(smallest)) << 23, one = 127 << 23;
+    const int half = ((one - low) >> shift) + 1;
+    if (low <= 0 || 2 * half > CELLS_MAX)
+        return false;
+    b->search = SEARCH_BINADES;
+    b->key = {0.0F, low, shift, half};
+    b->n_cells = 2 * half;
+    return book_cells_fill(b);
+}
+
+static void book_choose_search(struct book *b)
+{
+    for (int scale = EVEN_SMALLEST; scale <= EVEN_LARGEST; scale *= 2)
+        if (book_try_even(b, scale))
+            return;
+    for (int bits = 1; bits <= FRACTION_BITS_MAX; bits++)
+        if (book_try_binades(b, bits))
+            return;
+    b->search = SEARCH_HALVING;
+    b->n_cells = 0;
 }
 
 /* v[n] ascending in [-1, 1], 1 <= n <= 256. */
@@ -82,28 +164,7 @@ static void book_init(struct book *b, const float *v, int n)
     while (b->steps < places)
         b->steps *= 2;
     b->steps /= 2;
-    for (int scale = GRID_SMALLEST; scale <= GRID_LARGEST; scale *= 2)
-        if (book_grid_fill(b, scale))
-            return;
-}
-
-/* ---- device ---- */
-
-static __device__ __forceinline__ int book_find_halving(const float *mid, int steps, float t)
-{
-    int place = 0;
-    for (int step = steps; step > 0; step /= 2)
-        place += mid[place + step - 1] < t ? step : 0;
-    return place;
-}
-
-/* Adding 1.5 * 2^23 rounds t * S to an integer, ties to even as rint, and leaves it in the low bits. */
-static __device__ __forceinline__ int book_find_grid(const struct book_cell *cells, float scale,
-                                                     int offset, float t)
-{
-    const int i = __float_as_int(__fmaf_rn(t, scale, 12582912.0F)) + offset;
-    const struct book_cell c = cells[i];
-    return c.below + (t > c.mid ? 1 : 0);
+    book_choose_search(b);
 }
 
 #endif

@@ -2,9 +2,9 @@
  * j = number of midpoints strictly below t, x = F[j] * m (+ mean), rounded to fp16 unless told otherwise. Every
  * rounding is pinned, so that indices are those of the cpu backend under all options.
  *
- * A warp reads whole blocks of 32 to 4096 weights into registers, finds their maxima with shuffles and writes them:
- * one pass, 2 bytes read and one element written a weight. Other block sizes, centering and kept columns take a
- * kernel that goes element by element, with the maxima found beforehand. */
+ * A warp finds the maxima of whole blocks with shuffles and writes them while their weights are in registers, or
+ * for more than 256 weights in the cache: 2 bytes read and one element written a weight. Other block sizes find the
+ * maxima beforehand; centering, kept columns and codes take a kernel that goes element by element. */
 #include "kernels/cuda/quant_book.cuh"
 #include "kernels/cuda/quant_source.cuh"
 
@@ -21,19 +21,16 @@ struct quant_sink {
 
 /* ---- one weight ---- */
 
-/* Product and sum each rounded once, then to fp16 where that is asked, then to the element type. */
-template <typename E>
-static __device__ __forceinline__ E value_of(float f, float m, float add, bool is_fp32)
+/* To fp16 where that is asked, then to the element type. */
+template <typename E> static __device__ __forceinline__ E round_value(float x, bool is_fp32)
 {
-    const float x = __fadd_rn(__fmul_rn(f, m), add);
     return from_f32<E>(is_fp32 ? x : __half2float(__float2half_rn(x)));
 }
 
-template <>
-__device__ __forceinline__ __half value_of<__half>(float f, float m, float add, bool is_fp32)
+template <> __device__ __forceinline__ __half round_value<__half>(float x, bool is_fp32)
 {
     (void)is_fp32; /* the element type rounds anyway */
-    return __float2half_rn(__fadd_rn(__fmul_rn(f, m), add));
+    return __float2half_rn(x);
 }
 
 /* What is added behind the product: -0 changes nothing, and +0 makes the +0 that a block of zeros gives. */
@@ -88,7 +85,8 @@ static __global__ void write_kernel(struct quant_sink k, struct quant_source s,
             k.codes[i] = is_kept ? 0 : k.book->code[place];
         if (k.out == NULL)
             continue;
-        E x = value_of<E>(m > 0.0F ? value[place] : 0.0F, m, mean, k.is_fp32);
+        const float product = __fmul_rn(m > 0.0F ? value[place] : 0.0F, m);
+        E x = round_value<E>(__fadd_rn(product, mean), k.is_fp32);
         x = is_kept ? from_f32<E>(f16_value(s.w16[i])) : x;
         ((E *)k.out)[i] = x;
         if (!isfinite(to_f32(x)))
@@ -129,13 +127,6 @@ static __device__ void weights_fault(const uint16_t *w16, int64_t at, int64_t n,
             fault_note(&faults->source, at + i);
 }
 
-/* The book in shared memory; cells only with a grid, midpoints only without. */
-template <bool IS_GRID> struct shared_book {
-    float value[BOOK_MAX];
-    uint8_t code[BOOK_MAX];
-    float mid[IS_GRID ? 1 : BOOK_MAX];
-};
-
 /* y / m correctly rounded, r = 1 / m correctly rounded: one Newton step on the quotient. Exact for all pairs of binary16
  * numbers, whose quotients and remainders stay within the normal range of binary32 (tests/kernels/test_cuda.c goes
  * through all pairs of significands). m = 0 comes with r = 0 and gives 0. */
@@ -145,130 +136,193 @@ static __device__ __forceinline__ float quotient(float y, float m, float r)
     return __fmaf_rn(__fmaf_rn(-q, m, y), r, q);
 }
 
-template <typename E, bool IS_GRID>
-static __device__ __forceinline__ void
-weights_write(const struct quant_sink &k, const struct shared_book<IS_GRID> &b,
-              const struct book_cell *cells, int64_t n, int64_t at, uint4 w, unsigned max)
+/* The book in shared memory: cells, or midpoints when it has none. */
+template <enum book_search S> struct shared_book {
+    float value[BOOK_MAX];
+    float mid[S == SEARCH_HALVING ? BOOK_MAX : 1];
+    struct book_key key;
+    int steps;
+    const struct book_cell *cells;
+};
+
+template <enum book_search S>
+static __device__ __forceinline__ float book_value(const struct shared_book<S> &b,
+                                                   const struct book_key &key, float t)
 {
-    const __half2 *h = reinterpret_cast<const __half2 *>(&w);
-    const int scale = k.book->scale, steps = k.book->steps;
-    const float m = f16_value(max), r = m > 0.0F ? __frcp_rn(m) : 0.0F, add = nothing_to_add(m);
-    pack<E, 8> x;
-    union {
-        uint2 all;
-        uint8_t one[8];
-    } codes;
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        const float y = i % 2 == 0 ? __low2float(h[i / 2]) : __high2float(h[i / 2]);
-        const float t = quotient(y, m, r);
-        const int place = IS_GRID ? book_find_grid(cells, (float)scale, scale - 0x4b400000, t)
-                                  : book_find_halving(b.mid, steps, t);
-        x.v[i] = value_of<E>(b.value[place], m, add, k.is_fp32);
-        codes.one[i] = b.code[place];
-    }
-    if (at + 8 <= n) {
-        if (k.out != NULL)
-            pack_store<E, 8>((E *)k.out + at, 0, x);
-        if (k.codes != NULL)
-            *reinterpret_cast<uint2 *>(k.codes + at) = codes.all;
-        return;
-    }
-    for (int i = 0; i < 8 && at + i < n; i++) {
-        if (k.out != NULL)
-            ((E *)k.out)[at + i] = x.v[i];
-        if (k.codes != NULL)
-            k.codes[at + i] = codes.one[i];
-    }
+    if (S == SEARCH_HALVING)
+        return b.value[book_find_halving(b.mid, b.steps, t)];
+    const int at = S == SEARCH_EVEN ? book_cell_even(key, t) : book_cell_binade(key, t);
+    const struct book_cell c = b.cells[at];
+    return b.value[c.below + (t > c.mid ? 1 : 0)];
 }
 
-/* A block is `lanes` neighbouring lanes times R packs of eight; a warp works on U such rows of blocks at a time. With
- * `maxima` (R = 1, any block that is a multiple of eight) the maxima are known already. */
+/* Whole packs; fewer than eight weights are left only at the end of a tensor. */
+template <typename E>
+static __device__ __forceinline__ void pack_write(E *out, int64_t at, int64_t n,
+                                                  const pack<E, 8> &x)
+{
+    if (at + 8 <= n) {
+        pack_store<E, 8>(out + at, 0, x);
+        return;
+    }
+    for (int i = 0; i < 8; i++)
+        if (at + i < n)
+            out[at + i] = x.v[i];
+}
+
+/* A block is `lanes` neighbouring lanes times `rows` packs of eight. With `maxima` (any block that is a multiple of
+ * eight) they are known already. */
 struct fast_args {
     struct quant_sink sink;
     const uint16_t *w16;
     int64_t n, block;
-    int lanes;
+    int lanes, rows;
     const unsigned *maxima;
     struct quant_faults *faults;
 };
 
-template <int R>
-static __device__ __forceinline__ unsigned block_max(const struct fast_args &a, const uint4 w[R],
-                                                     int64_t first)
+template <typename E, enum book_search S>
+static __device__ __forceinline__ void
+weights_write(const struct fast_args &a, const struct shared_book<S> &b, const struct book_key &key,
+              int64_t at, uint4 w, unsigned max)
 {
-    unsigned max = 0;
+    const __half2 *h = reinterpret_cast<const __half2 *>(&w);
+    const float m = f16_value(max), r = m > 0.0F ? __frcp_rn(m) : 0.0F, add = nothing_to_add(m);
+    pack<E, 8> x;
+    if (max >= F16_INFINITY || at >= a.n)
+        return; /* the call fails; a quotient that is no number has no cell */
 #pragma unroll
-    for (int r = 0; r < R; r++) {
-        const unsigned mine = weights_max(w[r]);
-        if (mine >= F16_INFINITY)
-            weights_fault(a.w16, first + r * WARP * 8, a.n, a.faults);
-        max = mine > max ? mine : max;
+    for (int i = 0; i < 8; i++) {
+        const float y = i % 2 == 0 ? __low2float(h[i / 2]) : __high2float(h[i / 2]);
+        /* The sum with a zero is exact: one rounding, that of the product. */
+        const float product = __fmaf_rn(book_value<S>(b, key, quotient(y, m, r)), m, add);
+        x.v[i] = round_value<E>(product, a.sink.is_fp32);
     }
-    for (int o = a.lanes / 2; o > 0; o /= 2) {
+    pack_write<E>((E *)a.sink.out, at, a.n, x);
+}
+
+static __device__ __forceinline__ unsigned checked_max(const struct fast_args &a, uint4 w,
+                                                       int64_t at)
+{
+    const unsigned max = weights_max(w);
+    if (max >= F16_INFINITY)
+        weights_fault(a.w16, at, a.n, a.faults);
+    return max;
+}
+
+static __device__ __forceinline__ unsigned lanes_max(unsigned max, int lanes)
+{
+    for (int o = lanes / 2; o > 0; o /= 2) {
         const unsigned other = __shfl_xor_sync(ALL_LANES, max, o);
         max = other > max ? other : max;
     }
     return max;
 }
 
-template <typename E, int R, int U, bool IS_GRID>
-static __global__ void __launch_bounds__(THREADS) fast_kernel(struct fast_args a)
+static __device__ __forceinline__ void max_store(const struct fast_args &a, int64_t at,
+                                                 unsigned max)
 {
-    extern __shared__ struct book_cell cells[];
-    __shared__ struct shared_book<IS_GRID> b;
-    const struct book *book = a.sink.book;
-    for (int i = threadIdx.x; i < BOOK_MAX; i += THREADS) {
-        b.value[i] = book->value[i];
-        b.code[i] = book->code[i];
-        if (!IS_GRID)
-            b.mid[IS_GRID ? 0 : i] = book->mid[i];
-    }
-    for (int i = threadIdx.x; IS_GRID && i < book->n_cells; i += THREADS)
-        cells[i] = book->cell[i];
-    __syncthreads();
+    if (a.sink.absmax != NULL && at < a.n && at % a.block == 0)
+        a.sink.absmax[at / a.block] = (uint16_t)max;
+}
 
-    constexpr int64_t row = (int64_t)R * WARP * 8, step = row * U;
-    const int lane = threadIdx.x % WARP;
-    for (int64_t at = grid_thread() / WARP * step; at < a.n; at += grid_threads() / WARP * step) {
-        uint4 w[U][R];
+static constexpr int64_t PACKS_STEP = WARP * 8; /* weights that a warp reads at once */
+
+/* Blocks of at most 256 weights, or known maxima: four packs a lane, each with its own block. */
+template <typename E, enum book_search S>
+static __device__ __forceinline__ void short_blocks(const struct fast_args &a,
+                                                    const struct shared_book<S> &b,
+                                                    const struct book_key &key, int64_t start)
+{
+    constexpr int packs = 4;
+    uint4 w[packs];
 #pragma unroll
-        for (int u = 0; u < U; u++)
+    for (int i = 0; i < packs; i++)
+        w[i] = weights_load(a.w16, start + i * PACKS_STEP, a.n);
 #pragma unroll
-            for (int r = 0; r < R; r++)
-                w[u][r] = weights_load(a.w16, at + u * row + (r * WARP + lane) * 8, a.n);
-#pragma unroll
-        for (int u = 0; u < U; u++) {
-            const int64_t first = at + u * row + lane * 8;
-            const int64_t block = first / a.block;
-            const unsigned max = a.maxima == NULL ? block_max<R>(a, w[u], first)
-                                 : first < a.n    ? a.maxima[block]
-                                                  : 0;
-            if (a.sink.absmax != NULL && first < a.n && first == block * a.block)
-                a.sink.absmax[block] = (uint16_t)max;
-            if (max >= F16_INFINITY)
-                continue; /* the call fails; a quotient that is no number has no cell */
-#pragma unroll
-            for (int r = 0; r < R; r++)
-                weights_write<E, IS_GRID>(a.sink, b, cells, a.n, first + r * WARP * 8, w[u][r],
-                                          max);
-        }
+    for (int i = 0; i < packs; i++) {
+        const int64_t at = start + i * PACKS_STEP;
+        unsigned max = 0;
+        if (a.maxima == NULL)
+            max = lanes_max(checked_max(a, w[i], at), a.lanes);
+        else if (at < a.n)
+            max = a.maxima[at / a.block];
+        max_store(a, at, max);
+        weights_write<E, S>(a, b, key, at, w[i], max);
     }
 }
 
-template <typename E, int R, int U>
-static enum err_code fast_launch(struct cuda_kern *c, const struct fast_args &a,
-                                 const struct book *host_book, struct err *e)
+/* One block of `rows` packs a lane, read again for writing. */
+template <typename E, enum book_search S>
+static __device__ __forceinline__ void long_block(const struct fast_args &a,
+                                                  const struct shared_book<S> &b,
+                                                  const struct book_key &key, int64_t start)
 {
-    const int64_t step = (int64_t)R * U * WARP * 8, warps = ceil_div(a.n, step);
+    unsigned max = 0;
+#pragma unroll 4
+    for (int r = 0; r < a.rows; r++) {
+        const int64_t at = start + r * PACKS_STEP;
+        const unsigned mine = checked_max(a, weights_load(a.w16, at, a.n), at);
+        max = mine > max ? mine : max;
+    }
+    max = lanes_max(max, WARP);
+    max_store(a, start, max);
+#pragma unroll 2
+    for (int r = 0; r < a.rows; r++) {
+        const int64_t at = start + r * PACKS_STEP;
+        weights_write<E, S>(a, b, key, at, weights_load(a.w16, at, a.n), max);
+    }
+}
+
+template <typename E, enum book_search S>
+static __global__ void __launch_bounds__(THREADS) fast_kernel(struct fast_args a)
+{
+    extern __shared__ struct book_cell cells[];
+    __shared__ struct shared_book<S> b;
+    const struct book *book = a.sink.book;
+    for (int i = threadIdx.x; i < BOOK_MAX; i += THREADS) {
+        b.value[i] = book->value[i];
+        if (S == SEARCH_HALVING)
+            b.mid[S == SEARCH_HALVING ? i : 0] = book->mid[i];
+    }
+    for (int i = threadIdx.x; i < book->n_cells; i += THREADS)
+        cells[i] = book->cell[i];
+    if (threadIdx.x == 0) {
+        b.steps = book->steps;
+        b.cells = cells;
+    }
+    const struct book_key key = book->key;
+    __syncthreads();
+    const int64_t lane = threadIdx.x % WARP * 8, warp = grid_thread() / WARP;
+    const int64_t step = (a.rows > 1 ? a.rows : 4) * PACKS_STEP;
+    for (int64_t at = warp * step; at < a.n; at += grid_threads() / WARP * step) {
+        if (a.rows > 1)
+            long_block<E, S>(a, b, key, at + lane);
+        else
+            short_blocks<E, S>(a, b, key, at + lane);
+    }
+}
+
+template <typename E>
+static enum err_code fast_launch(struct cuda_kern *c, const struct fast_args &a,
+                                 const struct book *book, struct err *e)
+{
+    const int64_t step = (a.rows > 1 ? a.rows : 4) * PACKS_STEP;
     const int64_t most = (int64_t)c->n_multiprocessors * (2048 / THREADS);
-    int64_t blocks = ceil_div(warps * WARP, THREADS);
+    int64_t blocks = ceil_div(ceil_div(a.n, step) * WARP, THREADS);
     blocks = blocks < most ? blocks : most;
-    if (host_book->scale > 0)
-        fast_kernel<E, R, U, true><<<(unsigned)blocks, THREADS,
-                                     host_book->n_cells * sizeof(struct book_cell), c->stream>>>(a);
-    else
-        fast_kernel<E, R, U, false><<<(unsigned)blocks, THREADS, 0, c->stream>>>(a);
+    const size_t bytes = book->n_cells * sizeof(struct book_cell);
+    switch (book->search) {
+    case SEARCH_EVEN:
+        fast_kernel<E, SEARCH_EVEN><<<(unsigned)blocks, THREADS, bytes, c->stream>>>(a);
+        break;
+    case SEARCH_BINADES:
+        fast_kernel<E, SEARCH_BINADES><<<(unsigned)blocks, THREADS, bytes, c->stream>>>(a);
+        break;
+    case SEARCH_HALVING:
+        fast_kernel<E, SEARCH_HALVING><<<(unsigned)blocks, THREADS, bytes, c->stream>>>(a);
+        break;
+    }
     return cuda_launched("quantizing", e);
 }
 
@@ -302,33 +356,24 @@ static enum err_code run_plain(struct cuda_kern *c, const struct quant_sink &k,
                                const struct quant_setup *s, const struct book *book, struct err *e)
 {
     const int64_t block = s->src.block;
-    struct fast_args a = {k, s->src.w16, s->src.n, block, WARP, NULL, s->faults};
+    struct fast_args a = {k, s->src.w16, s->src.n, block, WARP, 1, NULL, s->faults};
     if (block < 32 || block > 4096 || !is_power_of_two(block)) {
         TRY(maxima_launch(c, s, e));
         a.maxima = s->maxima;
-        return fast_launch<E, 1, 4>(c, a, book, e);
-    }
-    switch (block) {
-    case 512:
-        return fast_launch<E, 2, 2>(c, a, book, e);
-    case 1024:
-        return fast_launch<E, 4, 1>(c, a, book, e);
-    case 2048:
-        return fast_launch<E, 8, 1>(c, a, book, e);
-    case 4096:
-        return fast_launch<E, 16, 1>(c, a, book, e);
-    default:
+    } else if (block <= PACKS_STEP) {
         a.lanes = (int)(block / 8);
-        return fast_launch<E, 1, 4>(c, a, book, e);
+    } else {
+        a.rows = (int)(block / PACKS_STEP);
     }
+    return fast_launch<E>(c, a, book, e);
 }
 
 /* Packs of eight lie within one block and can be read and written in one piece. */
 static bool is_plain(const struct quant_sink &k, const struct quant_source *s)
 {
-    const uintptr_t at = (uintptr_t)s->w16 | (uintptr_t)k.out | (uintptr_t)k.codes;
-    return s->means == NULL && s->is_kept == NULL && at % 16 == 0 &&
-           (s->block % 8 == 0 || s->n_blocks == 1);
+    const uintptr_t at = (uintptr_t)s->w16 | (uintptr_t)k.out;
+    return s->means == NULL && s->is_kept == NULL && k.codes == NULL && k.out != NULL &&
+           at % 16 == 0 && (s->block % 8 == 0 || s->n_blocks == 1);
 }
 
 static enum err_code check_book(const struct kern_quant_args *a, struct err *e)
@@ -349,7 +394,8 @@ static enum err_code quantize(struct cuda_kern *c, const struct kern_quant_args 
                               const struct quant_setup *s, const struct book *book, struct err *e)
 {
     void *device_book;
-    TRY(cuda_push(c, book, sizeof *book, &device_book, e));
+    const size_t bytes = offsetof(struct book, cell) + book->n_cells * sizeof(struct book_cell);
+    TRY(cuda_push(c, book, bytes, &device_book, e));
     const struct quant_sink k = {(const struct book *)device_book, a->out, a->codes, a->absmax,
                                  a->is_dequant_fp32};
     if (is_plain(k, &s->src))

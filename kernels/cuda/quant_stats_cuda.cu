@@ -9,28 +9,61 @@ static constexpr int THREADS = 256, BINS = 65536;
 
 /* ---- histogram ---- */
 
-static __global__ void histogram_kernel(unsigned long long *hist, struct quant_source s)
+/* Counters of 16 bits, two a word, 128 KiB a block: after ROUND weights none has overflown, and they are added to the
+ * real ones. */
+static constexpr int HIST_THREADS = 1024, ROUND = 65536 - HIST_THREADS;
+
+static __global__ void __launch_bounds__(HIST_THREADS)
+    histogram_kernel(unsigned long long *hist, struct quant_source s)
 {
-    for (int64_t i = grid_thread(); i < s.n; i += grid_threads())
-        atomicAdd(&hist[source_at(s, i)], 1ULL);
+    extern __shared__ unsigned counters[]; /* [BINS / 2] */
+    for (int i = threadIdx.x; i < BINS / 2; i += HIST_THREADS)
+        counters[i] = 0;
+    for (int64_t start = (int64_t)blockIdx.x * ROUND; start < s.n;
+         start += (int64_t)gridDim.x * ROUND) {
+        const int64_t end = start + ROUND < s.n ? start + ROUND : s.n;
+        __syncthreads();
+#pragma unroll 4
+        for (int64_t i = start + threadIdx.x; i < end; i += HIST_THREADS) {
+            const unsigned bits = source_at(s, i);
+            atomicAdd(&counters[bits / 2], 1U << bits % 2 * 16);
+        }
+        __syncthreads();
+        for (int i = threadIdx.x; i < BINS / 2; i += HIST_THREADS) {
+            const unsigned both = counters[i];
+            counters[i] = 0;
+            if ((both & 0xffff) != 0)
+                atomicAdd(&hist[2 * i], (unsigned long long)(both & 0xffff));
+            if (both >> 16 != 0)
+                atomicAdd(&hist[2 * i + 1], (unsigned long long)(both >> 16));
+        }
+    }
 }
 
+static enum err_code histogram_launch(struct cuda_kern *c, const struct quant_source *s,
+                                      unsigned long long *hist, const char *what, struct err *e)
+{
+    const int bytes = BINS / 2 * (int)sizeof(unsigned);
+    const int64_t rounds = ceil_div(s->n, ROUND);
+    const int64_t blocks = rounds < c->n_multiprocessors ? rounds : c->n_multiprocessors;
+    CUDA_TRY(cudaMemsetAsync(hist, 0, BINS * sizeof *hist, c->stream), what);
+    CUDA_TRY(
+        cudaFuncSetAttribute(histogram_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+        what);
+    histogram_kernel<<<(unsigned)blocks, HIST_THREADS, bytes, c->stream>>>(hist, *s);
+    return cuda_launched(what, e);
+}
+
+/* The scratch holds the means meanwhile, so that the counts have memory of their own. */
 static enum err_code histogram_count(struct cuda_kern *c, const struct quant_source *s,
                                      int64_t *hist, struct err *e)
 {
     static const char what[] = "histogram of weights";
-    unsigned long long *device = NULL;
-    CUDA_TRY(cudaMallocAsync(&device, BINS * sizeof *device, c->stream), what);
-    cudaError_t status = cudaMemsetAsync(device, 0, BINS * sizeof *device, c->stream);
-    if (status == cudaSuccess) {
-        histogram_kernel<<<grid_for(s->n, THREADS), THREADS, 0, c->stream>>>(device, *s);
-        status = cudaGetLastError();
-    }
-    enum err_code code = status != cudaSuccess
-                             ? cuda_fail(status, what, e)
-                             : cuda_pull(c, hist, device, BINS * sizeof *device, what, e);
-    (void)cudaFreeAsync(device, c->stream);
-    return code;
+    const size_t bytes = BINS * sizeof(unsigned long long);
+    void *device;
+    TRY(cuda_buffer_get(c, &c->counts, bytes, what, &device, e));
+    TRY(histogram_launch(c, s, (unsigned long long *)device, what, e));
+    return cuda_pull(c, hist, device, bytes, what, e);
 }
 
 enum err_code cuda_histogram(struct kern *k, const struct kern_quant_args *a, int64_t *hist,

@@ -615,13 +615,25 @@ static int64_t count_differences(struct lab *l, const struct quant_result *r, in
     return n_bad;
 }
 
+static void check_quantized(struct lab *l, const struct tensor *t, struct quant_result *r,
+                            const void *max, const char *what, const char *how)
+{
+    struct err e;
+    int64_t first;
+    must(kern_download(l->gpu, r->max_gpu, max, (size_t)r->n_blocks * sizeof(uint16_t), &e), &e);
+    int64_t n_bad = count_differences(l, r, &first);
+    check(l, n_bad == 0, "%s%s: %ld of %ld differ, first %ld: weight %04x code %d, cpu %d", what,
+          how, (long)n_bad, (long)r->n, (long)first, first >= 0 ? t->host[first] : 0,
+          first >= 0 ? r->codes_gpu[first] : 0, first >= 0 ? r->codes[first] : 0);
+}
+
 /* `a` holds everything but weights and outputs. */
 static void test_quantize(struct lab *l, const struct tensor *t, struct kern_quant_args a,
                           const char *what)
 {
     struct err e_cpu = {0}, e_gpu = {0}, e;
     struct quant_result r = {.n = t->rows * t->cols};
-    int64_t block = a.block == 0 || a.block > r.n ? r.n : a.block;
+    int64_t block = a.block <= 0 || a.block > r.n ? r.n : a.block;
     size_t n = (size_t)r.n, max_bytes;
     r.n_blocks = (r.n + block - 1) / block;
     max_bytes = (size_t)r.n_blocks * sizeof(uint16_t);
@@ -647,13 +659,23 @@ static void test_quantize(struct lab *l, const struct tensor *t, struct kern_qua
     check(l, on_cpu == on_gpu && strcmp(e_cpu.text, e_gpu.text) == 0,
           "%s: cpu says '%s', cuda '%s'", what, e_cpu.text, e_gpu.text);
     if (on_cpu == ERR_OK && on_gpu == ERR_OK) {
-        int64_t first;
         must(kern_download(l->gpu, r.codes_gpu, codes, n, &e), &e);
-        must(kern_download(l->gpu, r.max_gpu, max, max_bytes, &e), &e);
-        int64_t n_bad = count_differences(l, &r, &first);
-        check(l, n_bad == 0, "%s: %ld of %ld differ, first %ld: weight %04x code %d, cpu %d", what,
-              (long)n_bad, (long)r.n, (long)first, first >= 0 ? t->host[first] : 0,
-              first >= 0 ? r.codes_gpu[first] : 0, first >= 0 ? r.codes[first] : 0);
+        check_quantized(l, t, &r, max, what, "");
+        /* Without codes, other kernels run. */
+        memset(r.max_gpu, POISON, max_bytes);
+        must(kern_upload(l->gpu, max, r.max_gpu, max_bytes, &e), &e);
+        void *poison = xmalloc(n * sizeof(float));
+        memset(poison, POISON, n * sizeof(float));
+        must(kern_upload(l->gpu, r.device_out, poison, n * sizeof(float), &e), &e);
+        xfree(poison);
+        a.codes = NULL;
+        must(kern_quantize(l->gpu, &a, &e), &e);
+        check_quantized(l, t, &r, max, what, ", without codes");
+    } else if (on_gpu != ERR_OK) {
+        a.codes = NULL;
+        on_gpu = kern_quantize(l->gpu, &a, &e_gpu);
+        check(l, on_cpu == on_gpu && strcmp(e_cpu.text, e_gpu.text) == 0,
+              "%s, without codes: cpu says '%s', cuda '%s'", what, e_cpu.text, e_gpu.text);
     }
     void *device[] = {r.device_out, codes, max};
     void *host[] = {r.out, r.codes, r.codes_gpu, r.max, r.max_gpu};
