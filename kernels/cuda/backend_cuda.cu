@@ -184,6 +184,7 @@ static void cuda_close(struct kern *k)
         (void)cudaStreamSynchronize(c->stream);
     cuda_gemm_close(c);
     cuda_attention_close(c);
+    cuda_book_close(c);
     ring_release(&c->ring);
     cuda_buffer_release(&c->scratch);
     cuda_buffer_release(&c->counts);

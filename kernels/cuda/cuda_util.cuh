@@ -32,6 +32,7 @@ struct cuda_ring {
 
 struct cuda_gemm_plans;
 struct cuda_attention_plan;
+struct cuda_book;
 
 struct cuda_kern {
     struct kern base; /* first */
@@ -43,6 +44,7 @@ struct cuda_kern {
     struct cuda_buffer counts;  /* of a histogram */
     struct cuda_gemm_plans *gemms;
     struct cuda_attention_plan *attention;
+    struct cuda_book *book;
 };
 
 static inline struct cuda_kern *cuda_of(struct kern *k)
@@ -102,6 +104,7 @@ void cuda_gemm_close(struct cuda_kern *c);
 void cuda_gemm_name(char *out, size_t size);
 
 void cuda_attention_close(struct cuda_kern *c);
+void cuda_book_close(struct cuda_kern *c);
 
 /* ---- operations of the table ---- */
 

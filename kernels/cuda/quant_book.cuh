@@ -14,6 +14,7 @@
 #define ISOBIT_KERNELS_CUDA_QUANT_BOOK_CUH
 
 #include <math.h>
+#include <stddef.h>
 
 #include "kernels/cuda/cuda_util.cuh"
 
@@ -141,6 +142,12 @@ static void book_choose_search(struct book *b)
             return;
     b->search = SEARCH_HALVING;
     b->n_cells = 0;
+}
+
+/* Bytes up to the last cell that is used. */
+static size_t book_bytes(const struct book *b)
+{
+    return offsetof(struct book, cell) + (size_t)b->n_cells * sizeof(struct book_cell);
 }
 
 /* v[n] ascending in [-1, 1], 1 <= n <= 256. */

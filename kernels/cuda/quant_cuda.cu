@@ -5,6 +5,8 @@
  * A warp finds the maxima of whole blocks with shuffles and writes them while their weights are in registers, or
  * for more than 256 weights in the cache: 2 bytes read and one element written a weight. Other block sizes find the
  * maxima beforehand; centering, kept columns and codes take a kernel that goes element by element. */
+#include <string.h>
+
 #include "kernels/cuda/quant_book.cuh"
 #include "kernels/cuda/quant_source.cuh"
 
@@ -40,6 +42,59 @@ static __device__ __forceinline__ float nothing_to_add(float m)
 }
 
 /* ---- any option: element by element ---- */
+
+/* Eight weights of one lane; what lies behind `end` is +0. */
+static __device__ __forceinline__ uint4 weights_load(const uint16_t *w16, int64_t at, int64_t end)
+{
+    if (at + 8 <= end)
+        return *reinterpret_cast<const uint4 *>(w16 + at);
+    union {
+        uint4 all;
+        uint16_t one[8];
+    } w = {};
+    for (int i = 0; i < 8; i++)
+        w.one[i] = at + i < end ? w16[at + i] : 0;
+    return w.all;
+}
+
+/* Magnitude bits of the largest of eight; at least F16_INFINITY when one of them is not finite. */
+static __device__ __forceinline__ unsigned weights_max(uint4 w)
+{
+    const __half2 *h = reinterpret_cast<const __half2 *>(&w);
+    __half2 most = __hmax2_nan(__hmax2_nan(__habs2(h[0]), __habs2(h[1])),
+                               __hmax2_nan(__habs2(h[2]), __habs2(h[3])));
+    return __half_as_ushort(__hmax_nan(__low2half(most), __high2half(most))) & F16_MAGNITUDE;
+}
+
+static __device__ void weights_fault(const uint16_t *w16, int64_t at, int64_t n,
+                                     struct quant_faults *faults)
+{
+    for (int i = 0; i < 8 && at + i < n; i++)
+        if ((w16[at + i] & F16_MAGNITUDE) >= F16_INFINITY)
+            fault_note(&faults->source, at + i);
+}
+
+/* As maxima_kernel, for weights as they are and blocks that start at multiples of eight. */
+static __global__ void maxima_plain_kernel(unsigned *maxima, struct quant_source s,
+                                           struct quant_faults *faults)
+{
+    const int lane = threadIdx.x % WARP;
+    const int64_t n_segments = segments_of(s.n_blocks, s.block);
+    for (int64_t i = grid_thread() / WARP; i < n_segments; i += grid_threads() / WARP) {
+        const struct segment g = segment_at(i, s.n, s.block);
+        unsigned most = 0;
+#pragma unroll 4
+        for (int64_t at = g.start + lane * 8; at < g.end; at += WARP * 8) {
+            const unsigned max = weights_max(weights_load(s.w16, at, g.end));
+            if (max >= F16_INFINITY)
+                weights_fault(s.w16, at, g.end, faults);
+            most = max > most ? max : most;
+        }
+        most = __reduce_max_sync(ALL_LANES, most);
+        if (lane == 0)
+            atomicMax(&maxima[g.block], most);
+    }
+}
 
 static __global__ void maxima_kernel(unsigned *maxima, struct quant_source s,
                                      struct quant_faults *faults)
@@ -95,37 +150,6 @@ static __global__ void write_kernel(struct quant_sink k, struct quant_source s,
 }
 
 /* ---- the usual options: whole blocks in registers ---- */
-
-/* Eight weights of one lane; what lies behind the end of the tensor is +0. */
-static __device__ __forceinline__ uint4 weights_load(const uint16_t *w16, int64_t at, int64_t n)
-{
-    if (at + 8 <= n)
-        return *reinterpret_cast<const uint4 *>(w16 + at);
-    union {
-        uint4 all;
-        uint16_t one[8];
-    } w = {};
-    for (int i = 0; i < 8; i++)
-        w.one[i] = at + i < n ? w16[at + i] : 0;
-    return w.all;
-}
-
-/* Magnitude bits of the largest of eight; at least F16_INFINITY when one of them is not finite. */
-static __device__ __forceinline__ unsigned weights_max(uint4 w)
-{
-    const __half2 *h = reinterpret_cast<const __half2 *>(&w);
-    __half2 most = __hmax2_nan(__hmax2_nan(__habs2(h[0]), __habs2(h[1])),
-                               __hmax2_nan(__habs2(h[2]), __habs2(h[3])));
-    return __half_as_ushort(__hmax_nan(__low2half(most), __high2half(most))) & F16_MAGNITUDE;
-}
-
-static __device__ void weights_fault(const uint16_t *w16, int64_t at, int64_t n,
-                                     struct quant_faults *faults)
-{
-    for (int i = 0; i < 8 && at + i < n; i++)
-        if ((w16[at + i] & F16_MAGNITUDE) >= F16_INFINITY)
-            fault_note(&faults->source, at + i);
-}
 
 /* y / m correctly rounded, r = 1 / m correctly rounded: one Newton step on the quotient. Exact for all pairs of binary16
  * numbers, whose quotients and remainders stay within the normal range of binary32 (tests/kernels/test_cuda.c goes
@@ -303,36 +327,48 @@ static __global__ void __launch_bounds__(THREADS) fast_kernel(struct fast_args a
     }
 }
 
+/* As many blocks as fit the GPU at once: each copies the book once and walks over the tensor. */
+template <typename E, enum book_search S>
+static enum err_code fast_launch_search(struct cuda_kern *c, const struct fast_args &a,
+                                        const struct book *book, struct err *e)
+{
+    const size_t bytes = book->n_cells * sizeof(struct book_cell);
+    const int64_t step = (a.rows > 1 ? a.rows : 4) * PACKS_STEP;
+    int resident = 0;
+    CUDA_TRY(
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, fast_kernel<E, S>, THREADS, bytes),
+        "quantizing");
+    const int64_t most = (int64_t)c->n_multiprocessors * (resident > 0 ? resident : 1);
+    const int64_t blocks = ceil_div(ceil_div(a.n, step) * WARP, THREADS);
+    fast_kernel<E, S><<<(unsigned)(blocks < most ? blocks : most), THREADS, bytes, c->stream>>>(a);
+    return cuda_launched("quantizing", e);
+}
+
 template <typename E>
 static enum err_code fast_launch(struct cuda_kern *c, const struct fast_args &a,
                                  const struct book *book, struct err *e)
 {
-    const int64_t step = (a.rows > 1 ? a.rows : 4) * PACKS_STEP;
-    const int64_t most = (int64_t)c->n_multiprocessors * (2048 / THREADS);
-    int64_t blocks = ceil_div(ceil_div(a.n, step) * WARP, THREADS);
-    blocks = blocks < most ? blocks : most;
-    const size_t bytes = book->n_cells * sizeof(struct book_cell);
     switch (book->search) {
     case SEARCH_EVEN:
-        fast_kernel<E, SEARCH_EVEN><<<(unsigned)blocks, THREADS, bytes, c->stream>>>(a);
-        break;
+        return fast_launch_search<E, SEARCH_EVEN>(c, a, book, e);
     case SEARCH_BINADES:
-        fast_kernel<E, SEARCH_BINADES><<<(unsigned)blocks, THREADS, bytes, c->stream>>>(a);
-        break;
+        return fast_launch_search<E, SEARCH_BINADES>(c, a, book, e);
     case SEARCH_HALVING:
-        fast_kernel<E, SEARCH_HALVING><<<(unsigned)blocks, THREADS, bytes, c->stream>>>(a);
         break;
     }
-    return cuda_launched("quantizing", e);
+    return fast_launch_search<E, SEARCH_HALVING>(c, a, book, e);
 }
 
 /* ---- launchers ---- */
 
-static enum err_code maxima_launch(struct cuda_kern *c, const struct quant_setup *s, struct err *e)
+static enum err_code maxima_launch(struct cuda_kern *c, const struct quant_setup *s, bool is_plain,
+                                   struct err *e)
 {
-    const int64_t warps = segments_of(s->src.n_blocks, s->src.block);
-    maxima_kernel<<<grid_for(warps * WARP, THREADS), THREADS, 0, c->stream>>>(s->maxima, s->src,
-                                                                              s->faults);
+    const unsigned blocks = grid_for(segments_of(s->src.n_blocks, s->src.block) * WARP, THREADS);
+    if (is_plain)
+        maxima_plain_kernel<<<blocks, THREADS, 0, c->stream>>>(s->maxima, s->src, s->faults);
+    else
+        maxima_kernel<<<blocks, THREADS, 0, c->stream>>>(s->maxima, s->src, s->faults);
     return cuda_launched("maxima of blocks", e);
 }
 
@@ -340,7 +376,7 @@ template <typename E>
 static enum err_code run_any(struct cuda_kern *c, const struct quant_sink &k,
                              const struct quant_setup *s, struct err *e)
 {
-    TRY(maxima_launch(c, s, e));
+    TRY(maxima_launch(c, s, false, e));
     write_kernel<E>
         <<<grid_for(s->src.n, THREADS), THREADS, 0, c->stream>>>(k, s->src, s->maxima, s->faults);
     return cuda_launched("quantizing", e);
@@ -358,7 +394,7 @@ static enum err_code run_plain(struct cuda_kern *c, const struct quant_sink &k,
     const int64_t block = s->src.block;
     struct fast_args a = {k, s->src.w16, s->src.n, block, WARP, 1, NULL, s->faults};
     if (block < 32 || block > 4096 || !is_power_of_two(block)) {
-        TRY(maxima_launch(c, s, e));
+        TRY(maxima_launch(c, s, true, e));
         a.maxima = s->maxima;
     } else if (block <= PACKS_STEP) {
         a.lanes = (int)(block / 8);
@@ -390,30 +426,59 @@ static enum err_code check_book(const struct kern_quant_args *a, struct err *e)
     return ERR_OK;
 }
 
-static enum err_code quantize(struct cuda_kern *c, const struct kern_quant_args *a,
-                              const struct quant_setup *s, const struct book *book, struct err *e)
+/* The book of the last call, on both sides: most tensors of a configuration share one. */
+struct cuda_book {
+    float v[BOOK_MAX]; /* what it was made from */
+    int n;             /* 0: nothing yet */
+    struct book host;
+    struct cuda_buffer device;
+};
+
+void cuda_book_close(struct cuda_kern *c)
 {
-    void *device_book;
-    const size_t bytes = offsetof(struct book, cell) + book->n_cells * sizeof(struct book_cell);
-    TRY(cuda_push(c, book, bytes, &device_book, e));
-    const struct quant_sink k = {(const struct book *)device_book, a->out, a->codes, a->absmax,
-                                 a->is_dequant_fp32};
-    if (is_plain(k, &s->src))
-        CUDA_BY_TYPE(c, TRY(run_plain<E>(c, k, s, book, e)));
-    else
-        CUDA_BY_TYPE(c, TRY(run_any<E>(c, k, s, e)));
-    return quant_setup_check(c, s, e);
+    if (c->book == NULL)
+        return;
+    cuda_buffer_release(&c->book->device);
+    xfree(c->book);
+    c->book = NULL;
+}
+
+static enum err_code book_get(struct cuda_kern *c, const struct kern_quant_args *a,
+                              const struct cuda_book **out, struct err *e)
+{
+    static const char what[] = "codebook to the GPU";
+    const size_t bytes = (size_t)a->n_book * sizeof *a->book;
+    if (c->book == NULL)
+        c->book = (struct cuda_book *)xcalloc(1, sizeof *c->book);
+    struct cuda_book *b = c->book;
+    *out = b;
+    if (b->n == a->n_book && memcmp(b->v, a->book, bytes) == 0)
+        return ERR_OK;
+    void *device;
+    b->n = 0;
+    book_init(&b->host, a->book, a->n_book);
+    TRY(cuda_buffer_get(c, &b->device, sizeof b->host, what, &device, e));
+    CUDA_TRY(
+        cudaMemcpyAsync(device, &b->host, book_bytes(&b->host), cudaMemcpyHostToDevice, c->stream),
+        what);
+    memcpy(b->v, a->book, bytes);
+    b->n = a->n_book;
+    return ERR_OK;
 }
 
 enum err_code cuda_quantize(struct kern *k, const struct kern_quant_args *a, struct err *e)
 {
     struct cuda_kern *c = cuda_of(k);
     struct quant_setup s;
+    const struct cuda_book *book;
     TRY(check_book(a, e));
     TRY(quant_setup_init(c, a, &s, e));
-    struct book *book = (struct book *)xmalloc(sizeof *book);
-    book_init(book, a->book, a->n_book);
-    enum err_code code = quantize(c, a, &s, book, e);
-    xfree(book);
-    return code;
+    TRY(book_get(c, a, &book, e));
+    const struct quant_sink sink = {(const struct book *)book->device.p, a->out, a->codes,
+                                    a->absmax, a->is_dequant_fp32};
+    if (is_plain(sink, &s.src))
+        CUDA_BY_TYPE(c, TRY(run_plain<E>(c, sink, &s, &book->host, e)));
+    else
+        CUDA_BY_TYPE(c, TRY(run_any<E>(c, sink, &s, e)));
+    return quant_setup_check(c, &s, e);
 }
