@@ -362,7 +362,7 @@ static enum err_code plain_launch(struct cuda_kern *c, const struct attention_ar
 template <typename E>
 static enum err_code launch(struct cuda_kern *c, const struct attention_args &a, struct err *e)
 {
-    return attention_mma_can<E>(a) ? attention_mma<E>(c, a, e) : plain_launch<E>(c, a, e);
+    return attention_mma_can(c, a) ? attention_mma<E>(c, a, e) : plain_launch<E>(c, a, e);
 }
 
 template <>

@@ -372,10 +372,13 @@ static __global__ void __launch_bounds__(WARPS *WARP, mma_layout<HD>::blocks(WAR
 
 /* ---- launchers ---- */
 
-/* Rows must start at multiples of 16 bytes. */
-template <typename E> static bool attention_mma_can(const struct attention_args &a)
+/* Rows must start at multiples of 16 bytes, and heads beyond 128 dimensions need more shared memory than sm_80 has. */
+static bool attention_mma_can(const struct cuda_kern *c, const struct attention_args &a)
 {
     const int64_t offsets = a.row | a.q_at | a.k_at | a.v_at | a.head_stride | a.head_dim;
+    const bool is_large = a.head_dim > 128;
+    if (is_large && mma_layout<HEAD_DIM_MAX>::bytes(8) > c->shared_bytes)
+        return false;
     return offsets % 8 == 0 && (uintptr_t)a.qkv % 16 == 0 && (uintptr_t)a.out % 16 == 0;
 }
 

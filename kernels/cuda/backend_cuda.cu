@@ -174,6 +174,7 @@ static enum err_code describe(struct cuda_kern *c, int device, struct err *e)
     info->batch_tokens = 16384; /* products of the smallest models then fill the GPU */
     info->activation_bytes = (int64_t)1 << 30;
     c->n_multiprocessors = prop.multiProcessorCount;
+    c->shared_bytes = prop.sharedMemPerBlockOptin;
     return ERR_OK;
 }
 

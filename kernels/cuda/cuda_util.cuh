@@ -38,6 +38,7 @@ struct cuda_kern {
     struct kern base; /* first */
     enum kern_compute compute;
     int n_multiprocessors;
+    size_t shared_bytes; /* most that a block may ask for */
     cudaStream_t stream;
     struct cuda_ring ring;
     struct cuda_buffer scratch; /* of the call that runs */

@@ -164,10 +164,11 @@ static __device__ __forceinline__ float quotient(float y, float m, float r)
 template <enum book_search S> struct shared_book {
     float value[BOOK_MAX];
     float mid[S == SEARCH_HALVING ? BOOK_MAX : 1];
-    struct book_key key;
     int steps;
-    const struct book_cell *cells;
 };
+
+/* Behind it. Named here, so that the compiler sees shared memory where it is read. */
+extern __shared__ struct book_cell shared_cells[];
 
 template <enum book_search S>
 static __device__ __forceinline__ float book_value(const struct shared_book<S> &b,
@@ -176,7 +177,7 @@ static __device__ __forceinline__ float book_value(const struct shared_book<S> &
     if (S == SEARCH_HALVING)
         return b.value[book_find_halving(b.mid, b.steps, t)];
     const int at = S == SEARCH_EVEN ? book_cell_even(key, t) : book_cell_binade(key, t);
-    const struct book_cell c = b.cells[at];
+    const struct book_cell c = shared_cells[at];
     return b.value[c.below + (t > c.mid ? 1 : 0)];
 }
 
@@ -205,7 +206,7 @@ struct fast_args {
     struct quant_faults *faults;
 };
 
-template <typename E, enum book_search S>
+template <typename E, enum book_search S, bool IS_WHOLE>
 static __device__ __forceinline__ void
 weights_write(const struct fast_args &a, const struct shared_book<S> &b, const struct book_key &key,
               int64_t at, uint4 w, unsigned max)
@@ -213,7 +214,7 @@ weights_write(const struct fast_args &a, const struct shared_book<S> &b, const s
     const __half2 *h = reinterpret_cast<const __half2 *>(&w);
     const float m = f16_value(max), r = m > 0.0F ? __frcp_rn(m) : 0.0F, add = nothing_to_add(m);
     pack<E, 8> x;
-    if (max >= F16_INFINITY || at >= a.n)
+    if (max >= F16_INFINITY)
         return; /* the call fails; a quotient that is no number has no cell */
 #pragma unroll
     for (int i = 0; i < 8; i++) {
@@ -222,7 +223,10 @@ weights_write(const struct fast_args &a, const struct shared_book<S> &b, const s
         const float product = __fmaf_rn(book_value<S>(b, key, quotient(y, m, r)), m, add);
         x.v[i] = round_value<E>(product, a.sink.is_fp32);
     }
-    pack_write<E>((E *)a.sink.out, at, a.n, x);
+    if (IS_WHOLE)
+        pack_store<E, 8>((E *)a.sink.out + at, 0, x);
+    else
+        pack_write<E>((E *)a.sink.out, at, a.n, x);
 }
 
 static __device__ __forceinline__ unsigned checked_max(const struct fast_args &a, uint4 w,
@@ -252,8 +256,15 @@ static __device__ __forceinline__ void max_store(const struct fast_args &a, int6
 
 static constexpr int64_t PACKS_STEP = WARP * 8; /* weights that a warp reads at once */
 
-/* Blocks of at most 256 weights, or known maxima: four packs a lane, each with its own block. */
-template <typename E, enum book_search S>
+template <bool IS_WHOLE>
+static __device__ __forceinline__ uint4 step_load(const struct fast_args &a, int64_t at)
+{
+    return IS_WHOLE ? *reinterpret_cast<const uint4 *>(a.w16 + at) : weights_load(a.w16, at, a.n);
+}
+
+/* Blocks of at most 256 weights, or known maxima: four packs a lane, each with its own block. IS_WHOLE: all of the
+ * warp's weights lie within the tensor. */
+template <typename E, enum book_search S, bool IS_WHOLE>
 static __device__ __forceinline__ void short_blocks(const struct fast_args &a,
                                                     const struct shared_book<S> &b,
                                                     const struct book_key &key, int64_t start)
@@ -262,7 +273,7 @@ static __device__ __forceinline__ void short_blocks(const struct fast_args &a,
     uint4 w[packs];
 #pragma unroll
     for (int i = 0; i < packs; i++)
-        w[i] = weights_load(a.w16, start + i * PACKS_STEP, a.n);
+        w[i] = step_load<IS_WHOLE>(a, start + i * PACKS_STEP);
 #pragma unroll
     for (int i = 0; i < packs; i++) {
         const int64_t at = start + i * PACKS_STEP;
@@ -272,12 +283,12 @@ static __device__ __forceinline__ void short_blocks(const struct fast_args &a,
         else if (at < a.n)
             max = a.maxima[at / a.block];
         max_store(a, at, max);
-        weights_write<E, S>(a, b, key, at, w[i], max);
+        weights_write<E, S, IS_WHOLE>(a, b, key, at, w[i], max);
     }
 }
 
 /* One block of `rows` packs a lane, read again for writing. */
-template <typename E, enum book_search S>
+template <typename E, enum book_search S, bool IS_WHOLE>
 static __device__ __forceinline__ void long_block(const struct fast_args &a,
                                                   const struct shared_book<S> &b,
                                                   const struct book_key &key, int64_t start)
@@ -286,7 +297,7 @@ static __device__ __forceinline__ void long_block(const struct fast_args &a,
 #pragma unroll 4
     for (int r = 0; r < a.rows; r++) {
         const int64_t at = start + r * PACKS_STEP;
-        const unsigned mine = checked_max(a, weights_load(a.w16, at, a.n), at);
+        const unsigned mine = checked_max(a, step_load<IS_WHOLE>(a, at), at);
         max = mine > max ? mine : max;
     }
     max = lanes_max(max, WARP);
@@ -294,14 +305,24 @@ static __device__ __forceinline__ void long_block(const struct fast_args &a,
 #pragma unroll 2
     for (int r = 0; r < a.rows; r++) {
         const int64_t at = start + r * PACKS_STEP;
-        weights_write<E, S>(a, b, key, at, weights_load(a.w16, at, a.n), max);
+        weights_write<E, S, IS_WHOLE>(a, b, key, at, step_load<IS_WHOLE>(a, at), max);
     }
+}
+
+template <typename E, enum book_search S, bool IS_WHOLE>
+static __device__ __forceinline__ void step_run(const struct fast_args &a,
+                                                const struct shared_book<S> &b,
+                                                const struct book_key &key, int64_t start)
+{
+    if (a.rows > 1)
+        long_block<E, S, IS_WHOLE>(a, b, key, start);
+    else
+        short_blocks<E, S, IS_WHOLE>(a, b, key, start);
 }
 
 template <typename E, enum book_search S>
 static __global__ void __launch_bounds__(THREADS) fast_kernel(struct fast_args a)
 {
-    extern __shared__ struct book_cell cells[];
     __shared__ struct shared_book<S> b;
     const struct book *book = a.sink.book;
     for (int i = threadIdx.x; i < BOOK_MAX; i += THREADS) {
@@ -310,20 +331,18 @@ static __global__ void __launch_bounds__(THREADS) fast_kernel(struct fast_args a
             b.mid[S == SEARCH_HALVING ? i : 0] = book->mid[i];
     }
     for (int i = threadIdx.x; i < book->n_cells; i += THREADS)
-        cells[i] = book->cell[i];
-    if (threadIdx.x == 0) {
+        shared_cells[i] = book->cell[i];
+    if (threadIdx.x == 0)
         b.steps = book->steps;
-        b.cells = cells;
-    }
     const struct book_key key = book->key;
     __syncthreads();
     const int64_t lane = threadIdx.x % WARP * 8, warp = grid_thread() / WARP;
     const int64_t step = (a.rows > 1 ? a.rows : 4) * PACKS_STEP;
     for (int64_t at = warp * step; at < a.n; at += grid_threads() / WARP * step) {
-        if (a.rows > 1)
-            long_block<E, S>(a, b, key, at + lane);
+        if (at + step <= a.n)
+            step_run<E, S, true>(a, b, key, at + lane);
         else
-            short_blocks<E, S>(a, b, key, at + lane);
+            step_run<E, S, false>(a, b, key, at + lane);
     }
 }
 
