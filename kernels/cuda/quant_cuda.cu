@@ -2,8 +2,8 @@
  * j = number of midpoints strictly below t, x = F[j] * m (+ mean), rounded to fp16 unless told otherwise. Every
  * rounding is pinned, so that indices are those of the cpu backend under all options.
  *
- * A warp finds the maxima of whole blocks with shuffles and writes them while their weights are in registers, or
- * for more than 256 weights in the cache: 2 bytes read and one element written a weight. Other block sizes find the
+ * The maxima of blocks of 32 to 4096 weights are found while the weights are in registers: 2 bytes read and one
+ * element written a weight. Other block sizes find the
  * maxima beforehand; centering, kept columns and codes take a kernel that goes element by element. */
 #include <string.h>
 
@@ -195,13 +195,13 @@ static __device__ __forceinline__ void pack_write(E *out, int64_t at, int64_t n,
             out[at + i] = x.v[i];
 }
 
-/* A block is `lanes` neighbouring lanes times `rows` packs of eight. With `maxima` (any block that is a multiple of
- * eight) they are known already. */
+/* A block is `lanes` neighbouring lanes with eight weights each, or `chunks` times what a warp reads at once. With
+ * `maxima` (any block that is a multiple of eight) they are known already. */
 struct fast_args {
     struct quant_sink sink;
     const uint16_t *w16;
     int64_t n, block;
-    int lanes, rows;
+    int lanes, chunks;
     const unsigned *maxima;
     struct quant_faults *faults;
 };
@@ -254,7 +254,9 @@ static __device__ __forceinline__ void max_store(const struct fast_args &a, int6
         a.sink.absmax[at / a.block] = (uint16_t)max;
 }
 
-static constexpr int64_t PACKS_STEP = WARP * 8; /* weights that a warp reads at once */
+static constexpr int PACKS = 4;                      /* a lane */
+static constexpr int64_t PACKS_STEP = WARP * 8;      /* weights that a warp reads at once */
+static constexpr int64_t STEP = PACKS * THREADS * 8; /* weights that a block works on at a time */
 
 template <bool IS_WHOLE>
 static __device__ __forceinline__ uint4 step_load(const struct fast_args &a, int64_t at)
@@ -269,13 +271,12 @@ static __device__ __forceinline__ void short_blocks(const struct fast_args &a,
                                                     const struct shared_book<S> &b,
                                                     const struct book_key &key, int64_t start)
 {
-    constexpr int packs = 4;
-    uint4 w[packs];
+    uint4 w[PACKS];
 #pragma unroll
-    for (int i = 0; i < packs; i++)
+    for (int i = 0; i < PACKS; i++)
         w[i] = step_load<IS_WHOLE>(a, start + i * PACKS_STEP);
 #pragma unroll
-    for (int i = 0; i < packs; i++) {
+    for (int i = 0; i < PACKS; i++) {
         const int64_t at = start + i * PACKS_STEP;
         unsigned max = 0;
         if (a.maxima == NULL)
@@ -287,62 +288,71 @@ static __device__ __forceinline__ void short_blocks(const struct fast_args &a,
     }
 }
 
-/* One block of `rows` packs a lane, read again for writing. */
-template <typename E, enum book_search S, bool IS_WHOLE>
-static __device__ __forceinline__ void long_block(const struct fast_args &a,
-                                                  const struct shared_book<S> &b,
-                                                  const struct book_key &key, int64_t start)
+template <enum book_search S>
+static __device__ __forceinline__ void book_copy(struct shared_book<S> *b, const struct book *book)
 {
-    unsigned max = 0;
-#pragma unroll 4
-    for (int r = 0; r < a.rows; r++) {
-        const int64_t at = start + r * PACKS_STEP;
-        const unsigned mine = checked_max(a, step_load<IS_WHOLE>(a, at), at);
-        max = mine > max ? mine : max;
+    for (int i = threadIdx.x; i < BOOK_MAX; i += THREADS) {
+        b->value[i] = book->value[i];
+        if (S == SEARCH_HALVING)
+            b->mid[S == SEARCH_HALVING ? i : 0] = book->mid[i];
     }
-    max = lanes_max(max, WARP);
-    max_store(a, start, max);
-#pragma unroll 2
-    for (int r = 0; r < a.rows; r++) {
-        const int64_t at = start + r * PACKS_STEP;
-        weights_write<E, S, IS_WHOLE>(a, b, key, at, step_load<IS_WHOLE>(a, at), max);
-    }
+    for (int i = threadIdx.x; i < book->n_cells; i += THREADS)
+        shared_cells[i] = book->cell[i];
+    if (threadIdx.x == 0)
+        b->steps = book->steps;
 }
 
+/* Blocks of 512 to 4096 weights: eight warps take STEP weights, whose maxima by PACKS_STEP they share. `chunk` is
+ * another one in the next step, so that one barrier a step is enough. */
 template <typename E, enum book_search S, bool IS_WHOLE>
-static __device__ __forceinline__ void step_run(const struct fast_args &a,
-                                                const struct shared_book<S> &b,
-                                                const struct book_key &key, int64_t start)
+static __device__ __forceinline__ void
+long_blocks(const struct fast_args &a, const struct shared_book<S> &b, const struct book_key &key,
+            int64_t start, unsigned *chunk)
 {
-    if (a.rows > 1)
-        long_block<E, S, IS_WHOLE>(a, b, key, start);
-    else
-        short_blocks<E, S, IS_WHOLE>(a, b, key, start);
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    uint4 w[PACKS];
+#pragma unroll
+    for (int i = 0; i < PACKS; i++)
+        w[i] = step_load<IS_WHOLE>(a, start + i * THREADS * 8);
+#pragma unroll
+    for (int i = 0; i < PACKS; i++) {
+        const unsigned mine = checked_max(a, w[i], start + i * THREADS * 8);
+        const unsigned max = __reduce_max_sync(ALL_LANES, mine);
+        if (lane == 0)
+            chunk[i * (THREADS / WARP) + warp] = max;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < PACKS; i++) {
+        const int mine = i * (THREADS / WARP) + warp, first = mine / a.chunks * a.chunks;
+        const unsigned part = lane < a.chunks ? chunk[first + lane] : 0;
+        const unsigned max = __reduce_max_sync(ALL_LANES, part);
+        max_store(a, start + i * THREADS * 8, max);
+        weights_write<E, S, IS_WHOLE>(a, b, key, start + i * THREADS * 8, w[i], max);
+    }
 }
 
 template <typename E, enum book_search S>
 static __global__ void __launch_bounds__(THREADS) fast_kernel(struct fast_args a)
 {
     __shared__ struct shared_book<S> b;
-    const struct book *book = a.sink.book;
-    for (int i = threadIdx.x; i < BOOK_MAX; i += THREADS) {
-        b.value[i] = book->value[i];
-        if (S == SEARCH_HALVING)
-            b.mid[S == SEARCH_HALVING ? i : 0] = book->mid[i];
-    }
-    for (int i = threadIdx.x; i < book->n_cells; i += THREADS)
-        shared_cells[i] = book->cell[i];
-    if (threadIdx.x == 0)
-        b.steps = book->steps;
-    const struct book_key key = book->key;
+    __shared__ unsigned chunk[2][STEP / PACKS_STEP];
+    book_copy<S>(&b, a.sink.book);
+    const struct book_key key = a.sink.book->key;
     __syncthreads();
-    const int64_t lane = threadIdx.x % WARP * 8, warp = grid_thread() / WARP;
-    const int64_t step = (a.rows > 1 ? a.rows : 4) * PACKS_STEP;
-    for (int64_t at = warp * step; at < a.n; at += grid_threads() / WARP * step) {
-        if (at + step <= a.n)
-            step_run<E, S, true>(a, b, key, at + lane);
+    const int64_t in_warp = threadIdx.x / WARP * (PACKS * PACKS_STEP) + threadIdx.x % WARP * 8;
+    const int64_t in_step = a.chunks > 1 ? (int64_t)threadIdx.x * 8 : in_warp;
+    int phase = 0;
+    for (int64_t at = blockIdx.x * STEP; at < a.n; at += gridDim.x * STEP, phase ^= 1) {
+        const bool is_whole = at + STEP <= a.n;
+        if (a.chunks > 1 && is_whole)
+            long_blocks<E, S, true>(a, b, key, at + in_step, chunk[phase]);
+        else if (a.chunks > 1)
+            long_blocks<E, S, false>(a, b, key, at + in_step, chunk[phase]);
+        else if (is_whole)
+            short_blocks<E, S, true>(a, b, key, at + in_step);
         else
-            step_run<E, S, false>(a, b, key, at + lane);
+            short_blocks<E, S, false>(a, b, key, at + in_step);
     }
 }
 
@@ -352,13 +362,12 @@ static enum err_code fast_launch_search(struct cuda_kern *c, const struct fast_a
                                         const struct book *book, struct err *e)
 {
     const size_t bytes = book->n_cells * sizeof(struct book_cell);
-    const int64_t step = (a.rows > 1 ? a.rows : 4) * PACKS_STEP;
     int resident = 0;
     CUDA_TRY(
         cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, fast_kernel<E, S>, THREADS, bytes),
         "quantizing");
     const int64_t most = (int64_t)c->n_multiprocessors * (resident > 0 ? resident : 1);
-    const int64_t blocks = ceil_div(ceil_div(a.n, step) * WARP, THREADS);
+    const int64_t blocks = ceil_div(a.n, STEP);
     fast_kernel<E, S><<<(unsigned)(blocks < most ? blocks : most), THREADS, bytes, c->stream>>>(a);
     return cuda_launched("quantizing", e);
 }
@@ -418,7 +427,7 @@ static enum err_code run_plain(struct cuda_kern *c, const struct quant_sink &k,
     } else if (block <= PACKS_STEP) {
         a.lanes = (int)(block / 8);
     } else {
-        a.rows = (int)(block / PACKS_STEP);
+        a.chunks = (int)(block / PACKS_STEP);
     }
     return fast_launch<E>(c, a, book, e);
 }
