@@ -1,4 +1,4 @@
-/* State of the cuda backend, its memory helpers and what every kernel file shares: element types, packs of eight,
+/* State of the cuda backend, its memory and what every kernel file shares: element types, packs of eight,
  * sums over warps and blocks, error mapping. Every operation is queued on the kern's one stream; host arrays are
  * copied into a pinned ring before a call returns, so that the caller may reuse them. Sums run in an order that
  * depends on shapes only: equal calls give equal bits. Private to kernels/cuda. */
