@@ -11,7 +11,7 @@
 #define MUST_USE                __attribute__((warn_unused_result))
 
 /* Prints "isobit: bug at FILE:LINE: TEXT" and aborts. Thread: any. */
-_Noreturn void check_failed(const char *file, int line, const char *text);
+void check_failed(const char *file, int line, const char *text) __attribute__((noreturn));
 
 /* Adds `what` (for example a job key) to the text of a later check_failed of this thread; NULL clears
  * it. The string is kept by pointer. */

@@ -34,6 +34,8 @@ struct kern_info {
     int act_bytes;    /* bytes of an activation or compute-weight element */
     int64_t memory_bytes;
     int threads;
+    int64_t batch_tokens;     /* a batch of more gains nothing */
+    int64_t activation_bytes; /* nor does one whose activations of a layer take more */
 };
 
 MUST_USE enum err_code kern_open(const struct kern_options *o, struct kern **out, struct err *e);

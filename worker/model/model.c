@@ -31,15 +31,15 @@ static int64_t wide_cols(const struct wiring *w)
     return larger(larger((int64_t)3 * w->d, w->ffn), (int64_t)2 * w->d_embed);
 }
 
-/* Large enough that a tile of every product has neighbours, small enough that the activations of a layer stay in
- * the last-level cache (docs/ENGINE.md has the figures). Depends on the checkpoint alone. */
-enum { ACTIVATION_BYTES = 16 << 20, TOKENS_MIN = 1024, TOKENS_MAX = 8192, TOKENS_STEP = 128 };
+/* Large enough that a tile of every product has neighbours, no larger than the device has use for (docs/ENGINE.md has
+ * the figures). Depends on the checkpoint and the kind of device alone. */
+enum { TOKENS_MIN = 1024, TOKENS_STEP = 128 };
 
-static int64_t choose_max_tokens(const struct wiring *w)
+static int64_t choose_max_tokens(const struct wiring *w, const struct kern_info *info)
 {
-    int64_t per_token = ((int64_t)3 * w->d + wide_cols(w)) * (int64_t)sizeof(float);
-    int64_t n = ACTIVATION_BYTES / per_token / TOKENS_STEP * TOKENS_STEP;
-    n = n < TOKENS_MIN ? TOKENS_MIN : n > TOKENS_MAX ? TOKENS_MAX : n;
+    int64_t per_token = ((int64_t)3 * w->d + wide_cols(w)) * info->act_bytes;
+    int64_t n = info->activation_bytes / per_token / TOKENS_STEP * TOKENS_STEP;
+    n = n < TOKENS_MIN ? TOKENS_MIN : n > info->batch_tokens ? info->batch_tokens : n;
     return larger(n, w->context);
 }
 
@@ -108,7 +108,7 @@ static enum err_code open_into(struct model *m, struct err *e)
     TRY(family_find(config, what, &label, &ops, e));
     TRY(family_wire(ops, config, what, &m->wiring, e));
     TRY(weights_open(ops, &m->wiring, m->ckpt, m->k, &m->weights, e));
-    m->max_tokens = choose_max_tokens(&m->wiring);
+    m->max_tokens = choose_max_tokens(&m->wiring, kern_get_info(m->k));
     TRY(workspace_init(m, e));
     if (m->wiring.position == POSITION_ALIBI)
         m->alibi_slopes = make_slopes(m->wiring.n_heads);

@@ -1,0 +1,247 @@
+/* Life cycle and memory of the cuda backend, and its table. Built as the module isobit-cuda.so, which exports the
+ * table and nothing else. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cuda/cuda_util.cuh"
+
+enum err_code cuda_fail(cudaError_t status, const char *what, struct err *e)
+{
+    (void)cudaGetLastError(); /* an error that does not stick must not show up at the next launch */
+    if (status == cudaErrorMemoryAllocation)
+        return err_set(e, ERR_NOMEM, "%s: not enough memory on the GPU", what);
+    return err_set(e, ERR_DEVICE, "%s: %s (%s)", what, cudaGetErrorString(status),
+                   cudaGetErrorName(status));
+}
+
+/* ---- memory ---- */
+
+enum err_code cuda_buffer_get(struct cuda_kern *c, struct cuda_buffer *b, size_t bytes,
+                              const char *what, void **out, struct err *e)
+{
+    if (b->bytes < bytes) {
+        CUDA_TRY(cudaStreamSynchronize(c->stream), what);
+        cuda_buffer_release(b);
+        CUDA_TRY(cudaMalloc(&b->p, bytes), what);
+        b->bytes = bytes;
+    }
+    *out = b->p;
+    return ERR_OK;
+}
+
+void cuda_buffer_release(struct cuda_buffer *b)
+{
+    (void)cudaFree(b->p);
+    *b = {};
+}
+
+static void ring_release(struct cuda_ring *r)
+{
+    (void)cudaFreeHost(r->host);
+    (void)cudaFree(r->device);
+    *r = {};
+}
+
+static enum err_code ring_grow(struct cuda_kern *c, size_t bytes, struct err *e)
+{
+    static const char what[] = "room for arguments of kernels";
+    void *host = NULL, *device = NULL;
+    ring_release(&c->ring);
+    CUDA_TRY(cudaMallocHost(&host, bytes), what);
+    c->ring.host = (char *)host;
+    CUDA_TRY(cudaMalloc(&device, bytes), what);
+    c->ring.device = (char *)device;
+    c->ring.bytes = bytes;
+    return ERR_OK;
+}
+
+enum err_code cuda_push(struct cuda_kern *c, const void *src, size_t bytes, void **out,
+                        struct err *e)
+{
+    const size_t line = 64, smallest = (size_t)4 << 20;
+    static const char what[] = "arguments of kernels to the GPU";
+    struct cuda_ring *r = &c->ring;
+    size_t room = (bytes + line - 1) / line * line;
+    if (r->at + room > r->bytes) {
+        CUDA_TRY(cudaStreamSynchronize(c->stream), what);
+        r->at = 0;
+        if (room > r->bytes)
+            TRY(ring_grow(c, room > smallest / 2 ? 2 * room : smallest, e));
+    }
+    memcpy(r->host + r->at, src, bytes);
+    CUDA_TRY(cudaMemcpyAsync(r->device + r->at, r->host + r->at, bytes, cudaMemcpyHostToDevice,
+                             c->stream),
+             what);
+    *out = r->device + r->at;
+    r->at += room;
+    return ERR_OK;
+}
+
+enum err_code cuda_pull(struct cuda_kern *c, void *dst, const void *src, size_t bytes,
+                        const char *what, struct err *e)
+{
+    CUDA_TRY(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, c->stream), what);
+    CUDA_TRY(cudaStreamSynchronize(c->stream), what);
+    return ERR_OK;
+}
+
+static enum err_code cuda_alloc(struct kern *k, size_t bytes, const char *what, void **out,
+                                struct err *e)
+{
+    void *p = NULL;
+    CUDA_TRY(cudaMalloc(&p, bytes > 0 ? bytes : 1), what);
+    cudaError_t status = cudaMemsetAsync(p, 0, bytes, cuda_of(k)->stream);
+    if (status != cudaSuccess) {
+        (void)cudaFree(p);
+        return cuda_fail(status, what, e);
+    }
+    *out = p;
+    return ERR_OK;
+}
+
+/* cudaFree waits for the device, so that no queued kernel loses what it works on. */
+static void cuda_free(struct kern *k, void *p)
+{
+    (void)k;
+    (void)cudaFree(p);
+}
+
+/* From pageable memory the call returns once the source has been copied; from pinned memory it would not. */
+static enum err_code cuda_upload(struct kern *k, void *dst, const void *src, size_t bytes,
+                                 struct err *e)
+{
+    CUDA_TRY(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, cuda_of(k)->stream),
+             "copy to the GPU");
+    return ERR_OK;
+}
+
+static enum err_code cuda_download(struct kern *k, void *dst, const void *src, size_t bytes,
+                                   struct err *e)
+{
+    return cuda_pull(cuda_of(k), dst, src, bytes, "copy from the GPU", e);
+}
+
+static enum err_code cuda_sync(struct kern *k, struct err *e)
+{
+    CUDA_TRY(cudaStreamSynchronize(cuda_of(k)->stream), "waiting for the GPU");
+    return ERR_OK;
+}
+
+/* ---- life cycle ---- */
+
+static enum err_code parse_unit(const char *unit, int *device, struct err *e)
+{
+    char *end;
+    long n = strtol(unit, &end, 10);
+    if (unit[0] < '0' || unit[0] > '9' || *end != '\0' || n > 1023)
+        return err_set(e, ERR_FORMAT, "device 'cuda:%s': expected a number, as in cuda:0", unit);
+    int count = 0;
+    cudaError_t status = cudaGetDeviceCount(&count);
+    if (status != cudaSuccess) {
+        (void)cudaGetLastError();
+        return err_set(e, ERR_NOTFOUND, "device 'cuda:%s': no usable GPU here: %s", unit,
+                       cudaGetErrorString(status));
+    }
+    if (n >= count)
+        return err_set(e, ERR_NOTFOUND, "device 'cuda:%s': this machine has %d GPU%s", unit, count,
+                       count == 1 ? "" : "s");
+    *device = (int)n;
+    return ERR_OK;
+}
+
+static enum err_code describe(struct cuda_kern *c, int device, struct err *e)
+{
+    struct cudaDeviceProp prop;
+    int driver = 0, runtime = 0;
+    char gemm[32];
+    CUDA_TRY(cudaGetDeviceProperties(&prop, device), "properties of the GPU");
+    CUDA_TRY(cudaDriverGetVersion(&driver), "version of the driver");
+    CUDA_TRY(cudaRuntimeGetVersion(&runtime), "version of the CUDA runtime");
+    if (prop.major < 8)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "device 'cuda:%d' (%s) has compute capability %d.%d; 8.0 or newer is needed",
+                       device, prop.name, prop.major, prop.minor);
+    cuda_gemm_name(gemm, sizeof gemm);
+    struct kern_info *info = &c->base.info;
+    snprintf(info->device, sizeof info->device,
+             "cuda: %.40s sm_%d%d driver %d.%d runtime %d.%d cuBLASLt %.14s", prop.name, prop.major,
+             prop.minor, driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10,
+             gemm);
+    info->act_bytes = c->compute == KERN_FP32 ? 4 : 2;
+    info->memory_bytes = (int64_t)prop.totalGlobalMem;
+    info->threads = 1;
+    info->batch_tokens = 16384; /* products of the smallest models then fill the GPU */
+    info->activation_bytes = (int64_t)1 << 30;
+    c->n_multiprocessors = prop.multiProcessorCount;
+    c->shared_bytes = prop.sharedMemPerBlockOptin;
+    return ERR_OK;
+}
+
+static void cuda_close(struct kern *k)
+{
+    struct cuda_kern *c = cuda_of(k);
+    if (c->stream != NULL)
+        (void)cudaStreamSynchronize(c->stream);
+    cuda_gemm_close(c);
+    cuda_attention_close(c);
+    cuda_book_close(c);
+    ring_release(&c->ring);
+    cuda_buffer_release(&c->scratch);
+    cuda_buffer_release(&c->counts);
+    if (c->stream != NULL)
+        (void)cudaStreamDestroy(c->stream);
+    xfree(c);
+}
+
+static enum err_code open_into(struct cuda_kern *c, int device, struct err *e)
+{
+    TRY(describe(c, device, e));
+    CUDA_TRY(cudaSetDevice(device), "choosing the GPU");
+    CUDA_TRY(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "a stream of the GPU");
+    return cuda_gemm_open(c, e);
+}
+
+static enum err_code cuda_open(const char *unit, const struct kern_options *o, struct kern **out,
+                               struct err *e)
+{
+    int device = 0;
+    TRY(parse_unit(unit, &device, e));
+    struct cuda_kern *c = (struct cuda_kern *)xcalloc(1, sizeof *c);
+    c->compute = o->compute;
+    enum err_code code = open_into(c, device, e);
+    if (code != ERR_OK) {
+        cuda_close(&c->base);
+        return code;
+    }
+    *out = &c->base;
+    return ERR_OK;
+}
+
+/* The name is KERN_BACKEND_SYMBOL. */
+extern "C" __attribute__((visibility("default"))) const struct backend_ops isobit_kern_backend;
+
+const struct backend_ops isobit_kern_backend = {
+    .version = KERN_BACKEND_VERSION,
+    .name = "cuda",
+    .open = cuda_open,
+    .close = cuda_close,
+    .alloc = cuda_alloc,
+    .free = cuda_free,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .sync = cuda_sync,
+    .cast_f16 = cuda_cast_f16,
+    .cast_f32 = cuda_cast_f32,
+    .embed = cuda_embed,
+    .layernorm = cuda_layernorm,
+    .linear = cuda_linear,
+    .attention = cuda_attention,
+    .copy_rows = cuda_copy_rows,
+    .score = cuda_score,
+    .kl = cuda_kl,
+    .logits = cuda_logits,
+    .quantize = cuda_quantize,
+    .histogram = cuda_histogram,
+    .spread = cuda_spread,
+};

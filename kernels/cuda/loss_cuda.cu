@@ -1,0 +1,360 @@
+/* Log-likelihoods and divergences straight from hidden states: the head product runs in tiles of rows x vocabulary in
+ * fp32, and one block a row folds each tile into running statistics, so that [rows, vocabulary] never exists.
+ *
+ *   log p(token) = logit - max - log sum e^(logit - max)
+ *   KL(p || q) = D / S_p - lse_p + lse_q,  D = sum e^(p - max p) (p - q), S_p = sum e^(p - max p)
+ *
+ * Ties of the arg max go to the smallest id: a later tile must be strictly larger. */
+#include "kernels/cuda/cuda_util.cuh"
+
+static constexpr int THREADS = 256, TILE_ROWS = 4096, TILE_COLS = 8192;
+
+/* Zeroed: nothing seen yet. */
+struct row_stats {
+    double sum;
+    float max;
+    int32_t top;
+    int32_t is_used;
+};
+
+struct kl_stats {
+    struct row_stats p, q;
+    double d;
+};
+
+/* ---- folding a row of a tile ---- */
+
+struct peak {
+    float max;
+    int32_t at;
+};
+
+static __device__ __forceinline__ struct peak peak_of(struct peak a, struct peak b)
+{
+    return b.max > a.max || (b.max == a.max && b.at < a.at) ? b : a;
+}
+
+static __device__ __forceinline__ struct peak warp_peak(struct peak p)
+{
+    for (int o = WARP / 2; o > 0; o /= 2) {
+        struct peak other = {__shfl_xor_sync(ALL_LANES, p.max, o),
+                             __shfl_xor_sync(ALL_LANES, p.at, o)};
+        p = peak_of(p, other);
+    }
+    return p;
+}
+
+static __device__ struct peak block_peak(const float *x, int n)
+{
+    __shared__ struct peak shared[WARP];
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    struct peak p = {-INFINITY, n};
+    for (int i = threadIdx.x; i < n; i += THREADS) {
+        struct peak mine = {x[i], i};
+        p = peak_of(p, mine);
+    }
+    p = warp_peak(p);
+    if (lane == 0)
+        shared[warp] = p;
+    __syncthreads();
+    struct peak none = {-INFINITY, n};
+    p = warp_peak(lane < THREADS / WARP ? shared[lane] : none);
+    __syncthreads();
+    return p;
+}
+
+/* Makes room for a larger maximum; returns what sums relative to the old one are worth under the new. All threads
+ * compute the same. */
+static __device__ double stats_raise(struct row_stats *s, struct peak p, int64_t col)
+{
+    if (s->is_used && !(p.max > s->max))
+        return 1.0;
+    double factor = s->is_used ? exp((double)s->max - (double)p.max) : 0.0;
+    s->sum *= factor;
+    s->max = p.max;
+    s->top = (int32_t)(col + p.at);
+    s->is_used = 1;
+    return factor;
+}
+
+static __device__ void stats_fold(struct row_stats *s, const float *x, int n, int64_t col,
+                                  float *shared)
+{
+    stats_raise(s, block_peak(x, n), col);
+    float sum = 0.0F;
+    for (int i = threadIdx.x; i < n; i += THREADS)
+        sum += expf(x[i] - s->max);
+    s->sum += (double)block_sum(sum, shared);
+}
+
+static __global__ void score_kernel(struct row_stats *stats, const float *logits, int n,
+                                    int64_t col)
+{
+    __shared__ float shared[WARP + 1];
+    struct row_stats s = stats[blockIdx.x];
+    stats_fold(&s, logits + (int64_t)blockIdx.x * TILE_COLS, n, col, shared);
+    if (threadIdx.x == 0)
+        stats[blockIdx.x] = s;
+}
+
+static __global__ void kl_kernel(struct kl_stats *stats, const float *p_logits,
+                                 const float *q_logits, int n, int64_t col)
+{
+    __shared__ float shared[WARP + 1];
+    struct kl_stats s = stats[blockIdx.x];
+    const float *p = p_logits + (int64_t)blockIdx.x * TILE_COLS;
+    const float *q = q_logits + (int64_t)blockIdx.x * TILE_COLS;
+    double factor = stats_raise(&s.p, block_peak(p, n), col);
+    float sum = 0.0F, d = 0.0F;
+    for (int i = threadIdx.x; i < n; i += THREADS) {
+        float w = expf(p[i] - s.p.max);
+        sum += w;
+        d += w * (p[i] - q[i]);
+    }
+    s.p.sum += (double)block_sum(sum, shared);
+    s.d = s.d * factor + (double)block_sum(d, shared);
+    stats_fold(&s.q, q, n, col, shared);
+    if (threadIdx.x == 0)
+        stats[blockIdx.x] = s;
+}
+
+/* ---- targets ---- */
+
+/* The part of the product that one tile covers. */
+struct tile {
+    int64_t row, rows, col, cols;
+};
+
+static __global__ void gather_kernel(float *logit, const float *logits, const int32_t *row,
+                                     const int32_t *token, int64_t n, struct tile t)
+{
+    int64_t i = grid_thread();
+    if (i >= n)
+        return;
+    int64_t r = row[i] - t.row, col = token[i] - t.col;
+    if (r >= 0 && r < t.rows && col >= 0 && col < t.cols)
+        logit[i] = logits[r * TILE_COLS + col];
+}
+
+struct answer {
+    float logprob;
+    int32_t is_top;
+};
+
+static __device__ double stats_log_sum(const struct row_stats &s)
+{
+    return (double)s.max + log(s.sum);
+}
+
+static __global__ void answer_kernel(struct answer *out, const float *logit,
+                                     const struct row_stats *stats, const int32_t *row,
+                                     const int32_t *token, int64_t n)
+{
+    int64_t i = grid_thread();
+    if (i >= n)
+        return;
+    const struct row_stats s = stats[row[i]];
+    out[i].logprob = (float)((double)logit[i] - stats_log_sum(s));
+    out[i].is_top = s.top == token[i];
+}
+
+/* ---- walking over tiles ---- */
+
+struct loss {
+    struct cuda_kern *c;
+    const void *head;
+    int64_t R, d, V;
+    float *tiles[2];
+};
+
+static const char *at_row(const struct loss *l, const void *x, int64_t row)
+{
+    int64_t bytes = l->c->base.info.act_bytes;
+    return (const char *)x + row * l->d * bytes;
+}
+
+static enum err_code tile_compute(const struct loss *l, const struct tile *t, const void *x,
+                                  float *out, struct err *e)
+{
+    struct cuda_gemm_args g = {};
+    g.y = out;
+    g.x = at_row(l, x, t->row);
+    g.w = at_row(l, l->head, t->col);
+    g.T = t->rows;
+    g.N = t->cols;
+    g.K = l->d;
+    g.ldy = TILE_COLS;
+    g.is_fp32_out = true;
+    return cuda_gemm(l->c, &g, e);
+}
+
+static struct tile tile_at(const struct loss *l, int64_t row, int64_t col)
+{
+    struct tile t = {row, l->R - row, col, l->V - col};
+    t.rows = t.rows < TILE_ROWS ? t.rows : TILE_ROWS;
+    t.cols = t.cols < TILE_COLS ? t.cols : TILE_COLS;
+    return t;
+}
+
+/* Scratch: `n_tiles` tiles in front, then `bytes` for the operation, zeroed. */
+static enum err_code loss_init(struct loss *l, int n_tiles, size_t bytes, void **rest,
+                               struct err *e)
+{
+    static const char what[] = "scratch memory of log-likelihoods";
+    const int64_t rows = l->R < TILE_ROWS ? l->R : TILE_ROWS;
+    const size_t tile = (size_t)rows * TILE_COLS;
+    void *p;
+    TRY(cuda_buffer_get(l->c, &l->c->scratch, n_tiles * tile * sizeof(float) + bytes, what, &p, e));
+    for (int i = 0; i < n_tiles; i++)
+        l->tiles[i] = (float *)p + i * tile;
+    *rest = (float *)p + n_tiles * tile;
+    CUDA_TRY(cudaMemsetAsync(*rest, 0, bytes, l->c->stream), what);
+    return ERR_OK;
+}
+
+/* Device arrays of one scoring call. */
+struct score {
+    struct row_stats *stats; /* [R] */
+    float *logit;            /* [n] of the targets */
+    struct answer *answers;  /* [n] */
+    const int32_t *row, *token;
+};
+
+static enum err_code score_tiles(struct loss *l, const struct kern_score_args *a,
+                                 const struct score *s, struct err *e)
+{
+    cudaStream_t stream = l->c->stream;
+    for (int64_t row = 0; row < a->R; row += TILE_ROWS) {
+        for (int64_t col = 0; col < a->V; col += TILE_COLS) {
+            struct tile t = tile_at(l, row, col);
+            TRY(tile_compute(l, &t, a->x, l->tiles[0], e));
+            score_kernel<<<(unsigned)t.rows, THREADS, 0, stream>>>(s->stats + row, l->tiles[0],
+                                                                   (int)t.cols, col);
+            TRY(cuda_launched("log-softmax of a tile", e));
+            gather_kernel<<<grid_for(a->n, THREADS), THREADS, 0, stream>>>(
+                s->logit, l->tiles[0], s->row, s->token, a->n, t);
+            TRY(cuda_launched("logits of targets", e));
+        }
+    }
+    return ERR_OK;
+}
+
+static enum err_code score_finish(struct loss *l, const struct kern_score_args *a,
+                                  const struct score *s, struct err *e)
+{
+    answer_kernel<<<grid_for(a->n, THREADS), THREADS, 0, l->c->stream>>>(
+        s->answers, s->logit, s->stats, s->row, s->token, a->n);
+    TRY(cuda_launched("log-likelihoods", e));
+    struct answer *host = (struct answer *)xmalloc((size_t)a->n * sizeof *host);
+    enum err_code code = cuda_pull(l->c, host, s->answers, (size_t)a->n * sizeof *host,
+                                   "log-likelihoods from the GPU", e);
+    for (int64_t i = 0; i < a->n && code == ERR_OK; i++) {
+        a->logprob[i] = host[i].logprob;
+        a->is_top[i] = host[i].is_top != 0;
+    }
+    xfree(host);
+    return code;
+}
+
+enum err_code cuda_score(struct kern *k, const struct kern_score_args *a, struct err *e)
+{
+    struct loss l = {cuda_of(k), a->head, a->R, a->d, a->V, {}};
+    const size_t n = (size_t)a->n, list = n * sizeof(int32_t);
+    const size_t stats = (size_t)a->R * sizeof(struct row_stats);
+    void *rest, *row, *token;
+    if (a->n == 0)
+        return ERR_OK;
+    TRY(loss_init(&l, 1, stats + n * (sizeof(float) + sizeof(struct answer)), &rest, e));
+    TRY(cuda_push(l.c, a->row, list, &row, e));
+    TRY(cuda_push(l.c, a->token, list, &token, e));
+    struct score s = {};
+    s.stats = (struct row_stats *)rest;
+    s.answers = (struct answer *)(s.stats + a->R);
+    s.logit = (float *)(s.answers + n);
+    s.row = (const int32_t *)row;
+    s.token = (const int32_t *)token;
+    TRY(score_tiles(&l, a, &s, e));
+    return score_finish(&l, a, &s, e);
+}
+
+/* ---- divergence ---- */
+
+struct divergence {
+    double kl;
+    int32_t same_top;
+};
+
+static __global__ void divergence_kernel(struct divergence *out, const struct kl_stats *stats,
+                                         int64_t R)
+{
+    int64_t r = grid_thread();
+    if (r >= R)
+        return;
+    const struct kl_stats s = stats[r];
+    out[r].kl = s.d / s.p.sum - stats_log_sum(s.p) + stats_log_sum(s.q);
+    out[r].same_top = s.p.top == s.q.top;
+}
+
+static enum err_code kl_tiles(struct loss *l, const struct kern_kl_args *a, struct kl_stats *stats,
+                              struct err *e)
+{
+    for (int64_t row = 0; row < a->R; row += TILE_ROWS) {
+        for (int64_t col = 0; col < a->V; col += TILE_COLS) {
+            struct tile t = tile_at(l, row, col);
+            TRY(tile_compute(l, &t, a->ref, l->tiles[0], e));
+            TRY(tile_compute(l, &t, a->x, l->tiles[1], e));
+            kl_kernel<<<(unsigned)t.rows, THREADS, 0, l->c->stream>>>(
+                stats + row, l->tiles[0], l->tiles[1], (int)t.cols, col);
+            TRY(cuda_launched("divergence of a tile", e));
+        }
+    }
+    return ERR_OK;
+}
+
+enum err_code cuda_kl(struct kern *k, const struct kern_kl_args *a, struct err *e)
+{
+    struct loss l = {cuda_of(k), a->head, a->R, a->d, a->V, {}};
+    const size_t R = (size_t)a->R;
+    void *rest;
+    if (a->R == 0)
+        return ERR_OK;
+    TRY(loss_init(&l, 2, R * (sizeof(struct kl_stats) + sizeof(struct divergence)), &rest, e));
+    struct kl_stats *stats = (struct kl_stats *)rest;
+    struct divergence *out = (struct divergence *)(stats + R);
+    TRY(kl_tiles(&l, a, stats, e));
+    divergence_kernel<<<grid_for(a->R, THREADS), THREADS, 0, l.c->stream>>>(out, stats, a->R);
+    TRY(cuda_launched("divergences", e));
+    struct divergence *host = (struct divergence *)xmalloc(R * sizeof *host);
+    enum err_code code = cuda_pull(l.c, host, out, R * sizeof *host, "divergences from the GPU", e);
+    for (size_t r = 0; r < R && code == ERR_OK; r++) {
+        a->kl[r] = host[r].kl;
+        a->same_top[r] = host[r].same_top != 0;
+    }
+    xfree(host);
+    return code;
+}
+
+/* ---- logits ---- */
+
+enum err_code cuda_logits(struct kern *k, const struct kern_logits_args *a, struct err *e)
+{
+    static const char what[] = "logits from the GPU";
+    struct loss l = {cuda_of(k), a->head, a->R, a->d, a->V, {}};
+    void *none;
+    if (a->R == 0)
+        return ERR_OK;
+    TRY(loss_init(&l, 1, 0, &none, e));
+    for (int64_t row = 0; row < a->R; row += TILE_ROWS) {
+        for (int64_t col = 0; col < a->V; col += TILE_COLS) {
+            struct tile t = tile_at(&l, row, col);
+            TRY(tile_compute(&l, &t, a->x, l.tiles[0], e));
+            CUDA_TRY(cudaMemcpy2DAsync(a->logits + t.row * a->V + t.col,
+                                       (size_t)a->V * sizeof(float), l.tiles[0],
+                                       TILE_COLS * sizeof(float), (size_t)t.cols * sizeof(float),
+                                       (size_t)t.rows, cudaMemcpyDeviceToHost, l.c->stream),
+                     what);
+            CUDA_TRY(cudaStreamSynchronize(l.c->stream), what);
+        }
+    }
+    return ERR_OK;
+}

@@ -1,0 +1,512 @@
+/* Blockwise quantize-dequantize (quantization spec, section 1): m = max |y| of the block, t = y / m correctly rounded,
+ * j = number of midpoints strictly below t, x = F[j] * m (+ mean), rounded to fp16 unless told otherwise. Every
+ * rounding is pinned, so that indices are those of the cpu backend under all options.
+ *
+ * The maxima of blocks of 32 to 4096 weights are found while the weights are in registers: 2 bytes read and one
+ * element written a weight. Other block sizes find the
+ * maxima beforehand; centering, kept columns and codes take a kernel that goes element by element. */
+#include <string.h>
+
+#include "kernels/cuda/quant_book.cuh"
+#include "kernels/cuda/quant_source.cuh"
+
+static constexpr int THREADS = 256;
+
+/* Outputs of a call and its book, by value to kernels. */
+struct quant_sink {
+    const struct book *book; /* device */
+    void *out;               /* each of the three may be NULL */
+    uint8_t *codes;
+    uint16_t *absmax;
+    bool is_fp32; /* products are not rounded to fp16 */
+};
+
+/* ---- one weight ---- */
+
+/* To fp16 where that is asked, then to the element type. */
+template <typename E> static __device__ __forceinline__ E round_value(float x, bool is_fp32)
+{
+    return from_f32<E>(is_fp32 ? x : __half2float(__float2half_rn(x)));
+}
+
+template <> __device__ __forceinline__ __half round_value<__half>(float x, bool is_fp32)
+{
+    (void)is_fp32; /* the element type rounds anyway */
+    return __float2half_rn(x);
+}
+
+/* What is added behind the product: -0 changes nothing, and +0 makes the +0 that a block of zeros gives. */
+static __device__ __forceinline__ float nothing_to_add(float m)
+{
+    return m > 0.0F ? -0.0F : 0.0F;
+}
+
+/* ---- any option: element by element ---- */
+
+/* Eight weights of one lane; what lies behind `end` is +0. */
+static __device__ __forceinline__ uint4 weights_load(const uint16_t *w16, int64_t at, int64_t end)
+{
+    if (at + 8 <= end)
+        return *reinterpret_cast<const uint4 *>(w16 + at);
+    union {
+        uint4 all;
+        uint16_t one[8];
+    } w = {};
+    for (int i = 0; i < 8; i++)
+        w.one[i] = at + i < end ? w16[at + i] : 0;
+    return w.all;
+}
+
+/* Magnitude bits of the largest of eight; at least F16_INFINITY when one of them is not finite. */
+static __device__ __forceinline__ unsigned weights_max(uint4 w)
+{
+    const __half2 *h = reinterpret_cast<const __half2 *>(&w);
+    __half2 most = __hmax2_nan(__hmax2_nan(__habs2(h[0]), __habs2(h[1])),
+                               __hmax2_nan(__habs2(h[2]), __habs2(h[3])));
+    return __half_as_ushort(__hmax_nan(__low2half(most), __high2half(most))) & F16_MAGNITUDE;
+}
+
+static __device__ void weights_fault(const uint16_t *w16, int64_t at, int64_t n,
+                                     struct quant_faults *faults)
+{
+    for (int i = 0; i < 8 && at + i < n; i++)
+        if ((w16[at + i] & F16_MAGNITUDE) >= F16_INFINITY)
+            fault_note(&faults->source, at + i);
+}
+
+/* As maxima_kernel, for weights as they are and blocks that start at multiples of eight. */
+static __global__ void maxima_plain_kernel(unsigned *maxima, struct quant_source s,
+                                           struct quant_faults *faults)
+{
+    const int lane = threadIdx.x % WARP;
+    const int64_t n_segments = segments_of(s.n_blocks, s.block);
+    for (int64_t i = grid_thread() / WARP; i < n_segments; i += grid_threads() / WARP) {
+        const struct segment g = segment_at(i, s.n, s.block);
+        unsigned most = 0;
+#pragma unroll 4
+        for (int64_t at = g.start + lane * 8; at < g.end; at += WARP * 8) {
+            const unsigned max = weights_max(weights_load(s.w16, at, g.end));
+            if (max >= F16_INFINITY)
+                weights_fault(s.w16, at, g.end, faults);
+            most = max > most ? max : most;
+        }
+        most = __reduce_max_sync(ALL_LANES, most);
+        if (lane == 0)
+            atomicMax(&maxima[g.block], most);
+    }
+}
+
+static __global__ void maxima_kernel(unsigned *maxima, struct quant_source s,
+                                     struct quant_faults *faults)
+{
+    const int lane = threadIdx.x % WARP;
+    const int64_t n_segments = segments_of(s.n_blocks, s.block);
+    for (int64_t i = grid_thread() / WARP; i < n_segments; i += grid_threads() / WARP) {
+        const struct segment g = segment_at(i, s.n, s.block);
+        unsigned most = 0;
+        for (int64_t at = g.start + lane; at < g.end; at += WARP) {
+            const unsigned mag = source_at(s, at) & F16_MAGNITUDE;
+            if (mag >= F16_INFINITY)
+                fault_note(&faults->source, at);
+            most = mag > most ? mag : most;
+        }
+        most = __reduce_max_sync(ALL_LANES, most);
+        if (lane == 0)
+            atomicMax(&maxima[g.block], most);
+    }
+}
+
+template <typename E>
+static __global__ void write_kernel(struct quant_sink k, struct quant_source s,
+                                    const unsigned *maxima, struct quant_faults *faults)
+{
+    __shared__ float mid[BOOK_MAX], value[BOOK_MAX];
+    for (int i = threadIdx.x; i < BOOK_MAX; i += blockDim.x) {
+        mid[i] = k.book->mid[i];
+        value[i] = k.book->value[i];
+    }
+    __syncthreads();
+    const int steps = k.book->steps;
+    for (int64_t i = grid_thread(); i < s.n; i += grid_threads()) {
+        const int64_t b = i / s.block;
+        const float m = f16_value(maxima[b]);
+        const bool is_kept = is_kept_at(s, i);
+        const float y = f16_value(source_at(s, i));
+        const int place = book_find_halving(mid, steps, m > 0.0F ? __fdiv_rn(y, m) : 0.0F);
+        const float mean = s.means != NULL ? f16_value(mean_at(s, i)) : nothing_to_add(m);
+        if (k.absmax != NULL && i == b * s.block)
+            k.absmax[b] = (uint16_t)maxima[b];
+        if (k.codes != NULL)
+            k.codes[i] = is_kept ? 0 : k.book->code[place];
+        if (k.out == NULL)
+            continue;
+        const float product = __fmul_rn(m > 0.0F ? value[place] : 0.0F, m);
+        E x = round_value<E>(__fadd_rn(product, mean), k.is_fp32);
+        x = is_kept ? from_f32<E>(f16_value(s.w16[i])) : x;
+        ((E *)k.out)[i] = x;
+        if (!isfinite(to_f32(x)))
+            fault_note(&faults->out, i);
+    }
+}
+
+/* ---- the usual options: whole blocks in registers ---- */
+
+/* y / m correctly rounded, r = 1 / m correctly rounded: one Newton step on the quotient. Exact for all pairs of binary16
+ * numbers, whose quotients and remainders stay within the normal range of binary32 (tests/kernels/test_cuda.c goes
+ * through all pairs of significands). m = 0 comes with r = 0 and gives 0. */
+static __device__ __forceinline__ float quotient(float y, float m, float r)
+{
+    const float q = __fmul_rn(y, r);
+    return __fmaf_rn(__fmaf_rn(-q, m, y), r, q);
+}
+
+/* The book in shared memory: cells, or midpoints when it has none. */
+template <enum book_search S> struct shared_book {
+    float value[BOOK_MAX];
+    float mid[S == SEARCH_HALVING ? BOOK_MAX : 1];
+    int steps;
+};
+
+/* Behind it. Named here, so that the compiler sees shared memory where it is read. */
+extern __shared__ struct book_cell shared_cells[];
+
+template <enum book_search S>
+static __device__ __forceinline__ float book_value(const struct shared_book<S> &b,
+                                                   const struct book_key &key, float t)
+{
+    if (S == SEARCH_HALVING)
+        return b.value[book_find_halving(b.mid, b.steps, t)];
+    const int at = S == SEARCH_EVEN ? book_cell_even(key, t) : book_cell_binade(key, t);
+    const struct book_cell c = shared_cells[at];
+    return b.value[c.below + (t > c.mid ? 1 : 0)];
+}
+
+/* Whole packs; fewer than eight weights are left only at the end of a tensor. */
+template <typename E>
+static __device__ __forceinline__ void pack_write(E *out, int64_t at, int64_t n,
+                                                  const pack<E, 8> &x)
+{
+    if (at + 8 <= n) {
+        pack_store<E, 8>(out + at, 0, x);
+        return;
+    }
+    for (int i = 0; i < 8; i++)
+        if (at + i < n)
+            out[at + i] = x.v[i];
+}
+
+/* A block is `lanes` neighbouring lanes with eight weights each, or `chunks` times what a warp reads at once. With
+ * `maxima` (any block that is a multiple of eight) they are known already. */
+struct fast_args {
+    struct quant_sink sink;
+    const uint16_t *w16;
+    int64_t n, block;
+    int lanes, chunks;
+    const unsigned *maxima;
+    struct quant_faults *faults;
+};
+
+template <typename E, enum book_search S, bool IS_WHOLE>
+static __device__ __forceinline__ void
+weights_write(const struct fast_args &a, const struct shared_book<S> &b, const struct book_key &key,
+              int64_t at, uint4 w, unsigned max)
+{
+    const __half2 *h = reinterpret_cast<const __half2 *>(&w);
+    const float m = f16_value(max), r = m > 0.0F ? __frcp_rn(m) : 0.0F, add = nothing_to_add(m);
+    pack<E, 8> x;
+    if (max >= F16_INFINITY)
+        return; /* the call fails; a quotient that is no number has no cell */
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const float y = i % 2 == 0 ? __low2float(h[i / 2]) : __high2float(h[i / 2]);
+        /* The sum with a zero is exact: one rounding, that of the product. */
+        const float product = __fmaf_rn(book_value<S>(b, key, quotient(y, m, r)), m, add);
+        x.v[i] = round_value<E>(product, a.sink.is_fp32);
+    }
+    if (IS_WHOLE)
+        pack_store<E, 8>((E *)a.sink.out + at, 0, x);
+    else
+        pack_write<E>((E *)a.sink.out, at, a.n, x);
+}
+
+static __device__ __forceinline__ unsigned checked_max(const struct fast_args &a, uint4 w,
+                                                       int64_t at)
+{
+    const unsigned max = weights_max(w);
+    if (max >= F16_INFINITY)
+        weights_fault(a.w16, at, a.n, a.faults);
+    return max;
+}
+
+static __device__ __forceinline__ unsigned lanes_max(unsigned max, int lanes)
+{
+    for (int o = lanes / 2; o > 0; o /= 2) {
+        const unsigned other = __shfl_xor_sync(ALL_LANES, max, o);
+        max = other > max ? other : max;
+    }
+    return max;
+}
+
+static __device__ __forceinline__ void max_store(const struct fast_args &a, int64_t at,
+                                                 unsigned max)
+{
+    if (a.sink.absmax != NULL && at < a.n && at % a.block == 0)
+        a.sink.absmax[at / a.block] = (uint16_t)max;
+}
+
+static constexpr int PACKS = 4;                      /* a lane */
+static constexpr int64_t PACKS_STEP = WARP * 8;      /* weights that a warp reads at once */
+static constexpr int64_t STEP = PACKS * THREADS * 8; /* weights that a block works on at a time */
+
+template <bool IS_WHOLE>
+static __device__ __forceinline__ uint4 step_load(const struct fast_args &a, int64_t at)
+{
+    return IS_WHOLE ? *reinterpret_cast<const uint4 *>(a.w16 + at) : weights_load(a.w16, at, a.n);
+}
+
+/* Blocks of at most 256 weights, or known maxima: four packs a lane, each with its own block. IS_WHOLE: all of the
+ * warp's weights lie within the tensor. */
+template <typename E, enum book_search S, bool IS_WHOLE>
+static __device__ __forceinline__ void short_blocks(const struct fast_args &a,
+                                                    const struct shared_book<S> &b,
+                                                    const struct book_key &key, int64_t start)
+{
+    uint4 w[PACKS];
+#pragma unroll
+    for (int i = 0; i < PACKS; i++)
+        w[i] = step_load<IS_WHOLE>(a, start + i * PACKS_STEP);
+#pragma unroll
+    for (int i = 0; i < PACKS; i++) {
+        const int64_t at = start + i * PACKS_STEP;
+        unsigned max = 0;
+        if (a.maxima == NULL)
+            max = lanes_max(checked_max(a, w[i], at), a.lanes);
+        else if (at < a.n)
+            max = a.maxima[at / a.block];
+        max_store(a, at, max);
+        weights_write<E, S, IS_WHOLE>(a, b, key, at, w[i], max);
+    }
+}
+
+template <enum book_search S>
+static __device__ __forceinline__ void book_copy(struct shared_book<S> *b, const struct book *book)
+{
+    for (int i = threadIdx.x; i < BOOK_MAX; i += THREADS) {
+        b->value[i] = book->value[i];
+        if (S == SEARCH_HALVING)
+            b->mid[S == SEARCH_HALVING ? i : 0] = book->mid[i];
+    }
+    for (int i = threadIdx.x; i < book->n_cells; i += THREADS)
+        shared_cells[i] = book->cell[i];
+    if (threadIdx.x == 0)
+        b->steps = book->steps;
+}
+
+/* Blocks of 512 to 4096 weights: eight warps take STEP weights, whose maxima by PACKS_STEP they share. `chunk` is
+ * another one in the next step, so that one barrier a step is enough. */
+template <typename E, enum book_search S, bool IS_WHOLE>
+static __device__ __forceinline__ void
+long_blocks(const struct fast_args &a, const struct shared_book<S> &b, const struct book_key &key,
+            int64_t start, unsigned *chunk)
+{
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    uint4 w[PACKS];
+#pragma unroll
+    for (int i = 0; i < PACKS; i++)
+        w[i] = step_load<IS_WHOLE>(a, start + i * THREADS * 8);
+#pragma unroll
+    for (int i = 0; i < PACKS; i++) {
+        const unsigned mine = checked_max(a, w[i], start + i * THREADS * 8);
+        const unsigned max = __reduce_max_sync(ALL_LANES, mine);
+        if (lane == 0)
+            chunk[i * (THREADS / WARP) + warp] = max;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < PACKS; i++) {
+        const int mine = i * (THREADS / WARP) + warp, first = mine / a.chunks * a.chunks;
+        const unsigned part = lane < a.chunks ? chunk[first + lane] : 0;
+        const unsigned max = __reduce_max_sync(ALL_LANES, part);
+        max_store(a, start + i * THREADS * 8, max);
+        weights_write<E, S, IS_WHOLE>(a, b, key, start + i * THREADS * 8, w[i], max);
+    }
+}
+
+template <typename E, enum book_search S>
+static __global__ void __launch_bounds__(THREADS) fast_kernel(struct fast_args a)
+{
+    __shared__ struct shared_book<S> b;
+    __shared__ unsigned chunk[2][STEP / PACKS_STEP];
+    book_copy<S>(&b, a.sink.book);
+    const struct book_key key = a.sink.book->key;
+    __syncthreads();
+    const int64_t in_warp = threadIdx.x / WARP * (PACKS * PACKS_STEP) + threadIdx.x % WARP * 8;
+    const int64_t in_step = a.chunks > 1 ? (int64_t)threadIdx.x * 8 : in_warp;
+    int phase = 0;
+    for (int64_t at = blockIdx.x * STEP; at < a.n; at += gridDim.x * STEP, phase ^= 1) {
+        const bool is_whole = at + STEP <= a.n;
+        if (a.chunks > 1 && is_whole)
+            long_blocks<E, S, true>(a, b, key, at + in_step, chunk[phase]);
+        else if (a.chunks > 1)
+            long_blocks<E, S, false>(a, b, key, at + in_step, chunk[phase]);
+        else if (is_whole)
+            short_blocks<E, S, true>(a, b, key, at + in_step);
+        else
+            short_blocks<E, S, false>(a, b, key, at + in_step);
+    }
+}
+
+/* As many blocks as fit the GPU at once: each copies the book once and walks over the tensor. */
+template <typename E, enum book_search S>
+static enum err_code fast_launch_search(struct cuda_kern *c, const struct fast_args &a,
+                                        const struct book *book, struct err *e)
+{
+    const size_t bytes = book->n_cells * sizeof(struct book_cell);
+    int resident = 0;
+    CUDA_TRY(
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, fast_kernel<E, S>, THREADS, bytes),
+        "quantizing");
+    const int64_t most = (int64_t)c->n_multiprocessors * (resident > 0 ? resident : 1);
+    const int64_t blocks = ceil_div(a.n, STEP);
+    fast_kernel<E, S><<<(unsigned)(blocks < most ? blocks : most), THREADS, bytes, c->stream>>>(a);
+    return cuda_launched("quantizing", e);
+}
+
+template <typename E>
+static enum err_code fast_launch(struct cuda_kern *c, const struct fast_args &a,
+                                 const struct book *book, struct err *e)
+{
+    switch (book->search) {
+    case SEARCH_EVEN:
+        return fast_launch_search<E, SEARCH_EVEN>(c, a, book, e);
+    case SEARCH_BINADES:
+        return fast_launch_search<E, SEARCH_BINADES>(c, a, book, e);
+    case SEARCH_HALVING:
+        break;
+    }
+    return fast_launch_search<E, SEARCH_HALVING>(c, a, book, e);
+}
+
+/* ---- launchers ---- */
+
+static enum err_code maxima_launch(struct cuda_kern *c, const struct quant_setup *s, bool is_plain,
+                                   struct err *e)
+{
+    const unsigned blocks = grid_for(segments_of(s->src.n_blocks, s->src.block) * WARP, THREADS);
+    if (is_plain)
+        maxima_plain_kernel<<<blocks, THREADS, 0, c->stream>>>(s->maxima, s->src, s->faults);
+    else
+        maxima_kernel<<<blocks, THREADS, 0, c->stream>>>(s->maxima, s->src, s->faults);
+    return cuda_launched("maxima of blocks", e);
+}
+
+template <typename E>
+static enum err_code run_any(struct cuda_kern *c, const struct quant_sink &k,
+                             const struct quant_setup *s, struct err *e)
+{
+    TRY(maxima_launch(c, s, false, e));
+    write_kernel<E>
+        <<<grid_for(s->src.n, THREADS), THREADS, 0, c->stream>>>(k, s->src, s->maxima, s->faults);
+    return cuda_launched("quantizing", e);
+}
+
+static bool is_power_of_two(int64_t x)
+{
+    return (x & (x - 1)) == 0;
+}
+
+template <typename E>
+static enum err_code run_plain(struct cuda_kern *c, const struct quant_sink &k,
+                               const struct quant_setup *s, const struct book *book, struct err *e)
+{
+    const int64_t block = s->src.block;
+    struct fast_args a = {k, s->src.w16, s->src.n, block, WARP, 1, NULL, s->faults};
+    if (block < 32 || block > 4096 || !is_power_of_two(block)) {
+        TRY(maxima_launch(c, s, true, e));
+        a.maxima = s->maxima;
+    } else if (block <= PACKS_STEP) {
+        a.lanes = (int)(block / 8);
+    } else {
+        a.chunks = (int)(block / PACKS_STEP);
+    }
+    return fast_launch<E>(c, a, book, e);
+}
+
+/* Packs of eight lie within one block and can be read and written in one piece. */
+static bool is_plain(const struct quant_sink &k, const struct quant_source *s)
+{
+    const uintptr_t at = (uintptr_t)s->w16 | (uintptr_t)k.out;
+    return s->means == NULL && s->is_kept == NULL && k.codes == NULL && k.out != NULL &&
+           at % 16 == 0 && (s->block % 8 == 0 || s->n_blocks == 1);
+}
+
+static enum err_code check_book(const struct kern_quant_args *a, struct err *e)
+{
+    if (a->n_book < 1 || a->n_book > BOOK_MAX)
+        return err_set(e, ERR_FORMAT, "a codebook of %d entries; 1 to %d are possible", a->n_book,
+                       BOOK_MAX);
+    for (int j = 0; j < a->n_book; j++) {
+        if (!(fabsf(a->book[j]) <= 1) || (j > 0 && a->book[j] < a->book[j - 1]))
+            return err_set(e, ERR_FORMAT,
+                           "codebook entry %d (%g) is not within -1..1 and ascending", j,
+                           (double)a->book[j]);
+    }
+    return ERR_OK;
+}
+
+/* The book of the last call, on both sides: most tensors of a configuration share one. */
+struct cuda_book {
+    float v[BOOK_MAX]; /* what it was made from */
+    int n;             /* 0: nothing yet */
+    struct book host;
+    struct cuda_buffer device;
+};
+
+void cuda_book_close(struct cuda_kern *c)
+{
+    if (c->book == NULL)
+        return;
+    cuda_buffer_release(&c->book->device);
+    xfree(c->book);
+    c->book = NULL;
+}
+
+static enum err_code book_get(struct cuda_kern *c, const struct kern_quant_args *a,
+                              const struct cuda_book **out, struct err *e)
+{
+    static const char what[] = "codebook to the GPU";
+    const size_t bytes = (size_t)a->n_book * sizeof *a->book;
+    if (c->book == NULL)
+        c->book = (struct cuda_book *)xcalloc(1, sizeof *c->book);
+    struct cuda_book *b = c->book;
+    *out = b;
+    if (b->n == a->n_book && memcmp(b->v, a->book, bytes) == 0)
+        return ERR_OK;
+    void *device;
+    b->n = 0;
+    book_init(&b->host, a->book, a->n_book);
+    TRY(cuda_buffer_get(c, &b->device, sizeof b->host, what, &device, e));
+    CUDA_TRY(
+        cudaMemcpyAsync(device, &b->host, book_bytes(&b->host), cudaMemcpyHostToDevice, c->stream),
+        what);
+    memcpy(b->v, a->book, bytes);
+    b->n = a->n_book;
+    return ERR_OK;
+}
+
+enum err_code cuda_quantize(struct kern *k, const struct kern_quant_args *a, struct err *e)
+{
+    struct cuda_kern *c = cuda_of(k);
+    struct quant_setup s;
+    const struct cuda_book *book;
+    TRY(check_book(a, e));
+    TRY(quant_setup_init(c, a, &s, e));
+    TRY(book_get(c, a, &book, e));
+    const struct quant_sink sink = {(const struct book *)book->device.p, a->out, a->codes,
+                                    a->absmax, a->is_dequant_fp32};
+    if (is_plain(sink, &s.src))
+        CUDA_BY_TYPE(c, TRY(run_plain<E>(c, sink, &s, &book->host, e)));
+    else
+        CUDA_BY_TYPE(c, TRY(run_any<E>(c, sink, &s, e)));
+    return quant_setup_check(c, &s, e);
+}

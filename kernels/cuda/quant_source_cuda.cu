@@ -1,0 +1,215 @@
+/* quant_source.cuh: checks, kept columns, means and faults of one call. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "kernels/cuda/quant_source.cuh"
+
+static constexpr int THREADS = 256;
+
+/* The sum of a block in units of 2^-24 as high * 2^32 + low, and how many weights are in it: parts that 64-bit
+ * atomics can add. */
+struct sum_parts {
+    unsigned long long low;
+    long long high;
+    unsigned long long n;
+};
+
+/* ---- means ---- */
+
+static __device__ __forceinline__ int64_t warp_sum_units(int64_t x)
+{
+    for (int o = WARP / 2; o > 0; o /= 2)
+        x += __shfl_xor_sync(ALL_LANES, (long long)x, o);
+    return x;
+}
+
+/* A warp a segment: 4096 weights of less than 2^40 units stay below 2^52. */
+static __global__ void sums_kernel(struct sum_parts *sums, struct quant_source s,
+                                   struct quant_faults *faults)
+{
+    const int lane = threadIdx.x % WARP;
+    const int64_t n_segments = segments_of((s.n + s.mean_block - 1) / s.mean_block, s.mean_block);
+    for (int64_t i = grid_thread() / WARP; i < n_segments; i += grid_threads() / WARP) {
+        const struct segment g = segment_at(i, s.n, s.mean_block);
+        int64_t units = 0, count = 0;
+        for (int64_t at = g.start + lane; at < g.end; at += WARP) {
+            const unsigned w = s.w16[at];
+            if ((w & F16_MAGNITUDE) >= F16_INFINITY)
+                fault_note(&faults->weight, at);
+            else if (!is_kept_at(s, at)) {
+                units += f16_units(w);
+                count++;
+            }
+        }
+        units = warp_sum_units(units);
+        count = warp_sum_units(count);
+        if (lane == 0) {
+            struct sum_parts *p = &sums[g.block];
+            atomicAdd(&p->low, (unsigned long long)(units & 0xffffffff));
+            atomicAdd((unsigned long long *)&p->high, (unsigned long long)(units >> 32));
+            atomicAdd(&p->n, (unsigned long long)count);
+        }
+    }
+}
+
+/* fp16(units / n * 2^-24), rounded once to nearest even. In these units the spacing of binary16 is 2^shift, where a
+ * quotient of 11 + shift bits has its leading 11 bits kept; below 2^11 it is 1, subnormal or not. The carry of
+ * rounding up runs into the exponent as it should. */
+static __device__ uint16_t mean_round(const struct sum_parts &p)
+{
+    const __int128 units = ((__int128)p.high << 32) + (__int128)p.low;
+    if (p.n == 0)
+        return 0;
+    const unsigned __int128 n = p.n, mag = (unsigned __int128)(units < 0 ? -units : units);
+    const uint64_t whole = (uint64_t)(mag / n), rest = (uint64_t)(mag % n);
+    int shift = 0;
+    while (whole >> shift >= 2048)
+        shift++;
+    const uint64_t kept = whole >> shift;
+    /* Twice the dropped part against one spacing, both in units of 1/n. */
+    const unsigned __int128 dropped = (unsigned __int128)(whole - (kept << shift)) * n + rest;
+    const unsigned __int128 spacing = n << shift;
+    const bool is_up = 2 * dropped > spacing || (2 * dropped == spacing && (kept & 1) != 0);
+    const uint64_t bits = ((uint64_t)shift << 10) + kept + (is_up ? 1 : 0);
+    return (uint16_t)(bits | (units < 0 ? 0x8000U : 0U));
+}
+
+static __global__ void means_kernel(uint16_t *means, const struct sum_parts *sums, int64_t n)
+{
+    for (int64_t i = grid_thread(); i < n; i += grid_threads())
+        means[i] = mean_round(sums[i]);
+}
+
+static enum err_code means_launch(struct cuda_kern *c, const struct quant_setup *s,
+                                  struct sum_parts *sums, uint16_t *means, struct err *e)
+{
+    const int64_t n = ceil_div(s->src.n, s->src.mean_block);
+    const int64_t warps = segments_of(n, s->src.mean_block);
+    sums_kernel<<<grid_for(warps * WARP, THREADS), THREADS, 0, c->stream>>>(sums, s->src,
+                                                                            s->faults);
+    TRY(cuda_launched("sums of weights", e));
+    means_kernel<<<grid_for(n, THREADS), THREADS, 0, c->stream>>>(means, sums, n);
+    return cuda_launched("means of weights", e);
+}
+
+/* ---- setting up ---- */
+
+static enum err_code shape_check(const struct kern_quant_args *a, struct quant_source *s,
+                                 struct err *e)
+{
+    size_t n = 0;
+    if (a->rows <= 0 || a->cols <= 0 || !size_mul((size_t)a->rows, (size_t)a->cols, &n) ||
+        n > INT64_MAX / 2)
+        return err_set(e, ERR_FORMAT,
+                       "a tensor of %" PRId64 " rows and %" PRId64 " columns cannot be quantized",
+                       a->rows, a->cols);
+    if (a->block < 0)
+        return err_set(e, ERR_FORMAT,
+                       "block size %" PRId64 " is negative; 0 means the whole tensor", a->block);
+    *s = {};
+    s->w16 = a->w16;
+    s->n = (int64_t)n;
+    s->cols = a->cols;
+    s->block = a->block == 0 || a->block > s->n ? s->n : a->block;
+    s->n_blocks = ceil_div(s->n, s->block);
+    s->mean_block = a->center == KERN_CENTER_BLOCK ? s->block : s->n;
+    return ERR_OK;
+}
+
+static enum err_code keep_upload(struct cuda_kern *c, const struct kern_quant_args *a,
+                                 struct quant_source *s, struct err *e)
+{
+    void *device = NULL;
+    int32_t before = -1;
+    if (a->n_keep <= 0)
+        return ERR_OK;
+    uint8_t *is_kept = (uint8_t *)xcalloc((size_t)a->cols, 1);
+    enum err_code code = ERR_OK;
+    for (int32_t i = 0; i < a->n_keep && code == ERR_OK; i++) {
+        if (a->keep[i] <= before || a->keep[i] >= a->cols) {
+            code = err_set(
+                e, ERR_FORMAT,
+                "kept column %d (number %d of %d) is not in ascending order within 0..%" PRId64,
+                a->keep[i], i + 1, a->n_keep, a->cols - 1);
+        } else {
+            before = a->keep[i];
+            is_kept[before] = 1;
+        }
+    }
+    if (code == ERR_OK)
+        code = cuda_push(c, is_kept, (size_t)a->cols, &device, e);
+    xfree(is_kept);
+    s->is_kept = (const uint8_t *)device;
+    return code;
+}
+
+/* Scratch: faults, sums, maxima, means. */
+static enum err_code room_make(struct cuda_kern *c, struct quant_setup *s, int64_t n_means,
+                               struct sum_parts **sums, uint16_t **means, struct err *e)
+{
+    static const char what[] = "scratch memory of a quantizer";
+    const size_t sum_bytes = (size_t)n_means * sizeof(struct sum_parts);
+    const size_t max_bytes = (size_t)s->src.n_blocks * sizeof(unsigned);
+    const size_t zeroed = sum_bytes + max_bytes;
+    void *p;
+    TRY(cuda_buffer_get(c, &c->scratch,
+                        sizeof(struct quant_faults) + zeroed + (size_t)n_means * sizeof **means,
+                        what, &p, e));
+    s->faults = (struct quant_faults *)p;
+    *sums = (struct sum_parts *)(s->faults + 1);
+    s->maxima = (unsigned *)(*sums + n_means);
+    *means = (uint16_t *)(s->maxima + s->src.n_blocks);
+    CUDA_TRY(cudaMemsetAsync(*sums, 0, zeroed, c->stream), what);
+    const struct quant_faults none = {INT64_MAX, INT64_MAX, INT64_MAX};
+    void *pushed;
+    TRY(cuda_push(c, &none, sizeof none, &pushed, e));
+    CUDA_TRY(cudaMemcpyAsync(s->faults, pushed, sizeof none, cudaMemcpyDeviceToDevice, c->stream),
+             what);
+    return ERR_OK;
+}
+
+enum err_code quant_setup_init(struct cuda_kern *c, const struct kern_quant_args *a,
+                               struct quant_setup *s, struct err *e)
+{
+    struct sum_parts *sums;
+    uint16_t *means;
+    TRY(shape_check(a, &s->src, e));
+    TRY(keep_upload(c, a, &s->src, e));
+    const bool is_centered = a->center != KERN_CENTER_NONE;
+    TRY(room_make(c, s, is_centered ? ceil_div(s->src.n, s->src.mean_block) : 0, &sums, &means, e));
+    if (!is_centered)
+        return ERR_OK;
+    TRY(means_launch(c, s, sums, means, e));
+    s->src.means = means;
+    return ERR_OK;
+}
+
+/* ---- faults ---- */
+
+static float f16_to_float(uint16_t bits)
+{
+    __half_raw raw;
+    raw.x = bits;
+    return __half2float(__half(raw));
+}
+
+enum err_code quant_setup_check(struct cuda_kern *c, const struct quant_setup *s, struct err *e)
+{
+    struct quant_faults f;
+    uint16_t w;
+    TRY(cuda_pull(c, &f, s->faults, sizeof f, "state of the quantizer from the GPU", e));
+    const int64_t i = f.weight != INT64_MAX ? f.weight : f.source != INT64_MAX ? f.source : f.out;
+    if (i == INT64_MAX)
+        return ERR_OK;
+    TRY(cuda_pull(c, &w, s->src.w16 + i, sizeof w, "a weight from the GPU", e));
+    if ((w & F16_MAGNITUDE) >= F16_INFINITY)
+        return err_set(e, ERR_NUMERIC,
+                       "weight at flat index %" PRId64
+                       " is not a finite fp16 number and cannot be quantized",
+                       i);
+    return err_set(e, ERR_NUMERIC,
+                   "weight at flat index %" PRId64
+                   " (%g) leaves the range of fp16 when it is centered; "
+                   "quantize this tensor without centering",
+                   i, (double)f16_to_float(w));
+}
