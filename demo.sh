@@ -4,6 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 cmake/install-deps.sh --run
-[ -f build/release/build.ninja ] || cmake --preset release -DISOBIT_TESTS=OFF >/dev/null
+[ -f build/release/build.ninja ] || cmake --preset release -DISOBIT_TESTS=OFF -DISOBIT_CUDA=OFF >/dev/null
 cmake --build --preset release
 exec build/release/bin/isobit run sweeps/demo.yaml "$@"

@@ -2,6 +2,7 @@
 # Installs what is missing, builds and runs all tests.
 #   test.sh            everything: warnings as errors with gcc and clang, all tests, sanitizers, format, static analysis
 #   test.sh --quick    gcc build and its tests only
+# The CUDA module is not part of it: cmake --preset cuda builds it, build/cuda/bin/test_cuda and test_cuda_model test it on a GPU.
 set -euo pipefail
 cd "$(dirname "$0")"
 cmake/install-deps.sh --test
@@ -10,22 +11,22 @@ step() { printf '\n== %s\n' "$*"; }
 run_tests() { ctest --test-dir "build/$1" -j"$(nproc)" --output-on-failure --no-tests=error "${@:2}"; }
 
 step "gcc build, warnings are errors, all tests"
-cmake --preset dev -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
+cmake --preset dev -DCMAKE_BUILD_TYPE=RelWithDebInfo -DISOBIT_CUDA=OFF >/dev/null
 cmake --build --preset dev
 run_tests dev
 [ "${1:-}" != --quick ] || exit 0
 
 step "clang build, warnings are errors"
-CC=clang cmake -S . -B build/clang -G Ninja -DISOBIT_WERROR=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
+CC=clang cmake -S . -B build/clang -G Ninja -DISOBIT_WERROR=ON -DISOBIT_CUDA=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
 cmake --build build/clang
 
 step "address, undefined-behaviour and leak sanitizers: unit tests, fuzz corpora, command lines"
-cmake --preset asan >/dev/null
+cmake --preset asan -DISOBIT_CUDA=OFF >/dev/null
 cmake --build --preset asan
 run_tests asan -E '^(lint|integration)\.'
 
 step "thread sanitizer: the tests that use several threads or processes"
-cmake --preset tsan >/dev/null
+cmake --preset tsan -DISOBIT_CUDA=OFF >/dev/null
 cmake --build --preset tsan
 run_tests tsan -R '^integration\.(serve|drain)$'
 

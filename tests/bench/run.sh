@@ -20,7 +20,9 @@ fi
 target=${program[$1]-}
 [ -n "$target" ] || { echo "run.sh: no benchmark '$1'; see run.sh --list" >&2; exit 2; }
 cmake/install-deps.sh --test
-cmake --preset release -DISOBIT_TESTS=ON >/dev/null
+cuda=OFF # the module is built for the benchmarks that use it
+[[ $1 != *cuda* && $1 != gpu-* ]] || cuda=ON
+cmake --preset release -DISOBIT_TESTS=ON -DISOBIT_CUDA=$cuda >/dev/null
 export ISOBIT_BENCH_COMMIT=$(git rev-parse --short HEAD)
 if [[ $target == *.sh ]]; then
     cmake --build --preset release >/dev/null
