@@ -9,8 +9,8 @@ SRC=$(cd "$(dirname "$0")/../.." && pwd)
 export SRC PATH="$bin:$PATH" LC_ALL=C.UTF-8
 tmp=$(mktemp -d /tmp/isobit-test-cli-XXXXXX)
 trap 'rm -rf "$tmp"' EXIT
-mkdir "$tmp/work"
-(cd "$tmp/work" && bash "$case_dir/cmd") >"$tmp/stdout" 2>"$tmp/stderr" </dev/null
+mkdir "$tmp/case"
+(cd "$tmp/case" && bash "$case_dir/cmd") >"$tmp/stdout" 2>"$tmp/stderr" </dev/null
 status=$?
 failed=0
 
