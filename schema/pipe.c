@@ -104,7 +104,7 @@ enum err_code pipe_send(struct pipe *p, enum wire_type type, const json_t *body,
             v[3 + i] = (struct iovec){(void *)blobs[i].data, blobs[i].size};
         put_u32(head, (size_t)n);
         for (int i = 0; i < n; i++)
-            put_u32(head + 4 * (1 + i), v[1 + i].iov_len);
+            put_u32(head + 4 * (size_t)(1 + i), v[1 + i].iov_len);
         v[0] = (struct iovec){head, 4 * (size_t)(1 + n)};
         rc = write_all(p->fd, v, 1 + n, timeout_ns < 0 ? -1 : clock_mono_ns() + timeout_ns, e);
     }
@@ -129,7 +129,7 @@ enum err_code pipe_split(const void *bytes, size_t n, struct wire_frame frames[W
         return ERR_OK;
     for (uint32_t i = 0; i < count; i++) {
         size_t limit = i == 0 ? WIRE_HEADER_BYTES : i == 1 ? WIRE_MAX_JSON : WIRE_MAX_BLOB;
-        size_t len = get_u32(p + 4 * (1 + i));
+        size_t len = get_u32(p + 4 * (size_t)(1 + i));
         if (len > limit)
             return err_set(e, ERR_FORMAT,
                            "frame %u on the pipe has %zu bytes, at most %zu are allowed", i, len,
