@@ -40,6 +40,7 @@ NEOX_SETTINGS = {
     "neox-full-rotary-base": dict(rotary_pct=1.0, rotary_emb_base=50000),
     "neox-sequential-tied": dict(use_parallel_residual=False, tie_word_embeddings=True, rotary_pct=0.5),
     "neox-gelu-new-eps": dict(hidden_act="gelu_new", layer_norm_eps=1e-3),
+    "neox-state-dict": {},
     "neox-gelu-fast": dict(hidden_act="gelu_fast"),
 }
 BLOOM_SETTINGS = {
@@ -66,6 +67,8 @@ def make(folder, config_class, model_class, settings):
     model.set_attn_implementation("eager")
     randomize(model)
     model.save_pretrained(folder)
+    if folder.name.endswith("-state-dict"):  # the names inside transformers 5 instead of the published ones
+        save_file({name: p.contiguous() for name, p in model.state_dict().items()}, folder / "model.safetensors")
     (folder / "generation_config.json").unlink(missing_ok=True)
     ids = torch.randint(VOCAB, (BATCH, LENGTH))
     save_file({"input_ids": ids.to(torch.int32), "logits_fp32": model(ids).logits.contiguous()},

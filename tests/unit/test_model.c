@@ -22,9 +22,9 @@ static const char *const settings[] = {"gpt2-no-scale",         "gpt2-scale-by-l
                                        "opt-postnorm",          "opt-postnorm-proj-untied-gelu",
                                        "opt-prenorm-proj",      "neox-no-attention-bias",
                                        "neox-full-rotary-base", "neox-sequential-tied",
-                                       "neox-gelu-new-eps",     "neox-gelu-fast",
-                                       "bloom-residual-normed", "bloom-untied-eps",
-                                       "bloom-5-heads"};
+                                       "neox-gelu-new-eps",     "neox-state-dict",
+                                       "neox-gelu-fast",        "bloom-residual-normed",
+                                       "bloom-untied-eps",      "bloom-5-heads"};
 static const char *const models[] = {"bloom-s0",  "bloom-s1",  "bloom-s2",  "gpt2-s0",  "gpt2-s1",
                                      "gpt2-s2",   "opt-s0",    "opt-s1p",   "opt-s2",   "opt-s3",
                                      "pythia-s0", "pythia-s1", "pythia-s2", "pythia-s3"};
