@@ -336,6 +336,13 @@ enum err_code store_exec(struct store *s, const char *sql, struct err *e)
 
 /* ---- reading ---- */
 
+enum err_code store_snapshot(struct store *s, struct err *e)
+{
+    /* SQLite takes the snapshot at the first read of a transaction, not at BEGIN. */
+    TRY(store_exec(s, "BEGIN", e));
+    return store_exec(s, "SELECT count(*) FROM sqlite_schema", e);
+}
+
 static enum err_code each_row(struct store *s, sqlite3_stmt *stmt, store_row_fn fn, void *arg,
                               struct err *e)
 {
