@@ -94,7 +94,7 @@ static enum err_code take_signals(struct serve *s, struct err *e)
 static enum err_code open_all(struct serve *s, struct err *e)
 {
     struct lock_owner owner;
-    const struct link_options lo = {.keys = s->o.keys};
+    const struct link_options lo = {.keys = s->o.keys, .leaves_results = true};
     char wanted[256];
     TRY(lock_take(s->o.db_path, &s->lock, &owner, e));
     TRY(store_open(s->o.db_path, STORE_CREATE, &s->store, e));
