@@ -283,8 +283,10 @@ static json_t *answer_request(struct serve *s, const json_t *request, int64_t no
 {
     const char *op = json_opt_str(request, "op", "");
     if (strcmp(op, "workers") == 0)
-        return json_pack("{s:b, s:o}", "ok", true, "workers",
-                         dispatch_workers_json(s->intake.dispatch, now_ns));
+        return json_pack("{s:b, s:o, s:s, s:b, s:f, s:o}", "ok", true, "workers",
+                         dispatch_workers_json(s->intake.dispatch, now_ns), "endpoint", s->endpoint,
+                         "is_draining", s->drain_end_ns != 0, "jobs_per_s", s->counts.jobs_per_s,
+                         "eta_s", s->counts.eta_s < 0 ? json_null() : json_real(s->counts.eta_s));
     if (strcmp(op, "drain") == 0) {
         serve_drain(s, "asked through the control socket");
         return json_pack("{s:b}", "ok", true);
