@@ -249,6 +249,8 @@ static enum err_code read_hello(const json_t *b, struct arena *a, struct worker_
 static void put_refusal(struct intake *in, const struct link_peer *to, const struct err *why)
 {
     log_event(LOG_WARN, "intake", "refused", "text=\"%s\"", why->text);
+    events_other(in->options.events, "worker",
+                 json_pack("{s:s, s:o}", "state", "refused", "text", wire_text(why->text)));
     put(in, to, WIRE_REFUSE,
         json_pack("{s:s, s:o}", "code", err_name(why->code), "text", wire_text(why->text)));
 }
