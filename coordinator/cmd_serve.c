@@ -7,7 +7,7 @@
 #include "coordinator/site.h"
 
 struct serve_opts {
-    const char *db, *listen, *http;
+    const char *db, *listen, *http, *events;
     bool is_until_done, is_http_open;
     double grace, lease, heartbeat, slice;
     int64_t max_attempts;
@@ -72,6 +72,11 @@ static const struct cli_opt options[] = {
      .min = 0.1,
      .max = 86400,
      .offset = AT(slice)},
+    {.name = "events",
+     .type = CLI_STRING,
+     .arg = "FILE.jsonl",
+     .help = "append one JSON line for whatever happens to jobs and workers (docs/EVENTS.md)",
+     .offset = AT(events)},
     {.name = "max-attempts",
      .type = CLI_INT,
      .arg = "N",
@@ -157,6 +162,7 @@ static int run(const void *opts, int n_args, char **args)
                      .heartbeat_ns = to_ns(o->heartbeat),
                      .slice_ns = to_ns(o->slice),
                      .max_attempts = (int)o->max_attempts},
+        .events_path = o->events,
         .grace_ns = to_ns(o->grace),
         .is_until_done = o->is_until_done,
         .turn = o->http != NULL ? on_turn : NULL,

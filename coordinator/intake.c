@@ -47,30 +47,13 @@ static bool peer_is(const struct link_peer *a, const struct link_peer *b)
 void intake_sweep(struct intake *in)
 {
     for (int i = in->n_seats - 1; i >= 0; i--)
-        if (in->seats[i].session != 0 && !dispatch_knows(in->dispatch, in->seats[i].session))
+        if (!dispatch_knows(in->dispatch, in->seats[i].session))
             seat_leave(in, &in->seats[i]);
-}
-
-void intake_forget(struct intake *in)
-{
-    for (int i = 0; i < in->n_seats; i++)
-        in->seats[i].session = 0;
 }
 
 int intake_n_sessions(const struct intake *in)
 {
-    int n = 0;
-    for (int i = 0; i < in->n_seats; i++)
-        n += in->seats[i].session != 0;
-    return n;
-}
-
-/* The seat that a connection had before its session was forgotten. */
-static void drop_forgotten(struct intake *in, const struct link_peer *peer)
-{
-    for (int i = in->n_seats - 1; i >= 0; i--)
-        if (in->seats[i].session == 0 && peer_is(&in->seats[i].peer, peer))
-            seat_leave(in, &in->seats[i]);
+    return in->n_seats;
 }
 
 /* ---- the outbox ---- */
@@ -115,23 +98,31 @@ void intake_flush(struct intake *in, struct link *l)
         if (rc != ERR_OK)
             log_event(LOG_DEBUG, "intake", "unsent", "type=%s text=\"%s\"", wire_type_name(o->type),
                       e.text);
-        if (rc == ERR_NOTFOUND)
-            drop_forgotten(in, &o->to);
         json_decref(o->body);
     }
     in->n_out = 0;
+    for (int i = 0; i < in->n_seats; i++)
+        in->seats[i].n_committed = in->seats[i].n_in_hand;
 }
 
-void intake_drop(struct intake *in)
+static void drop_out(struct intake *in)
 {
     for (int i = 0; i < in->n_out; i++)
         json_decref(in->out[i].body);
     in->n_out = 0;
 }
 
+void intake_drop(struct intake *in)
+{
+    drop_out(in);
+    for (int i = 0; i < in->n_seats; i++)
+        in->seats[i].n_in_hand = in->seats[i].n_committed;
+    intake_sweep(in);
+}
+
 void intake_release(struct intake *in)
 {
-    intake_drop(in);
+    drop_out(in);
     xfree(in->out);
     xfree(in->seats);
     json_text_release(&in->text);
@@ -258,6 +249,8 @@ static enum err_code read_hello(const json_t *b, struct arena *a, struct worker_
 static void put_refusal(struct intake *in, const struct link_peer *to, const struct err *why)
 {
     log_event(LOG_WARN, "intake", "refused", "text=\"%s\"", why->text);
+    events_other(in->options.events, "worker",
+                 json_pack("{s:s, s:o}", "state", "refused", "text", wire_text(why->text)));
     put(in, to, WIRE_REFUSE,
         json_pack("{s:s, s:o}", "code", err_name(why->code), "text", wire_text(why->text)));
 }
@@ -281,7 +274,6 @@ static enum err_code on_hello(struct intake *in, const struct link_inbox *box,
         *e = why;
         return rc;
     }
-    drop_forgotten(in, &box->from);
     struct intake_seat *seat = seat_take(in, session);
     *seat = (struct intake_seat){.session = session, .peer = box->from, .n_in_hand = h->n_held};
     put(in, &box->from, WIRE_WELCOME,
