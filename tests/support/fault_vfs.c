@@ -1,5 +1,6 @@
 #include "tests/support/fault_vfs.h"
 
+#include <signal.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,11 +31,14 @@ static struct {
     int64_t until_fault; /* changes; 0: none planned */
     enum fault_kind kind;
     bool is_lasting, has_failed;
+    int64_t kill_at, n_commits; /* to write-ahead logs; kill_at 0: nowhere */
+    bool is_kill_after;
 } shim;
 
 struct shim_file {
     sqlite3_file base;
     int file; /* index into names; -1: not recorded */
+    bool is_log;
     sqlite3_file *real;
 };
 
@@ -126,6 +130,25 @@ static bool is_failing(void)
     return true;
 }
 
+void fault_vfs_kill(int64_t n, bool is_after)
+{
+    shim.kill_at = n;
+    shim.is_kill_after = is_after;
+    shim.n_commits = 0;
+}
+
+static void die_before_commit(const struct shim_file *f)
+{
+    if (f->is_log && !shim.is_kill_after && shim.kill_at == shim.n_commits + 1)
+        raise(SIGKILL);
+}
+
+static void die_after_commit(const struct shim_file *f)
+{
+    if (f->is_log && ++shim.n_commits == shim.kill_at && shim.is_kill_after)
+        raise(SIGKILL);
+}
+
 static int failure(int eio)
 {
     return shim.kind == FAULT_FULL ? SQLITE_FULL : eio;
@@ -149,6 +172,7 @@ static int shim_read(sqlite3_file *f, void *p, int n, sqlite3_int64 at)
 }
 static int shim_write(sqlite3_file *f, const void *p, int n, sqlite3_int64 at)
 {
+    die_before_commit((struct shim_file *)f);
     if (is_failing())
         return failure(SQLITE_IOERR_WRITE);
     note(((struct shim_file *)f)->file, CHANGE_WRITE, at, n, p);
@@ -167,6 +191,7 @@ static int shim_sync(sqlite3_file *f, int flags)
     if (is_failing())
         return failure(SQLITE_IOERR_FSYNC);
     note(((struct shim_file *)f)->file, CHANGE_SYNC, 0, 0, NULL);
+    die_after_commit((struct shim_file *)f);
     return SQLITE_OK;
 }
 static int shim_size(sqlite3_file *f, sqlite3_int64 *n)
@@ -243,6 +268,7 @@ static int shim_open(sqlite3_vfs *v, sqlite3_filename name, sqlite3_file *f, int
     bool is_new = name != NULL && !io_exists(name);
     file->base.pMethods = NULL;
     file->file = file_index(name);
+    file->is_log = (flags & SQLITE_OPEN_WAL) != 0;
     file->real = xcalloc(1, (size_t)shim.real->szOsFile);
     int rc = shim.real->xOpen(shim.real, name, file->real, flags, out);
     if (rc != SQLITE_OK) {

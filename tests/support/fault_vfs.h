@@ -31,6 +31,8 @@ void fault_replay_crash(struct fault_replay *r, int64_t moment, int keep, struct
  * too, until fault_vfs_heal. */
 enum fault_kind { FAULT_FULL, FAULT_EIO };
 void fault_vfs_fail(int64_t n, enum fault_kind kind, bool is_lasting);
+/* SIGKILL at the n-th commit to a write-ahead log: before its first write, or after its sync and before anybody hears of it. */
+void fault_vfs_kill(int64_t n, bool is_after);
 /* No more faults; true when one has happened. */
 bool fault_vfs_heal(void);
 
