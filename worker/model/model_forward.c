@@ -1,6 +1,7 @@
 /* The forward pass of all families (evaluation spec, section 7), from the embedding to the residual stream behind the
  * last layer. */
 #include "worker/model/model_impl.h"
+#include "worker/model/model_magnitude.h"
 
 static enum err_code norm(struct model *m, enum role role, int layer, const void *x, void *y,
                           int64_t T, struct err *e)
@@ -105,7 +106,15 @@ static enum err_code sublayer_input(struct model *m, enum role role, int layer, 
     return norm(m, role, layer, m->ws.x, y, T, e);
 }
 
-static enum err_code run_layer(struct model *m, int layer, int n_seqs, int64_t T, struct err *e)
+static enum err_code watch_pair(struct model *m, struct model_magnitudes *watch,
+                                enum model_pair pair, int layer, const void *x, int64_t T,
+                                struct err *e)
+{
+    return watch != NULL ? model_magnitudes_add(m, watch, pair, layer, x, T, e) : ERR_OK;
+}
+
+static enum err_code run_layer(struct model *m, int layer, int n_seqs, int64_t T,
+                               struct model_magnitudes *watch, struct err *e)
 {
     const struct wiring *w = &m->wiring;
     struct workspace *s = &m->ws;
@@ -113,6 +122,7 @@ static enum err_code run_layer(struct model *m, int layer, int n_seqs, int64_t T
     TRY(sublayer_input(m, ROLE_NORM1_W, layer, T, &in, e));
     TRY(linear(m, ROLE_QKV_W, layer, in, s->wide, T, e));
     TRY(attention(m, layer, n_seqs, T, e));
+    TRY(watch_pair(m, watch, MODEL_PAIR_KVQ_ATTN, layer, s->mixed, T, e));
     if (w->is_parallel) /* before attention reaches x */
         TRY(sublayer_input(m, ROLE_NORM2_W, layer, T, &in, e));
     TRY(linear(m, ROLE_OUT_W, layer, s->mixed, s->x, T, e));
@@ -120,18 +130,21 @@ static enum err_code run_layer(struct model *m, int layer, int n_seqs, int64_t T
         TRY(norm(m, ROLE_NORM1_W, layer, s->x, s->x, T, e));
     if (!w->is_parallel)
         TRY(sublayer_input(m, ROLE_NORM2_W, layer, T, &in, e));
+    TRY(watch_pair(m, watch, MODEL_PAIR_ATTN_FFN1, layer, in, T, e));
     TRY(linear(m, ROLE_FFN1_W, layer, in, s->wide, T, e));
+    TRY(watch_pair(m, watch, MODEL_PAIR_FFN1_RELU, layer, s->wide, T, e));
     TRY(linear(m, ROLE_FFN2_W, layer, s->wide, s->x, T, e));
     if (w->is_post_norm)
         TRY(norm(m, ROLE_NORM2_W, layer, s->x, s->x, T, e));
     return ERR_OK;
 }
 
-enum err_code model_forward(struct model *m, int n_seqs, int64_t T, struct err *e)
+enum err_code model_forward(struct model *m, int n_seqs, int64_t T, struct model_magnitudes *watch,
+                            struct err *e)
 {
     TRY(embed(m, T, e));
     for (int layer = 0; layer < m->wiring.n_layers; layer++)
-        TRY(run_layer(m, layer, n_seqs, T, e));
+        TRY(run_layer(m, layer, n_seqs, T, watch, e));
     return ERR_OK;
 }
 

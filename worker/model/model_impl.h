@@ -72,8 +72,10 @@ struct model_ref_rows {
 void model_quant_init(struct model *m);
 void model_quant_release(struct model *m);
 
-/* Runs all layers; ws.x then holds the residual stream of T tokens. lists.ids, positions and seqs are filled. */
-MUST_USE enum err_code model_forward(struct model *m, int n_seqs, int64_t T, struct err *e);
+/* Runs all layers; ws.x then holds the residual stream of T tokens. lists.ids, positions and seqs are filled. `watch`
+ * is NULL or where sizes of activations are added. */
+MUST_USE enum err_code model_forward(struct model *m, int n_seqs, int64_t T,
+                                     struct model_magnitudes *watch, struct err *e);
 /* Final norm and projection of x's rows[n]; *out is [n, d_embed] and stays until the next batch. */
 MUST_USE enum err_code model_hidden(struct model *m, const int32_t *rows, int64_t n, int64_t T,
                                     const void **out, struct err *e);
