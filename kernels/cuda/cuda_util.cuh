@@ -39,6 +39,7 @@ struct cuda_kern {
     enum kern_compute compute;
     int n_multiprocessors;
     size_t shared_bytes; /* most that a block may ask for */
+    bool has_wgmma;      /* compute capability 9.0, and the module holds its machine code */
     cudaStream_t stream;
     struct cuda_ring ring;
     struct cuda_buffer scratch; /* of the call that runs */

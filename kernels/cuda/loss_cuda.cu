@@ -5,9 +5,12 @@
  *   KL(p || q) = D / S_p - lse_p + lse_q,  D = sum e^(p - max p) (p - q), S_p = sum e^(p - max p)
  *
  * Ties of the arg max go to the smallest id: a later tile must be strictly larger. */
+#include <string.h>
+
 #include "kernels/cuda/cuda_util.cuh"
 
-static constexpr int THREADS = 256, TILE_ROWS = 4096, TILE_COLS = 8192;
+/* A tile of 32 MiB is written and read within the second-level cache; two waves of products of 128 x 256. */
+static constexpr int THREADS = 256, TILE_ROWS = 2048, TILE_COLS = 4096;
 
 /* Zeroed: nothing seen yet. */
 struct row_stats {
@@ -44,20 +47,53 @@ static __device__ __forceinline__ struct peak warp_peak(struct peak p)
     return p;
 }
 
-static __device__ struct peak block_peak(const float *x, int n)
+/* A row of a tile in registers, groups of four neighbours a thread; -infinity behind its end. */
+static constexpr int GROUPS = TILE_COLS / THREADS / 4;
+
+struct tile_row {
+    float4 v[GROUPS];
+};
+
+static __device__ __forceinline__ int row_col(int group)
+{
+    return (group * THREADS + (int)threadIdx.x) * 4;
+}
+
+static __device__ __forceinline__ struct tile_row row_load(const float *x, int n)
+{
+    struct tile_row r;
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) {
+        const int at = row_col(g);
+        r.v[g] = make_float4(-INFINITY, -INFINITY, -INFINITY, -INFINITY);
+        if (at + 4 <= n)
+            r.v[g] = *reinterpret_cast<const float4 *>(x + at);
+        else if (at < n)
+            r.v[g] = make_float4(x[at], at + 1 < n ? x[at + 1] : -INFINITY,
+                                 at + 2 < n ? x[at + 2] : -INFINITY, -INFINITY);
+    }
+    return r;
+}
+
+static __device__ struct peak block_peak(const struct tile_row &r)
 {
     __shared__ struct peak shared[WARP];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    struct peak p = {-INFINITY, n};
-    for (int i = threadIdx.x; i < n; i += THREADS) {
-        struct peak mine = {x[i], i};
-        p = peak_of(p, mine);
+    const struct peak none = {-INFINITY, TILE_COLS};
+    struct peak p = none;
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) {
+        const float x[4] = {r.v[g].x, r.v[g].y, r.v[g].z, r.v[g].w};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const struct peak mine = {x[i], row_col(g) + i};
+            p = peak_of(p, mine);
+        }
     }
     p = warp_peak(p);
     if (lane == 0)
         shared[warp] = p;
     __syncthreads();
-    struct peak none = {-INFINITY, n};
     p = warp_peak(lane < THREADS / WARP ? shared[lane] : none);
     __syncthreads();
     return p;
@@ -77,34 +113,52 @@ static __device__ double stats_raise(struct row_stats *s, struct peak p, int64_t
     return factor;
 }
 
-static __device__ void stats_fold(struct row_stats *s, const float *x, int n, int64_t col,
+static __device__ void stats_fold(struct row_stats *s, const struct tile_row &r, int64_t col,
                                   float *shared)
 {
-    stats_raise(s, block_peak(x, n), col);
+    stats_raise(s, block_peak(r), col);
     float sum = 0.0F;
-    for (int i = threadIdx.x; i < n; i += THREADS)
-        sum += expf(x[i] - s->max);
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++)
+        sum += (expf(r.v[g].x - s->max) + expf(r.v[g].y - s->max)) +
+               (expf(r.v[g].z - s->max) + expf(r.v[g].w - s->max));
     s->sum += (double)block_sum(sum, shared);
 }
 
-static __global__ void score_kernel(struct row_stats *stats, const float *logits, int n,
-                                    int64_t col)
+/* Targets of rows: those of row r of x are [first[r], first[r + 1]). */
+struct targets {
+    const int32_t *first, *token;
+    float *logit;
+};
+
+/* One block a row of the tile at (row, col). */
+static __global__ void __launch_bounds__(THREADS)
+    score_kernel(struct row_stats *stats, struct targets t, const float *logits, int n, int64_t row,
+                 int64_t col)
 {
     __shared__ float shared[WARP + 1];
-    struct row_stats s = stats[blockIdx.x];
-    stats_fold(&s, logits + (int64_t)blockIdx.x * TILE_COLS, n, col, shared);
+    const int64_t at = row + blockIdx.x;
+    const float *x = logits + (int64_t)blockIdx.x * TILE_COLS;
+    struct row_stats s = stats[at];
+    for (int i = t.first[at] + (int)threadIdx.x; i < t.first[at + 1]; i += THREADS) {
+        const int64_t place = t.token[i] - col;
+        if (place >= 0 && place < n)
+            t.logit[i] = x[place];
+    }
+    stats_fold(&s, row_load(x, n), col, shared);
     if (threadIdx.x == 0)
-        stats[blockIdx.x] = s;
+        stats[at] = s;
 }
 
-static __global__ void kl_kernel(struct kl_stats *stats, const float *p_logits,
-                                 const float *q_logits, int n, int64_t col)
+static __global__ void __launch_bounds__(THREADS)
+    kl_kernel(struct kl_stats *stats, const float *p_logits, const float *q_logits, int n,
+              int64_t col)
 {
     __shared__ float shared[WARP + 1];
     struct kl_stats s = stats[blockIdx.x];
     const float *p = p_logits + (int64_t)blockIdx.x * TILE_COLS;
     const float *q = q_logits + (int64_t)blockIdx.x * TILE_COLS;
-    double factor = stats_raise(&s.p, block_peak(p, n), col);
+    double factor = stats_raise(&s.p, block_peak(row_load(p, n)), col);
     float sum = 0.0F, d = 0.0F;
     for (int i = threadIdx.x; i < n; i += THREADS) {
         float w = expf(p[i] - s.p.max);
@@ -113,7 +167,7 @@ static __global__ void kl_kernel(struct kl_stats *stats, const float *p_logits,
     }
     s.p.sum += (double)block_sum(sum, shared);
     s.d = s.d * factor + (double)block_sum(d, shared);
-    stats_fold(&s.q, q, n, col, shared);
+    stats_fold(&s.q, row_load(q, n), col, shared);
     if (threadIdx.x == 0)
         stats[blockIdx.x] = s;
 }
@@ -124,17 +178,6 @@ static __global__ void kl_kernel(struct kl_stats *stats, const float *p_logits,
 struct tile {
     int64_t row, rows, col, cols;
 };
-
-static __global__ void gather_kernel(float *logit, const float *logits, const int32_t *row,
-                                     const int32_t *token, int64_t n, struct tile t)
-{
-    int64_t i = grid_thread();
-    if (i >= n)
-        return;
-    int64_t r = row[i] - t.row, col = token[i] - t.col;
-    if (r >= 0 && r < t.rows && col >= 0 && col < t.cols)
-        logit[i] = logits[r * TILE_COLS + col];
-}
 
 struct answer {
     float logprob;
@@ -215,25 +258,21 @@ static enum err_code loss_init(struct loss *l, int n_tiles, size_t bytes, void *
 /* Device arrays of one scoring call. */
 struct score {
     struct row_stats *stats; /* [R] */
-    float *logit;            /* [n] of the targets */
-    struct answer *answers;  /* [n] */
-    const int32_t *row, *token;
+    struct targets targets;
+    struct answer *answers; /* [n] of the targets */
+    const int32_t *row;
 };
 
 static enum err_code score_tiles(struct loss *l, const struct kern_score_args *a,
                                  const struct score *s, struct err *e)
 {
-    cudaStream_t stream = l->c->stream;
     for (int64_t row = 0; row < a->R; row += TILE_ROWS) {
         for (int64_t col = 0; col < a->V; col += TILE_COLS) {
             struct tile t = tile_at(l, row, col);
             TRY(tile_compute(l, &t, a->x, l->tiles[0], e));
-            score_kernel<<<(unsigned)t.rows, THREADS, 0, stream>>>(s->stats + row, l->tiles[0],
-                                                                   (int)t.cols, col);
+            score_kernel<<<(unsigned)t.rows, THREADS, 0, l->c->stream>>>(
+                s->stats, s->targets, l->tiles[0], (int)t.cols, row, col);
             TRY(cuda_launched("log-softmax of a tile", e));
-            gather_kernel<<<grid_for(a->n, THREADS), THREADS, 0, stream>>>(
-                s->logit, l->tiles[0], s->row, s->token, a->n, t);
-            TRY(cuda_launched("logits of targets", e));
         }
     }
     return ERR_OK;
@@ -243,7 +282,7 @@ static enum err_code score_finish(struct loss *l, const struct kern_score_args *
                                   const struct score *s, struct err *e)
 {
     answer_kernel<<<grid_for(a->n, THREADS), THREADS, 0, l->c->stream>>>(
-        s->answers, s->logit, s->stats, s->row, s->token, a->n);
+        s->answers, s->targets.logit, s->stats, s->row, s->targets.token, a->n);
     TRY(cuda_launched("log-likelihoods", e));
     struct answer *host = (struct answer *)xmalloc((size_t)a->n * sizeof *host);
     enum err_code code = cuda_pull(l->c, host, s->answers, (size_t)a->n * sizeof *host,
@@ -256,23 +295,43 @@ static enum err_code score_finish(struct loss *l, const struct kern_score_args *
     return code;
 }
 
+/* Rows and tokens of the targets, and where those of every row of x begin, in one piece. */
+static enum err_code targets_push(struct loss *l, const struct kern_score_args *a, struct score *s,
+                                  struct err *e)
+{
+    const size_t n = (size_t)a->n, total = 2 * n + (size_t)a->R + 1;
+    int32_t *lists = (int32_t *)xmalloc(total * sizeof *lists), *first = lists + 2 * n;
+    int64_t i = 0;
+    memcpy(lists, a->row, n * sizeof *lists);
+    memcpy(lists + n, a->token, n * sizeof *lists);
+    for (int64_t row = 0; row <= a->R; row++) {
+        first[row] = (int32_t)i;
+        while (i < a->n && a->row[i] == row)
+            i++;
+    }
+    CHECK(i == a->n); /* rows ascend and are below R */
+    void *device = NULL;
+    enum err_code code = cuda_push(l->c, lists, total * sizeof *lists, &device, e);
+    xfree(lists);
+    s->row = (const int32_t *)device;
+    s->targets.token = s->row + n;
+    s->targets.first = s->row + 2 * n;
+    return code;
+}
+
 enum err_code cuda_score(struct kern *k, const struct kern_score_args *a, struct err *e)
 {
     struct loss l = {cuda_of(k), a->head, a->R, a->d, a->V, {}};
-    const size_t n = (size_t)a->n, list = n * sizeof(int32_t);
-    const size_t stats = (size_t)a->R * sizeof(struct row_stats);
-    void *rest, *row, *token;
+    struct score s = {};
+    const size_t n = (size_t)a->n, stats = (size_t)a->R * sizeof *s.stats;
+    void *rest;
     if (a->n == 0)
         return ERR_OK;
-    TRY(loss_init(&l, 1, stats + n * (sizeof(float) + sizeof(struct answer)), &rest, e));
-    TRY(cuda_push(l.c, a->row, list, &row, e));
-    TRY(cuda_push(l.c, a->token, list, &token, e));
-    struct score s = {};
+    TRY(loss_init(&l, 1, stats + n * (sizeof(float) + sizeof *s.answers), &rest, e));
     s.stats = (struct row_stats *)rest;
     s.answers = (struct answer *)(s.stats + a->R);
-    s.logit = (float *)(s.answers + n);
-    s.row = (const int32_t *)row;
-    s.token = (const int32_t *)token;
+    s.targets.logit = (float *)(s.answers + n);
+    TRY(targets_push(&l, a, &s, e));
     TRY(score_tiles(&l, a, &s, e));
     return score_finish(&l, a, &s, e);
 }

@@ -113,7 +113,7 @@ static enum err_code score(struct model *m, const struct model_batch *b, const v
     struct kern_score_args a = {
         .x = hidden,
         .head = model_head(m),
-        .R = n_rows,
+        .R = model_step_rows(m, n_rows),
         .d = m->wiring.d_embed,
         .V = m->wiring.vocab,
         .row = l->row,
