@@ -130,41 +130,35 @@ static void print_json(const struct group *groups, int n, int n_dropped, const s
     json_decref(doc);
 }
 
+static enum err_code fit(struct source *src, const void *arg, struct err *e)
+{
+    (void)e;
+    const struct fit_opts *o = arg;
+    const struct metric_info *info = metric_info_of(src->metric);
+    int n = 0;
+    int n_dropped = 0;
+    struct group *groups =
+        groups_build(&src->frame, src->metric, src->bits, src->arena, &n, &n_dropped);
+    if (o->is_json) {
+        print_json(groups, n, n_dropped, o, src->arena);
+        return ERR_OK;
+    }
+    printf("%s (%s is better) over log2 of %s; linear interpolation, never extrapolated\n\n",
+           info->title, info->is_larger_better ? "larger" : "smaller", bits_title(src->bits));
+    for (int i = 0; i < n; i++)
+        print_group(&groups[i], o, src->arena);
+    if (n_dropped > 0)
+        printf("%d cells without a finite value are left out.\n", n_dropped);
+    return ERR_OK;
+}
+
 static int run(const void *opts, int n_args, char **args)
 {
     (void)n_args;
     (void)args;
     const struct fit_opts *o = opts;
-    struct arena a = {0};
-    struct store *s = NULL;
-    struct frame f = {0};
     struct err e;
-    int status = 0;
-    if (source_load(&o->source, &a, &s, &f, &e) != ERR_OK) {
-        status = cli_fail(&e);
-    } else {
-        int n = 0;
-        int n_dropped = 0;
-        enum metric_id m = metric_of_option(o->source.metric);
-        struct group *groups =
-            groups_build(&f, m, bits_of_option(o->source.bits), &a, &n, &n_dropped);
-        if (o->is_json) {
-            print_json(groups, n, n_dropped, o, &a);
-        } else {
-            printf(
-                "%s (%s is better) over log2 of %s; linear interpolation, never extrapolated\n\n",
-                metric_info_of(m)->title,
-                metric_info_of(m)->is_larger_better ? "larger" : "smaller",
-                bits_title(bits_of_option(o->source.bits)));
-            for (int i = 0; i < n; i++)
-                print_group(&groups[i], o, &a);
-            if (n_dropped > 0)
-                printf("%d cells without a finite value are left out.\n", n_dropped);
-        }
-    }
-    store_close(s);
-    arena_release(&a);
-    return status;
+    return source_run(&o->source, fit, o, &e) == ERR_OK ? 0 : cli_fail(&e);
 }
 
 const struct cli_cmd cmd_fit = {

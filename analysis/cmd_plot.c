@@ -21,32 +21,28 @@ static const struct cli_opt options[] = {
      .offset = offsetof(struct plot_opts, out)},
 };
 
+static enum err_code plot(struct source *src, const void *arg, struct err *e)
+{
+    const struct plot_opts *o = arg;
+    int n = 0;
+    struct figure *figures = figures_build(&src->frame, src->bits, src->arena, &n);
+    if (n == 0)
+        return err_set(e, ERR_NOTFOUND, "%s has no family with quantized results to draw yet",
+                       o->source.db);
+    for (int i = 0; i < n; i++) {
+        TRY(gnuplot_draw(&figures[i], o->out, e));
+        printf("%s/%s.svg\n", o->out, figures[i].name);
+    }
+    return ERR_OK;
+}
+
 static int run(const void *opts, int n_args, char **args)
 {
     (void)n_args;
     (void)args;
     const struct plot_opts *o = opts;
-    struct arena a = {0};
-    struct store *s = NULL;
-    struct frame f = {0};
     struct err e;
-    enum err_code rc = source_load(&o->source, &a, &s, &f, &e);
-    int n = 0;
-    struct figure *figures = NULL;
-    if (rc == ERR_OK) {
-        figures = figures_build(&f, bits_of_option(o->source.bits), &a, &n);
-        if (n == 0)
-            rc = err_set(&e, ERR_NOTFOUND, "%s has no family with quantized results to draw yet",
-                         o->source.db);
-    }
-    for (int i = 0; rc == ERR_OK && i < n; i++) {
-        rc = gnuplot_draw(&figures[i], o->out, &e);
-        if (rc == ERR_OK)
-            printf("%s/%s.svg\n", o->out, figures[i].name);
-    }
-    store_close(s);
-    arena_release(&a);
-    return rc == ERR_OK ? 0 : cli_fail(&e);
+    return source_run(&o->source, plot, o, &e) == ERR_OK ? 0 : cli_fail(&e);
 }
 
 const struct cli_cmd cmd_plot = {

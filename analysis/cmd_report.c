@@ -117,15 +117,17 @@ static void add_inline_svg(struct buf *out, const struct buf *file)
     buf_adds(out, start != NULL ? start : "");
 }
 
-static enum err_code write_report(const struct report_opts *o, struct store *s,
-                                  const struct frame *f, struct arena *a, struct err *e)
+static enum err_code write_report(struct source *src, const void *arg, struct err *e)
 {
+    const struct report_opts *o = arg;
+    const struct frame *f = &src->frame;
+    struct arena *a = src->arena;
     struct report_facts facts = {
         .title = arena_printf(a, "Scaling report: %s",
                               o->source.sweep != NULL ? o->source.sweep : f->rows[0].sweep),
         .db_name = o->source.db};
-    TRY(gather_facts(s, o->source.sweep, a, &facts, e));
-    struct report r = {.facts = &facts, .frame = f, .bits = bits_of_option(o->source.bits)};
+    TRY(gather_facts(src->store, o->source.sweep, a, &facts, e));
+    struct report r = {.facts = &facts, .frame = f, .bits = src->bits};
     struct figure *figures = figures_build(f, r.bits, a, &r.n_figures);
     struct buf *svgs = arena_array(a, (size_t)r.n_figures + 1, sizeof(*svgs));
     struct buf page = {0};
@@ -146,6 +148,8 @@ static enum err_code write_report(const struct report_opts *o, struct store *s,
         html_report(&page, &r, a);
         rc = io_write_file(arena_printf(a, "%s/index.html", o->out), page.data, page.len, e);
     }
+    if (rc == ERR_OK)
+        printf("%s/index.html\n", o->out);
     for (int i = 0; i < r.n_figures; i++)
         buf_release(&svgs[i]);
     buf_release(&page);
@@ -157,18 +161,8 @@ static int run(const void *opts, int n_args, char **args)
     (void)n_args;
     (void)args;
     const struct report_opts *o = opts;
-    struct arena a = {0};
-    struct store *s = NULL;
-    struct frame f = {0};
     struct err e;
-    enum err_code rc = source_load(&o->source, &a, &s, &f, &e);
-    if (rc == ERR_OK)
-        rc = write_report(o, s, &f, &a, &e);
-    if (rc == ERR_OK)
-        printf("%s/index.html\n", o->out);
-    store_close(s);
-    arena_release(&a);
-    return rc == ERR_OK ? 0 : cli_fail(&e);
+    return source_run(&o->source, write_report, o, &e) == ERR_OK ? 0 : cli_fail(&e);
 }
 
 const struct cli_cmd cmd_report = {

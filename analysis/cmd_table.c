@@ -90,31 +90,27 @@ static void print_json(const struct pivot *p, const char *metric, struct arena *
     json_decref(doc);
 }
 
+static enum err_code print_table(struct source *src, const void *arg, struct err *e)
+{
+    (void)e;
+    const struct table_opts *o = arg;
+    struct pivot p = pivot_build(&src->frame, src->metric, src->arena);
+    if (strcmp(o->format, "csv") == 0)
+        print_csv(&p, src->arena);
+    else if (strcmp(o->format, "json") == 0)
+        print_json(&p, o->source.metric, src->arena);
+    else
+        print_text(&p, metric_info_of(src->metric)->format, src->arena);
+    return ERR_OK;
+}
+
 static int run(const void *opts, int n_args, char **args)
 {
     (void)n_args;
     (void)args;
     const struct table_opts *o = opts;
-    struct arena a = {0};
-    struct store *s = NULL;
-    struct frame f = {0};
     struct err e;
-    int status = 0;
-    if (source_load(&o->source, &a, &s, &f, &e) != ERR_OK) {
-        status = cli_fail(&e);
-    } else {
-        enum metric_id m = metric_of_option(o->source.metric);
-        struct pivot p = pivot_build(&f, m, &a);
-        if (strcmp(o->format, "csv") == 0)
-            print_csv(&p, &a);
-        else if (strcmp(o->format, "json") == 0)
-            print_json(&p, o->source.metric, &a);
-        else
-            print_text(&p, metric_info_of(m)->format, &a);
-    }
-    store_close(s);
-    arena_release(&a);
-    return status;
+    return source_run(&o->source, print_table, o, &e) == ERR_OK ? 0 : cli_fail(&e);
 }
 
 const struct cli_cmd cmd_table = {

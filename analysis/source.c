@@ -23,20 +23,29 @@ static enum err_code explain_empty(struct store *s, const struct source_opts *o,
                    o->db);
 }
 
-enum err_code source_load(const struct source_opts *o, struct arena *a, struct store **store,
-                          struct frame *frame, struct err *e)
+static enum err_code load_and_act(struct source *src, source_fn act, const void *arg, struct err *e)
+{
+    const struct source_opts *o = src->opts;
+    struct frame_filter filter = {o->sweep, o->family, o->compute};
+    TRY(store_snapshot(src->store, e));
+    TRY(frame_load(src->store, &filter, src->arena, &src->frame, e));
+    if (src->frame.n == 0)
+        return explain_empty(src->store, o, e);
+    return act(src, arg, e);
+}
+
+enum err_code source_run(const struct source_opts *o, source_fn act, const void *arg, struct err *e)
 {
     if (o->db == NULL)
         return err_set(e, ERR_USAGE, "--db F.db is required; see 'isobit-analysis --help'");
-    struct store *s = NULL;
-    TRY(store_open(o->db, STORE_READ, &s, e));
-    struct frame_filter filter = {o->sweep, o->family, o->compute};
-    enum err_code rc = frame_load(s, &filter, a, frame, e);
-    if (rc == ERR_OK && frame->n == 0)
-        rc = explain_empty(s, o, e);
-    if (rc == ERR_OK)
-        *store = s;
-    else
-        store_close(s);
+    struct arena arena = {0};
+    struct source src = {.opts = o,
+                         .arena = &arena,
+                         .metric = metric_of_option(o->metric),
+                         .bits = bits_of_option(o->bits)};
+    TRY(store_open(o->db, STORE_READ, &src.store, e));
+    enum err_code rc = load_and_act(&src, act, arg, e);
+    store_close(src.store);
+    arena_release(&arena);
     return rc;
 }

@@ -1,4 +1,5 @@
-/* Where an analysis command reads from: the options every command shares, and opening the database with them. */
+/* Where an analysis command reads from: the options every command shares, and opening the database with
+ * them around what the command does. */
 #ifndef ISOBIT_ANALYSIS_SOURCE_H
 #define ISOBIT_ANALYSIS_SOURCE_H
 
@@ -44,9 +45,22 @@ struct source_opts {
         .choices = BITS_CHOICES, .offset = offsetof(opts_type, source.bits)                        \
     }
 
-/* Opens the database read-only and loads the frame. Errors: ERR_USAGE without --db; ERR_NOTFOUND with what to do when the frame is
- * empty, telling an unknown sweep or family from a sweep without results. */
-MUST_USE enum err_code source_load(const struct source_opts *o, struct arena *a,
-                                   struct store **store, struct frame *frame, struct err *e);
+/* What a command works on. `arena` and everything in it live until the action returns. */
+struct source {
+    const struct source_opts *opts;
+    struct store
+        *store; /* one state of the database: a sweep that runs meanwhile changes nothing here */
+    struct arena *arena;
+    struct frame frame;
+    enum metric_id metric;
+    enum bits_id bits;
+};
+typedef enum err_code (*source_fn)(struct source *src, const void *arg, struct err *e);
+
+/* Opens the database read-only, loads the frame, calls `act` once and releases everything. Errors: ERR_USAGE without --db;
+ * ERR_NOTFOUND with what to do when the frame is empty, telling an unknown sweep or family from a sweep without results; those of
+ * `act`. */
+MUST_USE enum err_code source_run(const struct source_opts *o, source_fn act, const void *arg,
+                                  struct err *e);
 
 #endif

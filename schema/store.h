@@ -41,6 +41,8 @@ MUST_USE enum err_code store_plan(struct store *s, const struct sweep *sw, int p
                                   struct store_plan_counts *out, struct err *e);
 
 /* ---- reading with SQL (views of interface.md) ---- */
+/* For a reader: every query until store_close sees the database as it is now, whatever is written meanwhile. */
+MUST_USE enum err_code store_snapshot(struct store *s, struct err *e);
 struct store_row; /* valid during the callback */
 int64_t store_col_int(const struct store_row *r, int col);
 double store_col_num(const struct store_row *r, int col);       /* NULL: NaN */
