@@ -1,6 +1,7 @@
 /* Attention on Hopper's asynchronous matrix instructions (wgmma, compute capability 9.0), for heads of 64 and 128
  * dimensions: as attention_mma.cuh, whose arithmetic between the two products it shares, but keys and values go from shared
- * memory straight into the products. A warpgroup (4 warps) takes 64 queries; tiles are 64 keys.
+ * memory straight into the products. A warpgroup (4 warps) takes 64 queries; tiles are 64 keys. The products of a tile's
+ * values run while the next tile's scores become weights.
  *
  * Shared memory holds panels of 64 columns: a row is 128 bytes, its 16-byte chunks are swizzled (chunk ^ row % 8), eight rows
  * make the 1024-byte atom that descriptors count in. Every panel starts at a multiple of 1024 bytes. Values are the product's
@@ -20,6 +21,8 @@ static constexpr int GROUP_ROWS = 64, GROUP_THREADS = 4 * WARP;
 static constexpr int PANEL_COLS = 64, ATOM_BYTES = 1024;
 static constexpr int PANEL_ELEMENTS = MMA_KEYS * PANEL_COLS; /* of keys or values */
 
+static constexpr int STAGES = 3; /* one arrives, one is scored, one has its values added */
+
 template <int HD> struct wgmma_layout {
     static constexpr int panels = HD / PANEL_COLS;
     static constexpr int tile = panels * PANEL_ELEMENTS;
@@ -36,10 +39,10 @@ template <int HD> struct wgmma_layout {
     {
         return has_query_registers ? 0 : groups * GROUP_ROWS * HD;
     }
-    /* Queries, two stages of keys and values, and room to align. */
+    /* Queries, stages of keys and values, and room to align. */
     static constexpr __host__ size_t bytes(int groups)
     {
-        return (size_t)(query_elements(groups) + 4 * tile) * 2 + ATOM_BYTES;
+        return (size_t)(query_elements(groups) + STAGES * 2 * tile) * 2 + ATOM_BYTES;
     }
 };
 
@@ -124,10 +127,15 @@ static __device__ __forceinline__ void wgmma_begin(void)
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
 
-static __device__ __forceinline__ void wgmma_finish(void)
+static __device__ __forceinline__ void wgmma_commit(void)
 {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+}
+
+/* Waits until at most N of what was committed is under way. */
+template <int N> static __device__ __forceinline__ void wgmma_wait(void)
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
 /* Shared memory that this thread wrote is seen by products, once a barrier has passed. */
@@ -138,30 +146,51 @@ static __device__ __forceinline__ void wgmma_publish(void)
 
 /* ---- tiles ---- */
 
-/* rows[0..n) of one of q, k, v into panels of `panel_rows` rows, zeros behind n. row_of: index in the batch. */
-template <typename E, int HD, typename ROW_OF>
-static __device__ __forceinline__ void panels_load(const struct attention_args &a, const E *src,
-                                                   int panel_rows, int n, E *to, ROW_OF row_of)
+/* Rows [0, n) at `src`, which are a.row apart, into panels of ROWS rows, zeros behind n. */
+template <typename E, int HD, int ROWS, int THREADS_N>
+static __device__ __forceinline__ void panels_load(const E *src, int64_t row, int n, E *to)
+{
+    constexpr int chunks = HD / 8, rows_a_turn = THREADS_N / chunks;
+    const int at = threadIdx.x % chunks, first = threadIdx.x / chunks;
+    const E *from = src + first * row + at * 8;
+    E *panel = to + at / 8 * ROWS * PANEL_COLS;
+#pragma unroll
+    for (int r = first; r < ROWS; r += rows_a_turn, from += rows_a_turn * row)
+        copy_async(panel + swizzled(r, at % 8), r < n ? from : src, r < n);
+}
+
+/* The same for keys [j0, j0 + 64) that are partly a parent's. */
+template <typename E, int HD, int THREADS_N>
+static __device__ __forceinline__ void panels_load_mixed(const struct attention_args &a,
+                                                         const struct attention_piece &w,
+                                                         const E *src, int j0, int n, E *to)
 {
     constexpr int chunks = HD / 8;
-    for (int i = threadIdx.x; i < panel_rows * chunks; i += blockDim.x) {
+    for (int i = threadIdx.x; i < MMA_KEYS * chunks; i += THREADS_N) {
         const int r = i / chunks, at = i % chunks;
-        const bool is_there = r < n;
-        const E *from = src + (is_there ? row_of(r) * a.row + at * 8 : 0);
-        copy_async(to + at / 8 * panel_rows * PANEL_COLS + swizzled(r, at % 8), from, is_there);
+        const E *from = src + (r < n ? attention_key_row(w, j0 + r) * a.row + at * 8 : 0);
+        copy_async(to + at / 8 * PANEL_ELEMENTS + swizzled(r, at % 8), from, r < n);
     }
 }
 
-template <typename E, int HD>
+/* Keys [j0, j0 + 64) and their values. */
+template <typename E, int HD, int THREADS_N>
 static __device__ __forceinline__ void stage_load(const struct attention_args &a,
                                                   const struct attention_piece &w, int head, int j0,
                                                   int n_keys, E *stage)
 {
     const E *src = (const E *)a.qkv + head * a.head_stride;
-    auto row_of = [&](int r) { return attention_key_row(w, j0 + r); };
-    panels_load<E, HD>(a, src + a.k_at, MMA_KEYS, n_keys - j0, stage, row_of);
-    panels_load<E, HD>(a, src + a.v_at, MMA_KEYS, n_keys - j0, stage + wgmma_layout<HD>::tile,
-                       row_of);
+    const bool is_mixed = j0 < w.n_before && j0 + MMA_KEYS > w.n_before;
+    if (is_mixed) {
+        panels_load_mixed<E, HD, THREADS_N>(a, w, src + a.k_at, j0, n_keys - j0, stage);
+        panels_load_mixed<E, HD, THREADS_N>(a, w, src + a.v_at, j0, n_keys - j0,
+                                            stage + wgmma_layout<HD>::tile);
+        return;
+    }
+    const E *first = src + attention_key_row(w, j0) * a.row;
+    panels_load<E, HD, MMA_KEYS, THREADS_N>(first + a.k_at, a.row, n_keys - j0, stage);
+    panels_load<E, HD, MMA_KEYS, THREADS_N>(first + a.v_at, a.row, n_keys - j0,
+                                            stage + wgmma_layout<HD>::tile);
 }
 
 /* The warp's 16 queries as the left side of a product: a lane's rows are lane / 4 and 8 below, its columns 2 (lane % 4)
@@ -183,8 +212,9 @@ static __device__ __forceinline__ void queries_read(const struct attention_args 
         }
 }
 
+/* Starts s = q keys^T. */
 template <typename E, int HD>
-static __device__ __forceinline__ void group_scores(float s[N_TILES][4], const uint32_t (*q)[4],
+static __device__ __forceinline__ void scores_start(float s[N_TILES][4], const uint32_t (*q)[4],
                                                     const E *queries, int query_rows, const E *keys)
 {
     wgmma_begin();
@@ -192,28 +222,20 @@ static __device__ __forceinline__ void group_scores(float s[N_TILES][4], const u
     for (int d = 0; d < HD / 16; d++) {
         const int at = d % 4 * 16; /* within the panel */
         const uint64_t k = descriptor(keys + d / 4 * PANEL_ELEMENTS + at);
-        if (wgmma_layout<HD>::has_query_registers)
+        if constexpr (wgmma_layout<HD>::has_query_registers)
             wgmma<E>::keys(s, q[d], k, d > 0);
         else
             wgmma<E>::shared(s, descriptor(queries + d / 4 * query_rows * PANEL_COLS + at), k,
                              d > 0);
     }
-    wgmma_finish();
+    wgmma_commit();
 }
 
-/* out += p values; a panel of values is 64 of the head's dimensions. */
+/* Starts out += p values; a panel of values is 64 of the head's dimensions. */
 template <typename E, int HD>
-static __device__ __forceinline__ void group_values(struct mma_state<HD> *m,
-                                                    const float s[N_TILES][4], const E *values)
+static __device__ __forceinline__ void
+values_start(struct mma_state<HD> *m, const uint32_t p[MMA_KEYS / 16][4], const E *values)
 {
-    uint32_t p[MMA_KEYS / 16][4];
-#pragma unroll
-    for (int i = 0; i < MMA_KEYS / 16; i++) {
-        p[i][0] = pack_two<E>(s[2 * i][0], s[2 * i][1]);
-        p[i][1] = pack_two<E>(s[2 * i][2], s[2 * i][3]);
-        p[i][2] = pack_two<E>(s[2 * i + 1][0], s[2 * i + 1][1]);
-        p[i][3] = pack_two<E>(s[2 * i + 1][2], s[2 * i + 1][3]);
-    }
     wgmma_begin();
 #pragma unroll
     for (int i = 0; i < MMA_KEYS / 16; i++)
@@ -221,58 +243,144 @@ static __device__ __forceinline__ void group_values(struct mma_state<HD> *m,
         for (int panel = 0; panel < HD / PANEL_COLS; panel++)
             wgmma<E>::values(&m->out[panel * 8], p[i],
                              descriptor(values + panel * PANEL_ELEMENTS + i * 16 * PANEL_COLS));
-    wgmma_finish();
+    wgmma_commit();
+}
+
+template <typename E>
+static __device__ __forceinline__ void weights_pack(uint32_t p[MMA_KEYS / 16][4],
+                                                    const float s[N_TILES][4])
+{
+#pragma unroll
+    for (int i = 0; i < MMA_KEYS / 16; i++) {
+        p[i][0] = pack_two<E>(s[2 * i][0], s[2 * i][1]);
+        p[i][1] = pack_two<E>(s[2 * i][2], s[2 * i][3]);
+        p[i][2] = pack_two<E>(s[2 * i + 1][0], s[2 * i + 1][1]);
+        p[i][3] = pack_two<E>(s[2 * i + 1][2], s[2 * i + 1][3]);
+    }
+}
+
+/* What a warpgroup's loop needs. */
+template <typename E> struct group_view {
+    const E *queries; /* of the group, when they are in shared memory */
+    E *stages;        /* keys, values; keys, values; … */
+    float slope, scale;
+    int n_tiles; /* up to the last that one of its queries sees; 0 without queries */
+    int query;   /* key that the warp's first query is */
+};
+
+template <typename E, int HD>
+static __device__ __forceinline__ E *stage_at(const struct group_view<E> &v, int tile)
+{
+    return v.stages + tile % STAGES * 2 * wgmma_layout<HD>::tile;
+}
+
+/* Scores of a tile into weights, as the left side of a product. */
+template <typename E, int HD>
+static __device__ __forceinline__ void tile_weigh(const struct group_view<E> &v, int tile,
+                                                  struct mma_state<HD> *m, float s[N_TILES][4],
+                                                  float factor[2])
+{
+    scores_finish(s, v.slope, tile * MMA_KEYS, v.query);
+    softmax_weights<HD>(m, s, v.scale, factor);
+}
+
+/* Adds the values of `tile`, whose weights are in p, while the next tile is scored and weighed; then p is the next one's. */
+template <typename E, int HD, int GROUPS>
+static __device__ __forceinline__ void
+tile_step(const struct group_view<E> &v, int tile, struct mma_state<HD> *m,
+          uint32_t p[MMA_KEYS / 16][4], const uint32_t (*q)[4])
+{
+    float s[N_TILES][4], factor[2];
+    scores_start<E, HD>(s, q, v.queries, GROUPS * GROUP_ROWS, stage_at<E, HD>(v, tile + 1));
+    values_start<E, HD>(m, p, stage_at<E, HD>(v, tile) + wgmma_layout<HD>::tile);
+    wgmma_wait<1>(); /* the scores */
+    tile_weigh<E, HD>(v, tile + 1, m, s, factor);
+    wgmma_wait<0>();
+    output_scale<HD>(m, factor);
+    weights_pack<E>(p, s);
+}
+
+template <typename E, int HD>
+static __device__ __forceinline__ void tile_last(const struct group_view<E> &v, int tile,
+                                                 struct mma_state<HD> *m,
+                                                 const uint32_t p[MMA_KEYS / 16][4])
+{
+    values_start<E, HD>(m, p, stage_at<E, HD>(v, tile) + wgmma_layout<HD>::tile);
+    wgmma_wait<0>();
+}
+
+template <typename E, int HD, int GROUPS>
+static __device__ __forceinline__ void
+tile_first(const struct group_view<E> &v, struct mma_state<HD> *m, uint32_t p[MMA_KEYS / 16][4],
+           const uint32_t (*q)[4])
+{
+    float s[N_TILES][4], factor[2];
+    scores_start<E, HD>(s, q, v.queries, GROUPS * GROUP_ROWS, stage_at<E, HD>(v, 0));
+    wgmma_wait<0>();
+    tile_weigh<E, HD>(v, 0, m, s, factor);
+    weights_pack<E>(p, s);
 }
 #endif
 
 /* ---- kernel ---- */
 
+/* Turn j needs the values of tile j and the keys of tile j + 1; tile j + 2 is fetched meanwhile, into the place of
+ * tile j - 1, which nobody reads any more. */
 template <typename E, int HD, int GROUPS>
 static __global__ void __launch_bounds__(GROUPS *GROUP_THREADS, wgmma_layout<HD>::blocks(GROUPS))
     wgmma_kernel(struct attention_args a)
 {
 #if HAS_WGMMA
     using layout = wgmma_layout<HD>;
+    constexpr int threads = GROUPS * GROUP_THREADS;
     extern __shared__ unsigned char wgmma_shared[];
     const unsigned misaligned = shared_address(wgmma_shared) % ATOM_BYTES;
     E *queries = reinterpret_cast<E *>(wgmma_shared + (ATOM_BYTES - misaligned) % ATOM_BYTES);
-    E *stages = queries + layout::query_elements(GROUPS); /* keys, values; keys, values */
-    const int head = blockIdx.x % a.heads, warp = threadIdx.x / WARP, group = warp / 4;
+    const int head = blockIdx.x % a.heads, warp = threadIdx.x / WARP;
+    const int group = __shfl_sync(ALL_LANES, warp / 4, 0); /* the same in all lanes */
     const struct attention_piece w = a.pieces[blockIdx.x / a.heads];
-    const int n_keys = w.query + w.n_rows;
-    const float slope = a.slopes != NULL ? a.slopes[head] / a.scale : 0.0F;
+    const int n_keys = w.query + w.n_rows, n_tiles = ceil_div_int(n_keys, MMA_KEYS);
+    struct group_view<E> v = {
+        queries + group *GROUP_ROWS *PANEL_COLS, queries + layout::query_elements(GROUPS),
+            a.slopes != NULL ? a.slopes[head] / a.scale : 0.0F, a.scale *LOG2_E,
+            0, w.query + warp *MMA_ROWS
+    };
+    if (group * GROUP_ROWS < w.n_rows)
+        v.n_tiles = min(n_tiles, ceil_div_int(w.query + (group + 1) * GROUP_ROWS, MMA_KEYS));
     uint32_t q[layout::has_query_registers ? HD / 16 : 1][4];
     if constexpr (layout::has_query_registers)
         queries_read<E, HD>(a, w, head, q);
     else
-        panels_load<E, HD>(a, (const E *)a.qkv + a.q_at + head * a.head_stride, GROUPS * GROUP_ROWS,
-                           w.n_rows, queries, [&](int r) { return (int64_t)w.row + r; });
-    stage_load<E, HD>(a, w, head, 0, n_keys, stages);
+        panels_load<E, HD, GROUPS * GROUP_ROWS, threads>((const E *)a.qkv + a.q_at +
+                                                             head * a.head_stride + w.row * a.row,
+                                                         a.row, w.n_rows, queries);
+    stage_load<E, HD, threads>(a, w, head, 0, n_keys, stage_at<E, HD>(v, 0));
+    copies_commit();
+    if (n_tiles > 1)
+        stage_load<E, HD, threads>(a, w, head, MMA_KEYS, n_keys, stage_at<E, HD>(v, 1));
     copies_commit();
 
     struct mma_state<HD> m = {
     };
     m.max[0] = m.max[1] = -INFINITY;
-    int stage = 0;
-    for (int j0 = 0; j0 < n_keys; j0 += MMA_KEYS, stage ^= 1) {
-        E *keys = stages + stage * 2 * layout::tile;
-        if (j0 + MMA_KEYS < n_keys)
-            stage_load<E, HD>(a, w, head, j0 + MMA_KEYS, n_keys,
-                              stages + (stage ^ 1) * 2 * layout::tile);
-        copies_commit();
-        copies_wait<1>();
+    uint32_t p[MMA_KEYS / 16][4];
+    copies_wait<1>();
+    wgmma_publish();
+    __syncthreads();
+    if (v.n_tiles > 0)
+        tile_first<E, HD, GROUPS>(v, &m, p, q);
+    for (int tile = 0; tile < n_tiles; tile++) {
+        copies_wait<0>();
         wgmma_publish();
         __syncthreads();
-        /* Else the group has no queries, or all keys come after them. */
-        if (group * GROUP_ROWS < w.n_rows && j0 < w.query + (group + 1) * GROUP_ROWS) {
-            float s[N_TILES][4];
-            group_scores<E, HD>(s, q, queries + group * GROUP_ROWS * PANEL_COLS,
-                                GROUPS * GROUP_ROWS, keys);
-            scores_finish(s, slope, j0, w.query + warp * MMA_ROWS);
-            softmax_step<HD>(&m, s, a.scale * LOG2_E);
-            group_values<E, HD>(&m, s, keys + layout::tile);
-        }
-        __syncthreads(); /* before the tile is overwritten */
+        if (tile + 2 < n_tiles)
+            stage_load<E, HD, threads>(a, w, head, (tile + 2) * MMA_KEYS, n_keys,
+                                       stage_at<E, HD>(v, tile + 2));
+        copies_commit();
+        if (tile + 1 < v.n_tiles)
+            tile_step<E, HD, GROUPS>(v, tile, &m, p, q);
+        else if (tile + 1 == v.n_tiles)
+            tile_last<E, HD>(v, tile, &m, p);
     }
     output_store<E, HD>(a, w, head, m);
 #else

@@ -234,6 +234,19 @@ static __device__ __forceinline__ float block_sum(float x, float *shared)
     return total;
 }
 
+/* ---- exponentials ---- */
+
+/* e^x for x < 88 to 2 units in the last place; e^-120 and less is 0. x log2 e goes in two parts, so that what is far from 0
+ * keeps its digits. */
+static __device__ __forceinline__ float exp_fast(float x)
+{
+    const float at = fmaxf(x, -120.0F), high = __fmul_rn(at, 1.44269502F);
+    const float low = fmaf(at, 1.92596299e-8F, fmaf(at, 1.44269502F, -high));
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(high));
+    return fmaf(y, low * 0.693147181F, y);
+}
+
 /* ---- launch sizes ---- */
 
 static inline int64_t ceil_div(int64_t a, int64_t b)

@@ -405,10 +405,27 @@ void cuda_gemm_name(char *out, size_t size)
 
 /* ---- activations ---- */
 
+/* x Phi(x) = max(x, 0) - |x| h, h = erfc(|x| / sqrt 2) / 2 = e^(a P(a)) / 2, a = |x|: the cpu backend's approximation, with
+ * an error of 1e-7 |x| (docs/ENGINE.md says how it was made). */
+static __device__ __forceinline__ float gelu_erf(float x)
+{
+    const float magnitude = fabsf(x), a = fminf(magnitude, 5.65685425F);
+    float p = 2.576926964e-7F;
+    p = fmaf(p, a, -5.256182968e-6F);
+    p = fmaf(p, a, 4.419971635e-5F);
+    p = fmaf(p, a, -1.741019333e-4F);
+    p = fmaf(p, a, -2.788671781e-5F);
+    p = fmaf(p, a, 4.840225181e-3F);
+    p = fmaf(p, a, -3.636304135e-2F);
+    p = fmaf(p, a, -3.183038361e-1F);
+    p = fmaf(p, a, -7.978850021e-1F);
+    return fmaf(magnitude * -0.5F, exp_fast(a * p), fmaxf(x, 0.0F));
+}
+
 template <bool IS_TANH> static __device__ __forceinline__ float gelu(float x)
 {
     if (!IS_TANH)
-        return 0.5F * x * (1.0F + erff(x * 0.70710678F));
+        return gelu_erf(x);
     /* 0.5 x (1 + tanh u) = x / (1 + e^(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3). */
     return x / (1.0F + expf(-1.59576912F * (x + 0.044715F * x * x * x)));
 }

@@ -1,5 +1,5 @@
 /* Log-likelihoods and divergences straight from hidden states: the head product runs in tiles of rows x vocabulary in
- * fp32, and one block a row folds each tile into running statistics, so that [rows, vocabulary] never exists.
+ * fp32, and one warp a row folds each tile into running statistics, so that [rows, vocabulary] never exists.
  *
  *   log p(token) = logit - max - log sum e^(logit - max)
  *   KL(p || q) = D / S_p - lse_p + lse_q,  D = sum e^(p - max p) (p - q), S_p = sum e^(p - max p)
@@ -27,102 +27,107 @@ struct kl_stats {
 
 /* ---- folding a row of a tile ---- */
 
-struct peak {
-    float max;
-    int32_t at;
+static constexpr int ROWS = THREADS / WARP; /* of a block */
+static constexpr int CHUNK = 1024;          /* of a row, in the registers of a warp */
+static constexpr int GROUPS = CHUNK / WARP / 4;
+
+/* Part of a row: groups of four neighbours a lane; -infinity behind its end. */
+struct chunk {
+    float v[GROUPS][4];
 };
 
-static __device__ __forceinline__ struct peak peak_of(struct peak a, struct peak b)
+static __device__ __forceinline__ int chunk_col(int group)
 {
-    return b.max > a.max || (b.max == a.max && b.at < a.at) ? b : a;
+    return (group * WARP + (int)threadIdx.x % WARP) * 4;
 }
 
-static __device__ __forceinline__ struct peak warp_peak(struct peak p)
+/* x[0..n), n may be beyond CHUNK. */
+static __device__ __forceinline__ struct chunk chunk_load(const float *x, int n)
 {
-    for (int o = WARP / 2; o > 0; o /= 2) {
-        struct peak other = {__shfl_xor_sync(ALL_LANES, p.max, o),
-                             __shfl_xor_sync(ALL_LANES, p.at, o)};
-        p = peak_of(p, other);
-    }
-    return p;
-}
-
-/* A row of a tile in registers, groups of four neighbours a thread; -infinity behind its end. */
-static constexpr int GROUPS = TILE_COLS / THREADS / 4;
-
-struct tile_row {
-    float4 v[GROUPS];
-};
-
-static __device__ __forceinline__ int row_col(int group)
-{
-    return (group * THREADS + (int)threadIdx.x) * 4;
-}
-
-static __device__ __forceinline__ struct tile_row row_load(const float *x, int n)
-{
-    struct tile_row r;
+    struct chunk c;
 #pragma unroll
     for (int g = 0; g < GROUPS; g++) {
-        const int at = row_col(g);
-        r.v[g] = make_float4(-INFINITY, -INFINITY, -INFINITY, -INFINITY);
-        if (at + 4 <= n)
-            r.v[g] = *reinterpret_cast<const float4 *>(x + at);
-        else if (at < n)
-            r.v[g] = make_float4(x[at], at + 1 < n ? x[at + 1] : -INFINITY,
-                                 at + 2 < n ? x[at + 2] : -INFINITY, -INFINITY);
-    }
-    return r;
-}
-
-static __device__ struct peak block_peak(const struct tile_row &r)
-{
-    __shared__ struct peak shared[WARP];
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const struct peak none = {-INFINITY, TILE_COLS};
-    struct peak p = none;
+        const int at = chunk_col(g);
+        if (at + 4 <= n) {
+            const float4 v = *reinterpret_cast<const float4 *>(x + at);
+            c.v[g][0] = v.x;
+            c.v[g][1] = v.y;
+            c.v[g][2] = v.z;
+            c.v[g][3] = v.w;
+        } else {
 #pragma unroll
-    for (int g = 0; g < GROUPS; g++) {
-        const float x[4] = {r.v[g].x, r.v[g].y, r.v[g].z, r.v[g].w};
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const struct peak mine = {x[i], row_col(g) + i};
-            p = peak_of(p, mine);
+            for (int i = 0; i < 4; i++)
+                c.v[g][i] = at + i < n ? x[at + i] : -INFINITY;
         }
     }
-    p = warp_peak(p);
-    if (lane == 0)
-        shared[warp] = p;
-    __syncthreads();
-    p = warp_peak(lane < THREADS / WARP ? shared[lane] : none);
-    __syncthreads();
-    return p;
+    return c;
 }
 
-/* Makes room for a larger maximum; returns what sums relative to the old one are worth under the new. All threads
- * compute the same. */
-static __device__ double stats_raise(struct row_stats *s, struct peak p, int64_t col)
+static __device__ __forceinline__ float warp_max(float x)
 {
-    if (s->is_used && !(p.max > s->max))
+    for (int o = WARP / 2; o > 0; o /= 2)
+        x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, o));
+    return x;
+}
+
+static __device__ __forceinline__ float chunk_max(const struct chunk &c)
+{
+    float most = -INFINITY;
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++)
+        most = fmaxf(most, fmaxf(fmaxf(c.v[g][0], c.v[g][1]), fmaxf(c.v[g][2], c.v[g][3])));
+    return warp_max(most);
+}
+
+/* First column of the chunk with this value, which it has. */
+static __device__ __forceinline__ int chunk_find(const struct chunk &c, float value)
+{
+    unsigned first = CHUNK;
+#pragma unroll
+    for (int g = GROUPS - 1; g >= 0; g--)
+#pragma unroll
+        for (int i = 3; i >= 0; i--)
+            first = c.v[g][i] == value ? (unsigned)(chunk_col(g) + i) : first;
+    return (int)__reduce_min_sync(ALL_LANES, first);
+}
+
+/* Makes room for a larger maximum; returns what sums relative to the old one are worth under the new. All lanes compute
+ * the same. */
+static __device__ __forceinline__ double stats_raise(struct row_stats *s, const struct chunk &c,
+                                                     int64_t col)
+{
+    const float max = chunk_max(c);
+    if (s->is_used && !(max > s->max))
         return 1.0;
-    double factor = s->is_used ? exp((double)s->max - (double)p.max) : 0.0;
+    const double factor = s->is_used ? exp((double)s->max - (double)max) : 0.0;
     s->sum *= factor;
-    s->max = p.max;
-    s->top = (int32_t)(col + p.at);
+    s->top = (int32_t)(col + chunk_find(c, max));
+    s->max = max;
     s->is_used = 1;
     return factor;
 }
 
-static __device__ void stats_fold(struct row_stats *s, const struct tile_row &r, int64_t col,
-                                  float *shared)
+static __device__ __forceinline__ void stats_fold(struct row_stats *s, const struct chunk &c,
+                                                  int64_t col)
 {
-    stats_raise(s, block_peak(r), col);
+    stats_raise(s, c, col);
     float sum = 0.0F;
 #pragma unroll
     for (int g = 0; g < GROUPS; g++)
-        sum += (expf(r.v[g].x - s->max) + expf(r.v[g].y - s->max)) +
-               (expf(r.v[g].z - s->max) + expf(r.v[g].w - s->max));
-    s->sum += (double)block_sum(sum, shared);
+        sum += (exp_fast(c.v[g][0] - s->max) + exp_fast(c.v[g][1] - s->max)) +
+               (exp_fast(c.v[g][2] - s->max) + exp_fast(c.v[g][3] - s->max));
+    s->sum += (double)warp_sum(sum);
+}
+
+/* The part of the product that one tile covers. */
+struct tile {
+    int64_t row, rows, col, cols;
+};
+
+/* Row of the tile that this warp works on. */
+static __device__ __forceinline__ int64_t tile_row(void)
+{
+    return (int64_t)blockIdx.x * ROWS + threadIdx.x / WARP;
 }
 
 /* Targets of rows: those of row r of x are [first[r], first[r + 1]). */
@@ -131,53 +136,56 @@ struct targets {
     float *logit;
 };
 
-/* One block a row of the tile at (row, col). */
 static __global__ void __launch_bounds__(THREADS)
-    score_kernel(struct row_stats *stats, struct targets t, const float *logits, int n, int64_t row,
-                 int64_t col)
+    score_kernel(struct row_stats *stats, struct targets t, const float *logits, struct tile at)
 {
-    __shared__ float shared[WARP + 1];
-    const int64_t at = row + blockIdx.x;
-    const float *x = logits + (int64_t)blockIdx.x * TILE_COLS;
-    struct row_stats s = stats[at];
-    for (int i = t.first[at] + (int)threadIdx.x; i < t.first[at + 1]; i += THREADS) {
-        const int64_t place = t.token[i] - col;
-        if (place >= 0 && place < n)
+    const int lane = threadIdx.x % WARP;
+    const int64_t mine = tile_row(), row = at.row + mine;
+    if (mine >= at.rows)
+        return;
+    const float *x = logits + mine * TILE_COLS;
+    struct row_stats s = stats[row];
+    for (int i = t.first[row] + lane; i < t.first[row + 1]; i += WARP) {
+        const int64_t place = t.token[i] - at.col;
+        if (place >= 0 && place < at.cols)
             t.logit[i] = x[place];
     }
-    stats_fold(&s, row_load(x, n), col, shared);
-    if (threadIdx.x == 0)
-        stats[at] = s;
+    for (int done = 0; done < at.cols; done += CHUNK)
+        stats_fold(&s, chunk_load(x + done, (int)at.cols - done), at.col + done);
+    if (lane == 0)
+        stats[row] = s;
 }
 
 static __global__ void __launch_bounds__(THREADS)
-    kl_kernel(struct kl_stats *stats, const float *p_logits, const float *q_logits, int n,
-              int64_t col)
+    kl_kernel(struct kl_stats *stats, const float *p_logits, const float *q_logits, struct tile at)
 {
-    __shared__ float shared[WARP + 1];
-    struct kl_stats s = stats[blockIdx.x];
-    const float *p = p_logits + (int64_t)blockIdx.x * TILE_COLS;
-    const float *q = q_logits + (int64_t)blockIdx.x * TILE_COLS;
-    double factor = stats_raise(&s.p, block_peak(row_load(p, n)), col);
-    float sum = 0.0F, d = 0.0F;
-    for (int i = threadIdx.x; i < n; i += THREADS) {
-        float w = expf(p[i] - s.p.max);
-        sum += w;
-        d += w * (p[i] - q[i]);
+    const int64_t mine = tile_row(), row = at.row + mine;
+    if (mine >= at.rows)
+        return;
+    struct kl_stats s = stats[row];
+    for (int done = 0; done < at.cols; done += CHUNK) {
+        const int n = (int)at.cols - done;
+        const struct chunk p = chunk_load(p_logits + mine * TILE_COLS + done, n);
+        const struct chunk q = chunk_load(q_logits + mine * TILE_COLS + done, n);
+        const double factor = stats_raise(&s.p, p, at.col + done);
+        float sum = 0.0F, d = 0.0F;
+#pragma unroll
+        for (int g = 0; g < GROUPS; g++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float w = exp_fast(p.v[g][i] - s.p.max);
+                sum += w;
+                d += chunk_col(g) + i < n ? w * (p.v[g][i] - q.v[g][i]) : 0.0F;
+            }
+        s.p.sum += (double)warp_sum(sum);
+        s.d = s.d * factor + (double)warp_sum(d);
+        stats_fold(&s.q, q, at.col + done);
     }
-    s.p.sum += (double)block_sum(sum, shared);
-    s.d = s.d * factor + (double)block_sum(d, shared);
-    stats_fold(&s.q, row_load(q, n), col, shared);
-    if (threadIdx.x == 0)
-        stats[blockIdx.x] = s;
+    if (threadIdx.x % WARP == 0)
+        stats[row] = s;
 }
 
 /* ---- targets ---- */
-
-/* The part of the product that one tile covers. */
-struct tile {
-    int64_t row, rows, col, cols;
-};
 
 struct answer {
     float logprob;
@@ -270,8 +278,8 @@ static enum err_code score_tiles(struct loss *l, const struct kern_score_args *a
         for (int64_t col = 0; col < a->V; col += TILE_COLS) {
             struct tile t = tile_at(l, row, col);
             TRY(tile_compute(l, &t, a->x, l->tiles[0], e));
-            score_kernel<<<(unsigned)t.rows, THREADS, 0, l->c->stream>>>(
-                s->stats, s->targets, l->tiles[0], (int)t.cols, row, col);
+            score_kernel<<<(unsigned)ceil_div(t.rows, ROWS), THREADS, 0, l->c->stream>>>(
+                s->stats, s->targets, l->tiles[0], t);
             TRY(cuda_launched("log-softmax of a tile", e));
         }
     }
@@ -362,8 +370,8 @@ static enum err_code kl_tiles(struct loss *l, const struct kern_kl_args *a, stru
             struct tile t = tile_at(l, row, col);
             TRY(tile_compute(l, &t, a->ref, l->tiles[0], e));
             TRY(tile_compute(l, &t, a->x, l->tiles[1], e));
-            kl_kernel<<<(unsigned)t.rows, THREADS, 0, l->c->stream>>>(
-                stats + row, l->tiles[0], l->tiles[1], (int)t.cols, col);
+            kl_kernel<<<(unsigned)ceil_div(t.rows, ROWS), THREADS, 0, l->c->stream>>>(
+                stats, l->tiles[0], l->tiles[1], t);
             TRY(cuda_launched("divergence of a tile", e));
         }
     }

@@ -1,7 +1,7 @@
 /* The cuda module on shapes of published models: tokens a second of a forward pass over 8 sequences of 2,048 tokens with
  * log-likelihoods of all of them, where the time goes, and bytes a second of the quantizers. Weights are random; four
  * layers of them stand for all. Prints a table, then one JSON line: pythia-70m's shape. With the argument `quantize` the
- * quantizers alone, beside a device copy.
+ * quantizers alone, beside a device copy; with the name of a shape that one alone.
  * Benchmark: cuda */
 #include <stdio.h>
 #include <stdlib.h>
@@ -389,13 +389,17 @@ int main(int argc, char **argv)
 {
     struct err e;
     struct kern *k;
-    const bool is_quantize_only = argc > 1 && strcmp(argv[1], "quantize") == 0;
+    const char *only = argc > 1 ? argv[1] : NULL;
+    const bool is_quantize_only = only != NULL && strcmp(only, "quantize") == 0;
     struct kern_options o = {.device = "cuda:0", .compute = KERN_FP16};
     must(kern_open(&o, &k, &e), &e);
     printf("%s\n", kern_get_info(k)->device);
-    run_quantizers(k);
+    if (only == NULL || is_quantize_only)
+        run_quantizers(k);
     double first = 0;
     for (size_t i = 0; i < ARRAY_LEN(shapes) && !is_quantize_only; i++) {
+        if (only != NULL && strcmp(only, shapes[i].name) != 0)
+            continue;
         double rate = run_shape(k, &shapes[i]);
         first = i == 0 ? rate : first;
     }

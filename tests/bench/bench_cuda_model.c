@@ -10,6 +10,8 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/mem.h"
+#include "base/rng.h"
+#include "kernels/cpu/f16.h"
 #include "kernels/kernels.h"
 #include "worker/eval/eval.h"
 #include "worker/model/model.h"
@@ -127,6 +129,23 @@ static double copy_rate(struct limits *b, int64_t n)
     return (double)n * 4 * RUNS / clock_seconds_since(start);
 }
 
+/* Operands as real ones are: normal numbers. Zeros and narrow ranges run faster, since the GPU's power is the limit. */
+static void fill_noise(struct kern *k, void *p, int64_t n, double deviation)
+{
+    enum { CHUNK = 1 << 22 };
+    struct err e;
+    struct rng r = {7};
+    uint16_t *noise = xmalloc(CHUNK * sizeof(*noise));
+    for (int i = 0; i < CHUNK; i++)
+        noise[i] = f32_to_f16((float)(deviation * rng_normal(&r)));
+    for (int64_t at = 0; at < n; at += CHUNK) {
+        const int64_t some = n - at < CHUNK ? n - at : CHUNK;
+        must(kern_upload(k, (char *)p + at * 2, noise, (size_t)some * 2, &e), &e);
+    }
+    must(kern_sync(k, &e), &e);
+    xfree(noise);
+}
+
 /* Seconds of one pass if nothing but products, attention and the least traffic of norms (2 of them, 4 bytes an element) and
  * of activations that need a pass of their own were there; every part as fast as it runs alone here. */
 static double limit_seconds(struct loaded *l, struct buf *report)
@@ -140,19 +159,8 @@ static double limit_seconds(struct loaded *l, struct buf *report)
     must(kern_alloc(l->k, (size_t)(T * wide) * 2, "benchmark", &b.x, &e), &e);
     must(kern_alloc(l->k, (size_t)(T * info->vocab) * 2, "benchmark", &b.y, &e), &e);
     must(kern_alloc(l->k, (size_t)w_elements * 2, "benchmark", &b.w, &e), &e);
-    /* Random operands: zeros run faster than real ones. */
-    uint16_t *noise = xmalloc(((size_t)1 << 22) * 2);
-    for (size_t i = 0; i < (size_t)1 << 22; i++)
-        noise[i] =
-            (uint16_t)(0x2400 + (i * 2654435761U >> 7) % 1024 + ((i * 40503U >> 9) & 1) * 0x8000);
-    for (int64_t at = 0; at < T * wide; at += 1 << 22)
-        must(kern_upload(l->k, (char *)b.x + at * 2, noise,
-                         (size_t)(T * wide - at < 1 << 22 ? T * wide - at : 1 << 22) * 2, &e),
-             &e);
-    for (int64_t at = 0; at < w_elements; at += 1 << 22)
-        must(kern_upload(l->k, (char *)b.w + at * 2, noise,
-                         (size_t)(w_elements - at < 1 << 22 ? w_elements - at : 1 << 22) * 2, &e),
-             &e);
+    fill_noise(l->k, b.x, T * wide, 1.0);
+    fill_noise(l->k, b.w, w_elements, 0.02);
     double layer = time_linear(&b, T, 3 * d, d) + time_linear(&b, T, d, d) +
                    time_linear(&b, T, info->ffn, d) + time_linear(&b, T, d, info->ffn);
     double head = time_linear(&b, T, info->vocab, d), attention = time_attention(&b, info);
@@ -165,7 +173,6 @@ static double limit_seconds(struct loaded *l, struct buf *report)
         "\"limit_head_ms\": %.3f, \"copy_tb_s\": %.2f",
         info->n_layers * layer * 1e3, info->n_layers * attention * 1e3,
         info->n_layers * copies * 1e3, head * 1e3, rate * 1e-12);
-    xfree(noise);
     kern_free(l->k, b.x);
     kern_free(l->k, b.y);
     kern_free(l->k, b.w);
