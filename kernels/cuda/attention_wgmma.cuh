@@ -54,11 +54,16 @@ static __device__ __forceinline__ int swizzled(int row, int chunk)
 
 /* ---- instructions ---- */
 
-/* What a product reads: atoms of 8 rows follow each other at 1024 bytes; 128-byte swizzle. */
-static __device__ __forceinline__ uint64_t descriptor(const void *p)
+/* What a product reads, at p and then so many elements on: atoms of 8 rows follow each other at 1024 bytes; 128-byte
+ * swizzle. Shared addresses have 18 bits, of which 14 count here. */
+static __device__ __forceinline__ uint32_t descriptor_base(const void *p)
 {
-    const uint64_t atom = ATOM_BYTES >> 4;
-    return ((uint64_t)(shared_address(p) & 0x3ffff) >> 4) | atom << 16 | atom << 32 | 1ULL << 62;
+    return shared_address(p) >> 4 | (ATOM_BYTES >> 4) << 16;
+}
+
+static __device__ __forceinline__ uint64_t descriptor(uint32_t base, int elements)
+{
+    return (uint64_t)(1U << 30 | ATOM_BYTES >> 4) << 32 | (base + (unsigned)elements / 8);
 }
 
 #if HAS_WGMMA
@@ -217,16 +222,16 @@ template <typename E, int HD>
 static __device__ __forceinline__ void scores_start(float s[N_TILES][4], const uint32_t (*q)[4],
                                                     const E *queries, int query_rows, const E *keys)
 {
+    const uint32_t left = descriptor_base(queries), right = descriptor_base(keys);
     wgmma_begin();
 #pragma unroll
     for (int d = 0; d < HD / 16; d++) {
         const int at = d % 4 * 16; /* within the panel */
-        const uint64_t k = descriptor(keys + d / 4 * PANEL_ELEMENTS + at);
+        const uint64_t k = descriptor(right, d / 4 * PANEL_ELEMENTS + at);
         if constexpr (wgmma_layout<HD>::has_query_registers)
             wgmma<E>::keys(s, q[d], k, d > 0);
         else
-            wgmma<E>::shared(s, descriptor(queries + d / 4 * query_rows * PANEL_COLS + at), k,
-                             d > 0);
+            wgmma<E>::shared(s, descriptor(left, d / 4 * query_rows * PANEL_COLS + at), k, d > 0);
     }
     wgmma_commit();
 }
@@ -236,13 +241,14 @@ template <typename E, int HD>
 static __device__ __forceinline__ void
 values_start(struct mma_state<HD> *m, const uint32_t p[MMA_KEYS / 16][4], const E *values)
 {
+    const uint32_t right = descriptor_base(values);
     wgmma_begin();
 #pragma unroll
     for (int i = 0; i < MMA_KEYS / 16; i++)
 #pragma unroll
         for (int panel = 0; panel < HD / PANEL_COLS; panel++)
             wgmma<E>::values(&m->out[panel * 8], p[i],
-                             descriptor(values + panel * PANEL_ELEMENTS + i * 16 * PANEL_COLS));
+                             descriptor(right, panel * PANEL_ELEMENTS + i * 16 * PANEL_COLS));
     wgmma_commit();
 }
 
@@ -296,7 +302,9 @@ tile_step(const struct group_view<E> &v, int tile, struct mma_state<HD> *m,
     wgmma_wait<1>(); /* the scores */
     tile_weigh<E, HD>(v, tile + 1, m, s, factor);
     wgmma_wait<0>();
-    output_scale<HD>(m, factor);
+    /* Maxima seldom rise behind the first tiles. */
+    if (!__all_sync(ALL_LANES, factor[0] == 1.0F && factor[1] == 1.0F))
+        output_scale<HD>(m, factor);
     weights_pack<E>(p, s);
 }
 

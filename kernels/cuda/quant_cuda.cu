@@ -278,27 +278,23 @@ static constexpr int PACKS = 4;                      /* a lane */
 static constexpr int64_t PACKS_STEP = WARP * 8;      /* weights that a warp reads at once */
 static constexpr int64_t STEP = PACKS * THREADS * 8; /* weights that a block works on at a time */
 
-/* A lane's four packs, from `at` on; zeros behind the end of the tensor. They are as far apart as the warps of a block, or
- * the lanes of a warp, read at once. */
-template <bool IS_LONG>
-static __device__ __forceinline__ void step_load(const struct fast_args &a, int64_t at,
-                                                 bool is_whole, uint4 w[PACKS])
+template <bool IS_WHOLE>
+static __device__ __forceinline__ uint4 pack_read(const struct fast_args &a, int64_t at)
 {
-#pragma unroll
-    for (int i = 0; i < PACKS; i++) {
-        const int64_t from = at + i * (IS_LONG ? THREADS * 8 : PACKS_STEP);
-        w[i] = is_whole ? *reinterpret_cast<const uint4 *>(a.w16 + from)
-                        : weights_load(a.w16, from, a.n);
-    }
+    return IS_WHOLE ? *reinterpret_cast<const uint4 *>(a.w16 + at) : weights_load(a.w16, at, a.n);
 }
 
 /* Blocks of at most 256 weights, or known maxima: four packs a lane, each with its own block. IS_WHOLE: all of the
  * warp's weights lie within the tensor. */
 template <typename E, enum book_search S, bool IS_WHOLE>
-static __device__ __forceinline__ void short_blocks(const struct fast_args &a, const uint4 *w,
+static __device__ __forceinline__ void short_blocks(const struct fast_args &a,
                                                     const struct shared_book<S> &b,
                                                     const struct book_view &view, int64_t start)
 {
+    uint4 w[PACKS];
+#pragma unroll
+    for (int i = 0; i < PACKS; i++)
+        w[i] = pack_read<IS_WHOLE>(a, start + i * PACKS_STEP);
 #pragma unroll
     for (int i = 0; i < PACKS; i++) {
         const int64_t at = start + i * PACKS_STEP;
@@ -357,68 +353,73 @@ long_blocks(const struct fast_args &a, const uint4 *w, const struct shared_book<
     }
 }
 
-/* One step of a block. */
-template <typename E, enum book_search S, bool IS_LONG, bool IS_WHOLE>
-static __device__ __forceinline__ void
-step_write(const struct fast_args &a, const uint4 *w, const struct shared_book<S> &b,
-           const struct book_view &view, int64_t at, unsigned *chunk)
+/* A lane's packs of the next step. */
+static __device__ __forceinline__ void packs_read(const struct fast_args &a, int64_t at,
+                                                  bool is_whole, uint4 w[PACKS])
 {
-    if (IS_LONG)
-        long_blocks<E, S, IS_WHOLE>(a, w, b, view, at, chunk);
-    else
-        short_blocks<E, S, IS_WHOLE>(a, w, b, view, at);
+#pragma unroll
+    for (int i = 0; i < PACKS; i++)
+        w[i] = is_whole ? pack_read<true>(a, at + i * THREADS * 8)
+                        : pack_read<false>(a, at + i * THREADS * 8);
 }
 
-/* Where a block's maxima are shared through a barrier, the next step's weights are on their way meanwhile; where they are not,
- * more warps hide the way better. */
-template <typename E, enum book_search S, bool IS_LONG>
-static __global__ void __launch_bounds__(THREADS, IS_LONG ? 4 : 1) fast_kernel(struct fast_args a)
+template <typename E, enum book_search S>
+static __global__ void __launch_bounds__(THREADS) short_kernel(struct fast_args a)
 {
     __shared__ struct shared_book<S> b;
-    __shared__ unsigned chunk[IS_LONG ? 2 : 1][STEP / PACKS_STEP];
     const struct book_view view = book_copy<S>(&b, a.sink.book);
     __syncthreads();
-    const int64_t in_warp = threadIdx.x / WARP * (PACKS * PACKS_STEP) + threadIdx.x % WARP * 8;
-    const int64_t in_step = IS_LONG ? (int64_t)threadIdx.x * 8 : in_warp, stride = gridDim.x * STEP;
+    const int64_t in_step =
+        threadIdx.x / WARP * (PACKS * PACKS_STEP) + (int64_t)(threadIdx.x % WARP * 8);
+    for (int64_t at = blockIdx.x * STEP; at < a.n; at += gridDim.x * STEP) {
+        if (at + STEP <= a.n)
+            short_blocks<E, S, true>(a, b, view, at + in_step);
+        else
+            short_blocks<E, S, false>(a, b, view, at + in_step);
+    }
+}
+
+/* A barrier shares the maxima of a block; the next step's weights are on their way meanwhile. */
+template <typename E, enum book_search S>
+static __global__ void __launch_bounds__(THREADS, 4) long_kernel(struct fast_args a)
+{
+    __shared__ struct shared_book<S> b;
+    __shared__ unsigned chunk[2][STEP / PACKS_STEP];
+    const struct book_view view = book_copy<S>(&b, a.sink.book);
+    __syncthreads();
+    const int64_t in_step = (int64_t)threadIdx.x * 8, stride = gridDim.x * STEP;
+    int64_t at = blockIdx.x * STEP;
     int phase = 0;
     uint4 w[PACKS], next[PACKS];
-    int64_t at = blockIdx.x * STEP;
-    if (IS_LONG)
-        step_load<IS_LONG>(a, at + in_step, at + STEP <= a.n, next);
-    for (; at < a.n; at += stride, phase ^= IS_LONG ? 1 : 0) {
-        const bool is_whole = at + STEP <= a.n;
-        if (!IS_LONG)
-            step_load<IS_LONG>(a, at + in_step, is_whole, w);
+    packs_read(a, at + in_step, at + STEP <= a.n, next);
+    for (; at < a.n; at += stride, phase ^= 1) {
 #pragma unroll
-        for (int i = 0; IS_LONG && i < PACKS; i++)
+        for (int i = 0; i < PACKS; i++)
             w[i] = next[i];
-        if (IS_LONG && at + stride < a.n)
-            step_load<IS_LONG>(a, at + stride + in_step, at + stride + STEP <= a.n, next);
-        if (is_whole)
-            step_write<E, S, IS_LONG, true>(a, w, b, view, at + in_step, chunk[phase]);
+        if (at + stride < a.n)
+            packs_read(a, at + stride + in_step, at + stride + STEP <= a.n, next);
+        if (at + STEP <= a.n)
+            long_blocks<E, S, true>(a, w, b, view, at + in_step, chunk[phase]);
         else
-            step_write<E, S, IS_LONG, false>(a, w, b, view, at + in_step, chunk[phase]);
+            long_blocks<E, S, false>(a, w, b, view, at + in_step, chunk[phase]);
     }
 }
 
 /* As many blocks as fit the GPU at once: each copies the book once and walks over the tensor. */
-template <typename E, enum book_search S, bool IS_LONG>
-static enum err_code fast_launch_kernel(struct cuda_kern *c, const struct fast_args &a,
-                                        const struct book *book, struct err *e)
+static enum err_code kernel_launch(struct cuda_kern *c, void (*kernel)(struct fast_args),
+                                   const struct fast_args &a, const struct book *book,
+                                   struct err *e)
 {
     const size_t bytes =
         (size_t)values_of(book) * sizeof(float) + (size_t)book->n_cells * sizeof(struct book_cell);
     int resident = 0;
-    CUDA_TRY(cudaFuncSetAttribute(fast_kernel<E, S, IS_LONG>,
-                                  cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
              "shared memory of a quantizer");
-    CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, fast_kernel<E, S, IS_LONG>,
-                                                           THREADS, bytes),
+    CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, THREADS, bytes),
              "quantizing");
     const int64_t most = (int64_t)c->n_multiprocessors * (resident > 0 ? resident : 1);
     const int64_t blocks = ceil_div(a.n, STEP);
-    fast_kernel<E, S, IS_LONG>
-        <<<(unsigned)(blocks < most ? blocks : most), THREADS, bytes, c->stream>>>(a);
+    kernel<<<(unsigned)(blocks < most ? blocks : most), THREADS, bytes, c->stream>>>(a);
     return cuda_launched("quantizing", e);
 }
 
@@ -426,8 +427,7 @@ template <typename E, enum book_search S>
 static enum err_code fast_launch_search(struct cuda_kern *c, const struct fast_args &a,
                                         const struct book *book, struct err *e)
 {
-    return a.chunks > 1 ? fast_launch_kernel<E, S, true>(c, a, book, e)
-                        : fast_launch_kernel<E, S, false>(c, a, book, e);
+    return kernel_launch(c, a.chunks > 1 ? long_kernel<E, S> : short_kernel<E, S>, a, book, e);
 }
 
 template <typename E>
