@@ -4,6 +4,7 @@
 #ifndef ISOBIT_COORDINATOR_SERVE_H
 #define ISOBIT_COORDINATOR_SERVE_H
 
+#include "base/json.h"
 #include "coordinator/dispatch.h"
 #include "schema/link.h"
 
@@ -14,8 +15,9 @@ struct serve_options {
     const char *listen;           /* "tcp://127.0.0.1:0" */
     const struct link_keys *keys; /* NULL: only local addresses */
     struct dispatch_options dispatch;
-    int64_t grace_ns;   /* a drain waits so long for workers to leave */
-    bool is_until_done; /* end when nothing is pending or leased */
+    const char *events_path; /* the event log (docs/EVENTS.md); NULL: none */
+    int64_t grace_ns;        /* a drain waits so long for workers to leave */
+    bool is_until_done;      /* end when nothing is pending or leased */
     /* Called every turn, at least four times a second; may be NULL. It may call serve_drain. */
     void (*turn)(void *arg, struct serve *s, int64_t now_ns);
     void *turn_arg;
@@ -45,5 +47,8 @@ bool serve_is_draining(const struct serve *s);
 
 /* Counts of about half a second ago at most. */
 const struct dispatch_counts *serve_counts(const struct serve *s);
+
+/* Live workers, as dispatch_workers_json; an empty array while the database cannot be written. New reference. */
+json_t *serve_workers_json(const struct serve *s, int64_t now_ns);
 
 #endif
