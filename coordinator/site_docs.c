@@ -67,11 +67,12 @@ enum err_code site_doc_status(struct store *s, const struct site_live *live, str
                               struct err *e)
 {
     double eta_s = live->counts.eta_s;
-    json_t *doc = json_pack("{s:s, s:s, s:o, s:s, s:b, s:f, s:o, s:i}", "db", live->db_path,
+    json_t *doc = json_pack("{s:s, s:s, s:o, s:s, s:b, s:b, s:f, s:o, s:i}", "db", live->db_path,
                             "program", cli_version, "time", site_time(), "endpoint", live->endpoint,
-                            "is_draining", live->is_draining, "jobs_per_s", live->counts.jobs_per_s,
-                            "eta_s", eta_s < 0 ? json_null() : json_number_or_null(eta_s),
-                            "workers", live->counts.workers);
+                            "is_draining", live->is_draining, "is_in_trouble", live->is_in_trouble,
+                            "jobs_per_s", live->counts.jobs_per_s, "eta_s",
+                            eta_s < 0 ? json_null() : json_number_or_null(eta_s), "workers",
+                            live->counts.workers);
     enum err_code rc = fill_status(doc, s, e);
     if (rc == ERR_OK)
         return finish(doc, out);

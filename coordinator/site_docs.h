@@ -13,6 +13,7 @@ struct site_live {
     char endpoint[256];
     struct dispatch_counts counts;
     bool is_draining;
+    bool is_in_trouble; /* the database cannot be written */
     int64_t at_ns;   /* monotonic; 0: nothing yet */
     json_t *workers; /* array of objects (dispatch_workers_json); owned */
 };
