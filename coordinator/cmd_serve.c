@@ -6,7 +6,7 @@
 #include "coordinator/serve.h"
 
 struct serve_opts {
-    const char *db, *listen;
+    const char *db, *listen, *keys;
     bool is_until_done;
     double grace, lease, heartbeat, slice;
     int64_t max_attempts;
@@ -25,6 +25,11 @@ static const struct cli_opt options[] = {
      .help = "address for workers; port 0 takes a free one; other machines' need keys",
      .def = "tcp://127.0.0.1:5555",
      .offset = AT(listen)},
+    {.name = "keys",
+     .type = CLI_STRING,
+     .arg = "DIR",
+     .help = "only listed keys come in, everything is encrypted; `isobit keygen DIR` makes it",
+     .offset = AT(keys)},
     {.name = "until-done",
      .type = CLI_FLAG,
      .help = "end when no job is pending or leased",
@@ -122,6 +127,7 @@ static int run(const void *opts, int n_args, char **args)
     const struct serve_options so = {
         .db_path = o->db,
         .listen = o->listen,
+        .keys_dir = o->keys,
         .dispatch = {.lease_ns = to_ns(o->lease),
                      .heartbeat_ns = to_ns(o->heartbeat),
                      .slice_ns = to_ns(o->slice),
@@ -144,6 +150,9 @@ const struct cli_cmd cmd_serve = {
     .doc = "Leases the jobs of a database to workers that connect, and writes their results.\n"
            "  isobit serve --db sweep.db --listen tcp://127.0.0.1:5555\n"
            "  isobit-worker run --connect tcp://127.0.0.1:5555\n"
+           "Workers on other machines need keys:\n"
+           "  isobit keygen keys\n"
+           "  isobit serve --db sweep.db --listen tcp://0.0.0.0:5555 --keys keys\n"
            "The first line on stdout names the address. SIGINT or SIGTERM: hands out nothing more, "
            "waits for workers to finish (--grace) and ends; a second one ends at once. Killed or "
            "stopped, it goes on where it was when it is started again. Exit: 0 stopped or all "

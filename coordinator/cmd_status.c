@@ -9,13 +9,15 @@
 #include "coordinator/cmd.h"
 #include "coordinator/control.h"
 #include "coordinator/lock.h"
+#include "coordinator/reader.h"
 #include "coordinator/rows.h"
 #include "schema/store_work.h"
 
+static const double connect_timeout_s = 10;
 static const double ask_timeout_s = 2; /* status must not hang on a coordinator that does */
 
 struct status_options {
-    const char *db;
+    const char *db, *connect, *keys;
     double every_s;
     bool is_json, is_watch;
 };
@@ -26,6 +28,17 @@ static const struct cli_opt options[] = {
      .arg = "F.db",
      .help = "the database",
      .offset = offsetof(struct status_options, db)},
+    {.name = "connect",
+     .letter = 'c',
+     .type = CLI_STRING,
+     .arg = "tcp://HOST:PORT",
+     .help = "instead of --db: ask the coordinator at this address",
+     .offset = offsetof(struct status_options, connect)},
+    {.name = "keys",
+     .type = CLI_STRING,
+     .arg = "DIR",
+     .help = "with --connect: folder with reader.key and coordinator.pub",
+     .offset = offsetof(struct status_options, keys)},
     {.name = "watch",
      .letter = 'w',
      .type = CLI_FLAG,
@@ -106,6 +119,20 @@ static enum err_code gather(struct store *s, const char *db, json_t **out, struc
     return ERR_OK;
 }
 
+/* The same document from another machine. */
+static enum err_code ask(const struct status_options *o, json_t **out, struct err *e)
+{
+    json_t *request = json_pack("{s:s}", "op", "status");
+    enum err_code rc = reader_ask(o->connect, o->keys, request, connect_timeout_s, out, e);
+    json_decref(request);
+    if (rc != ERR_OK)
+        return rc;
+    json_object_del(*out, "ok");
+    json_object_set_new(*out, "db", wire_text(o->connect));
+    json_object_set_new(*out, "served", json_null());
+    return ERR_OK;
+}
+
 /* ---- printing ---- */
 
 static long long count_of(const json_t *o, const char *key)
@@ -151,7 +178,9 @@ static void print_text(const json_t *doc, const char *db)
     size_t i = 0;
     json_t *w = NULL;
     const json_t *served = json_object_get(doc, "served");
-    if (json_is_object(served))
+    if (db == NULL)
+        printf("%s\n", json_opt_str(doc, "db", ""));
+    else if (json_is_object(served))
         printf("%s, served by process %lld on %s\n", db, count_of(served, "pid"),
                json_opt_str(served, "host", ""));
     else
@@ -179,11 +208,10 @@ static enum err_code show(const struct status_options *o, struct err *e)
 {
     struct store *s = NULL;
     bool is_over = false;
-    TRY(store_open(o->db, STORE_READ, &s, e));
-    enum err_code rc = ERR_OK;
+    enum err_code rc = o->connect == NULL ? store_open(o->db, STORE_READ, &s, e) : ERR_OK;
     while (rc == ERR_OK && !is_over) {
         json_t *doc = NULL;
-        rc = gather(s, o->db, &doc, e);
+        rc = o->connect != NULL ? ask(o, &doc, e) : gather(s, o->db, &doc, e);
         if (rc != ERR_OK)
             break;
         print(o, doc);
@@ -207,8 +235,8 @@ static int run(const void *opts, int n_args, char **args)
     (void)args;
     const struct status_options *o = opts;
     struct err e;
-    if (o->db == NULL) {
-        err_set(&e, ERR_USAGE, "status: --db F.db is missing");
+    if ((o->db == NULL) == (o->connect == NULL)) {
+        err_set(&e, ERR_USAGE, "status: expected one of --db F.db and --connect tcp://HOST:PORT");
         return cli_fail(&e);
     }
     return show(o, &e) == ERR_OK ? 0 : cli_fail(&e);
@@ -223,6 +251,7 @@ const struct cli_cmd cmd_status = {
         "\n"
         "  isobit status --db demo.db\n"
         "  isobit status --db demo.db --watch\n"
+        "  isobit status --connect tcp://head:5555 --keys DIR    (from another machine)\n"
         "\n"
         "--json prints db, served{pid, host, control} or null, states{state: jobs}, sweeps[rows\n"
         "of the view `progress`], workers[rows of the view `workers`, of live ones also\n"

@@ -11,8 +11,8 @@ struct serve; /* opaque */
 
 struct serve_options {
     const char *db_path;
-    const char *listen;           /* "tcp://127.0.0.1:0" */
-    const struct link_keys *keys; /* NULL: only local addresses */
+    const char *listen;   /* "tcp://127.0.0.1:0" */
+    const char *keys_dir; /* NULL: no keys, and only local addresses */
     struct dispatch_options dispatch;
     int64_t grace_ns;   /* a drain waits so long for workers to leave */
     bool is_until_done; /* end when nothing is pending or leased */

@@ -8,13 +8,25 @@ static const unsigned char magic[4] = {'i', 'b', 'i', 't'};
 const char *wire_type_name(enum wire_type t)
 {
     switch (t) {
-#define X(name, number, sender)                                                                    \
+#define X(name, number, max_kib, sender)                                                           \
     case WIRE_##name:                                                                              \
         return #name;
         WIRE_TYPE_LIST(X)
 #undef X
     }
     return "?";
+}
+
+static size_t max_body_of(enum wire_type t)
+{
+    switch (t) {
+#define X(name, number, max_kib, sender)                                                           \
+    case WIRE_##name:                                                                              \
+        return (size_t)(max_kib) << 10;
+        WIRE_TYPE_LIST(X)
+#undef X
+    }
+    return 0;
 }
 
 static bool type_is_known(unsigned number)
@@ -47,9 +59,9 @@ static enum err_code decode_header(const struct wire_frame *f, enum wire_type *t
 static enum err_code decode_body(const struct wire_frame *f, enum wire_type type, json_t **out,
                                  struct err *e)
 {
-    if (f->size > WIRE_MAX_JSON)
-        return err_set(e, ERR_FORMAT, "body of %s has %zu bytes, at most %d are allowed",
-                       wire_type_name(type), f->size, WIRE_MAX_JSON);
+    if (f->size > max_body_of(type))
+        return err_set(e, ERR_FORMAT, "body of %s has %zu bytes, at most %zu are allowed",
+                       wire_type_name(type), f->size, max_body_of(type));
     TRY(json_parse((struct str){f->data, f->size}, wire_type_name(type), out, e));
     if (json_is_object(*out))
         return ERR_OK;
@@ -106,9 +118,9 @@ enum err_code wire_encode(enum wire_type type, const json_t *body,
         buf_adds(json, "{}");
     else
         json_append(json, body, false);
-    if (json->len > WIRE_MAX_JSON)
-        return err_set(e, ERR_FORMAT, "body of %s has %zu bytes, at most %d can be sent",
-                       wire_type_name(type), json->len, WIRE_MAX_JSON);
+    if (json->len > max_body_of(type))
+        return err_set(e, ERR_FORMAT, "body of %s has %zu bytes, at most %zu can be sent",
+                       wire_type_name(type), json->len, max_body_of(type));
     return ERR_OK;
 }
 

@@ -53,7 +53,7 @@ Test(wire, message_survives_encoding_and_decoding)
 
 Test(wire, every_type_has_a_name_and_a_number_of_its_own)
 {
-#define X(name, number, sender)                                                                    \
+#define X(name, number, max_kib, sender)                                                           \
     cr_expect_str_eq(wire_type_name((enum wire_type)(number)), #name, "number %d", number);
     WIRE_TYPE_LIST(X)
 #undef X
