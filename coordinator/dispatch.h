@@ -97,7 +97,7 @@ MUST_USE enum err_code dispatch_fail(struct dispatch *d, const struct dispatch_r
 MUST_USE enum err_code dispatch_return(struct dispatch *d, const struct dispatch_ref *at,
                                        const char *reason, const char *text, int64_t now_ns,
                                        enum verdict *v, struct err *e);
-/* Facts about items, once per (data, task, tokenizer). */
+/* Facts about items, once per items_identity. */
 MUST_USE enum err_code dispatch_items(struct dispatch *d, const char *data_sha256, enum task task,
                                       const struct item_list *l, struct err *e);
 /* The worker left in peace: what it still holds returns to pending without an attempt. */

@@ -130,6 +130,7 @@ json_t *job_result_to_json(const struct job_result *r)
     put(identity, "weights_sha256", json_string(r->weights_sha256));
     put(identity, "data_sha256", json_string(r->data_sha256));
     put(identity, "tokenizer_sha256", json_string(r->tokenizer_sha256));
+    put(identity, "items_sha256", json_string(r->items_sha256));
     put(identity, "program", text_or_null(r->program));
     put(o, "identity", identity);
     return o;
@@ -158,6 +159,7 @@ json_t *item_list_to_json(const struct item_list *l)
     }
     json_t *o = json_object();
     put(o, "tokenizer_sha256", json_string(l->tokenizer_sha256));
+    put(o, "items_sha256", json_string(l->items_sha256));
     put(o, "items", items);
     return o;
 }
@@ -454,6 +456,8 @@ enum err_code job_result_from_json(const json_t *j, const char *what, struct are
     TRY(read_sha256(identity, "weights_sha256", what, r.weights_sha256, e));
     TRY(read_sha256(identity, "data_sha256", what, r.data_sha256, e));
     TRY(read_sha256(identity, "tokenizer_sha256", what, r.tokenizer_sha256, e));
+    if (!is_absent(identity, "items_sha256"))
+        TRY(read_sha256(identity, "items_sha256", what, r.items_sha256, e));
     TRY(need_text(identity, "program", what, a, &r.program, e));
     *out = r;
     return ERR_OK;
@@ -500,6 +504,7 @@ enum err_code item_list_from_json(const json_t *j, const char *what, struct aren
     struct item_list l = {0};
     json_t *rows = NULL;
     TRY(read_sha256(j, "tokenizer_sha256", what, l.tokenizer_sha256, e));
+    TRY(read_sha256(j, "items_sha256", what, l.items_sha256, e));
     TRY(json_need_arr(j, "items", what, &rows, e));
     if (json_array_size(rows) > ITEMS_MAX)
         return err_set(e, ERR_FORMAT, "%s: more than %d items", what, ITEMS_MAX);

@@ -124,18 +124,20 @@ enum err_code store_lease(struct store *s, int64_t job, int attempt, int64_t wor
 
 static const char sql_provenance_find[] =
     "SELECT id FROM provenance WHERE weights_sha256 = ?1 AND data_sha256 = ?2 AND device = ?3 "
-    "AND host = ?4 AND program = ?5 AND numerics = ?6 AND tokenizer_sha256 = ?7";
+    "AND host = ?4 AND program = ?5 AND numerics = ?6 AND tokenizer_sha256 = ?7 "
+    "AND items_sha256 = ?8";
 static const char sql_provenance_add[] = "INSERT INTO provenance (weights_sha256, data_sha256, "
-                                         "device, host, program, numerics, tokenizer_sha256) "
-                                         "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id";
+                                         "device, host, program, numerics, tokenizer_sha256, "
+                                         "items_sha256) "
+                                         "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING id";
 
 static enum err_code provenance_of(struct store *s, const struct store_run_facts *facts,
                                    const struct job_result *r, int64_t *id, struct err *e)
 {
     const struct store_arg args[] = {
-        ARG_TEXT(r->weights_sha256),   ARG_TEXT(r->data_sha256), ARG_TEXT(r->device),
-        ARG_TEXT(facts->host),         ARG_TEXT(r->program),     ARG_INT(facts->numerics),
-        ARG_TEXT(r->tokenizer_sha256),
+        ARG_TEXT(r->weights_sha256),   ARG_TEXT(r->data_sha256),  ARG_TEXT(r->device),
+        ARG_TEXT(facts->host),         ARG_TEXT(r->program),      ARG_INT(facts->numerics),
+        ARG_TEXT(r->tokenizer_sha256), ARG_TEXT(r->items_sha256),
     };
     *id = 0;
     TRY(store_run(s, sql_provenance_find, args, ARRAY_LEN(args), NULL, id, e));
@@ -286,8 +288,8 @@ enum err_code store_pin_data(struct store *s, int64_t eval_id, const char *sha25
 /* ---- items ---- */
 
 static const char sql_item_set[] =
-    "INSERT INTO item_set (data_sha256, task, tokenizer_sha256) VALUES (?1, ?2, ?3) "
-    "ON CONFLICT (data_sha256, task, tokenizer_sha256) DO UPDATE SET task = task RETURNING id";
+    "INSERT INTO item_set (data_sha256, task, tokenizer_sha256, items_sha256) "
+    "VALUES (?1, ?2, ?3, ?4) ON CONFLICT (items_sha256) DO UPDATE SET task = task RETURNING id";
 static const char sql_item_known[] = "SELECT ifnull(max(i) + 1, 0) FROM item WHERE set_id = ?1";
 static const char sql_item[] =
     "INSERT INTO item (set_id, i, gold, chars, bytes, tokens) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
@@ -308,10 +310,10 @@ enum err_code store_items(struct store *s, const char *data_sha256, enum task ta
                           const struct item_list *l, struct err *e)
 {
     int64_t set_id = 0, known = 0;
-    TRY(store_run(
-        s, sql_item_set,
-        ARGS(ARG_TEXT(data_sha256), ARG_TEXT(task_label(task)), ARG_TEXT(l->tokenizer_sha256)),
-        NULL, &set_id, e));
+    TRY(store_run(s, sql_item_set,
+                  ARGS(ARG_TEXT(data_sha256), ARG_TEXT(task_label(task)),
+                       ARG_TEXT(l->tokenizer_sha256), ARG_TEXT(l->items_sha256)),
+                  NULL, &set_id, e));
     TRY(store_run(s, sql_item_known, ARGS(ARG_INT(set_id)), NULL, &known, e));
     struct buf chars = {0}, bytes = {0}, tokens = {0};
     enum err_code rc = ERR_OK;

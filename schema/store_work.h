@@ -113,7 +113,7 @@ MUST_USE enum err_code store_pin_data(struct store *s, int64_t eval_id, const ch
 MUST_USE enum err_code store_note_size(struct store *s, const struct model_ref *m, int64_t n_params,
                                        struct err *e);
 
-/* Facts about items, once per (data, task, tokenizer); a longer list adds its further items. */
+/* Facts about items, once per items_identity; a longer list adds its further items. */
 MUST_USE enum err_code store_items(struct store *s, const char *data_sha256, enum task task,
                                    const struct item_list *l, struct err *e);
 

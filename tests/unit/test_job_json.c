@@ -219,6 +219,7 @@ Test(job_json, items_survive_the_round_trip)
     const struct item items[] = {{1, 2, a, b, c}, {-1, 1, a, b, c}};
     struct item_list l = {.items = items, .n = 2};
     memcpy(l.tokenizer_sha256, sha, sizeof(sha));
+    memcpy(l.items_sha256, sha, sizeof(sha));
     json_t *j = item_list_to_json(&l);
     struct item_list back;
     cr_assert_eq(item_list_from_json(j, "test", &arena, &back, &e), ERR_OK, "%s", e.text);
@@ -229,6 +230,7 @@ Test(job_json, items_survive_the_round_trip)
     cr_expect_eq(back.items[0].bytes[1], 8);
     cr_expect_eq(back.items[0].tokens[1], 2);
     cr_expect_eq(back.items[1].gold, -1);
+    cr_expect_str_eq(back.items_sha256, sha);
     json_decref(j);
     arena_release(&arena);
 }
@@ -246,7 +248,9 @@ Test(job_json, hostile_items_are_errors)
                                        "{}",
                                        "7"};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        char *text = xasprintf("{\"tokenizer_sha256\": \"%s\", \"items\": [%s]}", sha, rows[i]);
+        char *text =
+            xasprintf("{\"tokenizer_sha256\": \"%s\", \"items_sha256\": \"%s\", \"items\": [%s]}",
+                      sha, sha, rows[i]);
         json_t *j = parsed(text);
         struct item_list l;
         cr_expect_eq(item_list_from_json(j, "test", &arena, &l, &e), ERR_FORMAT, "%s", rows[i]);

@@ -284,7 +284,7 @@ Test(store, items_are_stored_once_and_a_longer_list_adds_the_rest)
     struct item items[3];
     for (int i = 0; i < 3; i++)
         items[i] = (struct item){i == 2 ? -1 : i, 2, chars, bytes, tokens};
-    struct item_list l = {items, 2, "tok"};
+    struct item_list l = {items, 2, "tok", "set"};
     OK(store_items(store, "data", TASK_piqa, &l, &err));
     l.n = 3;
     OK(store_items(store, "data", TASK_piqa, &l, &err));
@@ -292,6 +292,29 @@ Test(store, items_are_stored_once_and_a_longer_list_adds_the_rest)
     cr_expect_eq(ask("SELECT count(*) FROM items"), 3);
     cr_expect_eq(ask("SELECT json_extract(bytes, '$[1]') FROM items WHERE i = 1"), 6);
     cr_expect_eq(ask("SELECT count(*) FROM items WHERE gold IS NULL"), 1);
+}
+
+Test(store, items_of_another_window_are_other_items)
+{
+    const struct eval_spec spec = {.task = TASK_perplexity, .data = "d", .window = 256};
+    struct eval_spec wide = spec, context = spec, limited = spec;
+    wide.window = 512;
+    context.window = 0;
+    limited.limit = 7;
+    struct item_list a = {.n = 1}, b = {.n = 1}, c = {0};
+    items_identity(&spec, 2048, "data", "tok", a.items_sha256);
+    items_identity(&wide, 2048, "data", "tok", b.items_sha256);
+    items_identity(&context, 256, "data", "tok", c.items_sha256);
+    cr_expect_str_eq(c.items_sha256, a.items_sha256, "a window of the whole context");
+    items_identity(&limited, 0, "data", "tok", c.items_sha256);
+    cr_expect_str_eq(c.items_sha256, a.items_sha256, "a limit takes the first items");
+    int32_t few[] = {255}, many[] = {511};
+    a.items = &(struct item){-1, 1, few, few, few};
+    b.items = &(struct item){-1, 1, many, many, many};
+    OK(store_items(store, "data", TASK_perplexity, &a, &err));
+    OK(store_items(store, "data", TASK_perplexity, &b, &err));
+    cr_expect_eq(ask("SELECT count(DISTINCT item_set) FROM items"), 2);
+    cr_expect_eq(ask("SELECT max(tokens) FROM items"), 511);
 }
 
 /* ---- files ---- */

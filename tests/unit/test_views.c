@@ -109,8 +109,8 @@ Test(views, columns_are_those_of_the_contract)
         {"progress", "sweep, pending, leased, done, buried, jobs_per_s, eta_s"},
         {"workers", "worker, host, device, program, state"},
         {"failures", "key, sweep, state, attempt, outcome, code, text"},
-        {"samples", "job, codec, blob"},
-        {"items", "data, task, tokenizer, i, gold, chars, bytes, tokens"},
+        {"samples", "job, codec, blob, item_set"},
+        {"items", "data, task, tokenizer, i, gold, chars, bytes, tokens, item_set"},
     };
     for (size_t i = 0; i < ARRAY_LEN(contract); i++) {
         struct buf names = {0};
