@@ -9,10 +9,9 @@
 #include "base/mem.h"
 
 static const double burst = 10, per_second = 2;      /* PROTOCOL.md section 6 */
-static const int64_t look_ns = CLOCK_NS_PER_S / 10;  /* at a knock */
+static const int64_t look_ns = CLOCK_NS_PER_S / 10;  /* a folder that changed just now */
 static const int64_t look_again_ns = CLOCK_NS_PER_S; /* for an unknown key */
-static const time_t settled_s =
-    2; /* a folder changed so lately may change again within one tick of its clock */
+static const time_t settled_s = 2;
 
 /* ---- the list ---- */
 
@@ -95,22 +94,30 @@ static void read_again(struct door *d)
                   (long long)d->n_complaints, e.text);
 }
 
-static bool is_settled(const struct door *d)
+/* Its clock ticks slowly, so a folder that changed just before it was read may have changed again since. */
+static bool has_changed(const struct door *d, bool *is_fresh)
 {
     struct timespec now[2];
     note_change_times(d, now);
-    for (int i = 0; i < 2; i++)
-        if (now[i].tv_sec != d->changed[i].tv_sec || now[i].tv_nsec != d->changed[i].tv_nsec ||
-            d->read_at.tv_sec - now[i].tv_sec < settled_s)
-            return false;
-    return !d->is_doubtful;
+    *is_fresh = false;
+    for (int i = 0; i < 2; i++) {
+        if (now[i].tv_sec != d->changed[i].tv_sec || now[i].tv_nsec != d->changed[i].tv_nsec)
+            return true;
+        *is_fresh |= d->read_at.tv_sec - now[i].tv_sec < settled_s;
+    }
+    return false;
 }
 
 void door_look(struct door *d, int64_t now_ns)
 {
-    d->looked_ns = now_ns;
-    if (d->dir != NULL && !is_settled(d))
+    bool is_fresh = false;
+    if (d->dir == NULL)
+        return;
+    bool is_due = now_ns - d->read_ns > look_ns;
+    if (has_changed(d, &is_fresh) || ((is_fresh || d->is_doubtful) && is_due)) {
+        d->read_ns = now_ns;
         read_again(d);
+    }
 }
 
 enum err_code door_open(struct door *d, const char *dir, struct err *e)
@@ -136,8 +143,7 @@ static bool on_knock(void *arg, const char key[LINK_KEY_HEX], const char *addres
 {
     struct door *d = arg;
     int64_t now_ns = clock_mono_ns();
-    if (now_ns - d->looked_ns > look_ns)
-        door_look(d, now_ns);
+    door_look(d, now_ns);
     /* A file that was overwritten in place leaves its folder unchanged. */
     if (find(d, key) == NULL && now_ns - d->read_ns > look_again_ns) {
         d->read_ns = now_ns;
