@@ -327,17 +327,39 @@ static void describe_jobs(const struct board *b, const int32_t *jobs, struct are
     }
 }
 
+/* How many of the jobs can be leased in one step: consecutive numbers, one set, before the same attempt. */
+static int run_length(const struct board *b, const int32_t *jobs, int n)
+{
+    const struct board_job *first = &b->jobs[jobs[0]];
+    int i = 1;
+    for (; i < n; i++) {
+        const struct board_job *j = &b->jobs[jobs[i]];
+        if (j->id != first->id + i || j->set_id != first->set_id || j->attempt != first->attempt)
+            break;
+    }
+    return i;
+}
+
 /* I1: the attempt grows with every lease, and the store refuses one that is not pending. */
 static enum err_code lease_jobs(struct dispatch *d, int slot, const int32_t *jobs, int n,
                                 struct err *e)
 {
     struct session *s = d->sessions.v[slot];
-    for (int i = 0; i < n; i++) {
-        struct board_job *j = &d->board.jobs[jobs[i]];
-        TRY(store_lease(d->store, j->id, j->attempt + 1, s->worker_id, e));
-        j->attempt++;
-        j->worker_id = s->worker_id;
-        board_take(&d->board, jobs[i], slot, &s->held);
+    for (int at = 0, more = 0; at < n; at += more) {
+        const struct board_job *first = &d->board.jobs[jobs[at]];
+        more = run_length(&d->board, jobs + at, n - at);
+        TRY(store_lease(d->store,
+                        &(struct store_lease){.first = first->id,
+                                              .n = more,
+                                              .worker_id = s->worker_id,
+                                              .set_id = first->set_id,
+                                              .attempt = first->attempt + 1},
+                        e));
+        for (int i = at; i < at + more; i++) {
+            d->board.jobs[jobs[i]].attempt++;
+            d->board.jobs[jobs[i]].worker_id = s->worker_id;
+            board_take(&d->board, jobs[i], slot, &s->held);
+        }
     }
     return ERR_OK;
 }

@@ -4,6 +4,7 @@
 #ifndef ISOBIT_COORDINATOR_INTAKE_H
 #define ISOBIT_COORDINATOR_INTAKE_H
 
+#include "base/json_text.h"
 #include "coordinator/dispatch.h"
 #include "coordinator/door.h"
 #include "schema/link.h"
@@ -37,8 +38,9 @@ struct intake {
     struct intake_out *out;
     int n_out, cap_out;
     int64_t n_garbage;
-    int64_t n_writes; /* messages and leases so far that change the database */
-    bool is_draining; /* whoever registers is told to leave */
+    int64_t n_writes;      /* messages and leases so far that change the database */
+    bool is_draining;      /* whoever registers is told to leave */
+    struct json_text text; /* of the RESULT in work */
 };
 
 enum { INTAKE_MAX_SEATS = 1024 };

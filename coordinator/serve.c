@@ -126,8 +126,10 @@ static enum err_code open_all(struct serve *s, struct err *e)
     struct link_door ld = door_link(&s->door, room_for_connections());
     char wanted[256];
     TRY(door_open(&s->door, s->o.keys_dir, e));
-    const struct link_options lo = {
-        .keys = door_keys(&s->door), .door = &ld, .receive_high_water = QUEUED};
+    const struct link_options lo = {.keys = door_keys(&s->door),
+                                    .door = &ld,
+                                    .receive_high_water = QUEUED,
+                                    .leaves_results = true};
     TRY(lock_take(s->o.db_path, &s->lock, &owner, e));
     TRY(store_open(s->o.db_path, STORE_CREATE, &s->store, e));
     TRY(take_signals(s, e));
@@ -345,8 +347,10 @@ static json_t *answer_request(struct serve *s, const json_t *request, int64_t no
 {
     const char *op = json_opt_str(request, "op", "");
     if (strcmp(op, "workers") == 0)
-        return json_pack("{s:b, s:o}", "ok", true, "workers",
-                         dispatch_workers_json(s->intake.dispatch, now_ns));
+        return json_pack("{s:b, s:o, s:s, s:b, s:f, s:o}", "ok", true, "workers",
+                         dispatch_workers_json(s->intake.dispatch, now_ns), "endpoint", s->endpoint,
+                         "is_draining", s->drain_end_ns != 0, "jobs_per_s", s->counts.jobs_per_s,
+                         "eta_s", s->counts.eta_s < 0 ? json_null() : json_real(s->counts.eta_s));
     if (strcmp(op, "drain") == 0) {
         serve_drain(s, "asked through the control socket");
         return json_pack("{s:b}", "ok", true);

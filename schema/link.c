@@ -115,11 +115,12 @@ static enum err_code link_new(struct link_context *c, bool is_router, const char
     void *socket = zmq_socket(c->zmq, is_router ? ZMQ_ROUTER : ZMQ_DEALER);
     if (socket == NULL)
         return err_set(e, ERR_IO, "cannot make a ZeroMQ socket: %s", zmq_strerror(errno));
+    o = o != NULL ? o : &defaults;
     struct link *l = xcalloc(1, sizeof(*l));
     l->socket = socket;
     l->is_router = is_router;
+    l->leaves_results = o->leaves_results;
     strncpy(l->endpoint, endpoint, sizeof(l->endpoint) - 1);
-    o = o != NULL ? o : &defaults;
     enum err_code rc = set_options(socket, is_router, o, e);
     if (rc == ERR_OK && o->keys != NULL)
         rc = link_use_keys(l, o->keys, e);
@@ -300,8 +301,9 @@ static enum err_code decode_parts(const struct link *l, struct parts *p, int n_s
     }
     if (p->n > first)
         note_sender(&p->v[first], in->who);
-    return wire_decode(frames, n_seen - first <= WIRE_MAX_FRAMES ? p->n - first : n_seen - first,
-                       &in->msg, e);
+    int n = n_seen - first <= WIRE_MAX_FRAMES ? p->n - first : n_seen - first;
+    return l->leaves_results ? wire_decode_but_results(frames, n, &in->msg, e)
+                             : wire_decode(frames, n, &in->msg, e);
 }
 
 bool link_receive(struct link *l, struct link_inbox *in)

@@ -45,15 +45,16 @@ struct link_door {
 };
 
 struct link_options {
-    const struct link_keys
-        *keys; /* NULL: no encryption, and then only this machine can be listened on */
-    const struct link_door
-        *door;                /* copied; NULL: nobody is told (and with keys nobody can come in) */
+    /* NULL: no encryption, and then only this machine can be listened on */
+    const struct link_keys *keys;
+    /* Copied; NULL: nobody is told. Listening with keys needs one. */
+    const struct link_door *door;
     int64_t reconnect_min_ns; /* connecting links; 0: 100 ms */
     int64_t reconnect_max_ns; /* 0: 32 s; the wait doubles from min to max */
     int64_t linger_ns;        /* how long a closed link may still send; 0: 1 s */
     int high_water;           /* messages queued for each peer; 0: 1000 */
     int receive_high_water;   /* messages of each peer that wait to be received; 0: 1000 */
+    bool leaves_results;      /* bodies of RESULTs stay text (wire_decode_but_results) */
 };
 
 /* True for ipc:// and for tcp:// on a loopback address: nobody on another machine can reach it. */

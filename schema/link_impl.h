@@ -14,7 +14,7 @@ struct link_guard;
 
 struct link {
     void *socket;
-    bool is_router;
+    bool is_router, leaves_results;
     char endpoint[256];
     struct link_guard *guard; /* NULL: no door was given */
 };

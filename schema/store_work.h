@@ -66,8 +66,13 @@ MUST_USE enum err_code store_refusal(struct store *s, int64_t worker_id, int64_t
 
 /* ---- attempts ---- */
 
-MUST_USE enum err_code store_lease(struct store *s, int64_t job, int attempt, int64_t worker_id,
-                                   struct err *e);
+/* Jobs with consecutive numbers, all pending, in one set and before the same attempt. */
+struct store_lease {
+    int64_t first, n, worker_id, set_id;
+    int attempt;
+};
+/* Errors: ERR_BUSY when not all of them are so. */
+MUST_USE enum err_code store_lease(struct store *s, const struct store_lease *l, struct err *e);
 
 /* What fences a step: it changes nothing unless the job is leased in this attempt to this worker. */
 struct store_fence {

@@ -140,20 +140,13 @@ CREATE TABLE job (
 CREATE INDEX job_by_state ON job (state, worker_id)
 WHERE state = 'leased' OR state = 'buried' OR state = 'held' OR state = 'cancelled';
 
+-- Jobs by set and state, written once a commit for all jobs that moved in it (store_counters.c).
 CREATE TABLE tally (
     set_id INTEGER NOT NULL REFERENCES sweep_set (id),
     state TEXT NOT NULL,
     n INTEGER NOT NULL,
     PRIMARY KEY (set_id, state)
 ) STRICT, WITHOUT ROWID;
-
--- Inserting jobs adds to the tally in one step per set (store_plan.c): a trigger per row costs a third of a plan.
-CREATE TRIGGER job_moved AFTER UPDATE OF state, set_id ON job
-WHEN old.state <> new.state OR old.set_id <> new.set_id
-BEGIN
-    UPDATE tally SET n = n - 1 WHERE set_id = old.set_id AND state = old.state;
-    UPDATE tally SET n = n + 1 WHERE set_id = new.set_id AND state = new.state;
-END;
 
 CREATE TABLE pace (
     minute INTEGER NOT NULL, -- wall clock, minutes since 1970

@@ -343,20 +343,6 @@ static void readers_may_ask_and_nothing_else(void)
 
 enum { N_KEYED = 500, N_RAW = 500, N_HEAVY = 20, HEAVY_BYTES = 4 << 20 };
 
-static int64_t rss_bytes(pid_t pid)
-{
-    char path[64], line[256];
-    long long kib = 0;
-    snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
-    FILE *f = fopen(path, "r");
-    CHECK(f != NULL);
-    while (fgets(line, sizeof(line), f) != NULL)
-        if (sscanf(line, "VmRSS: %lld", &kib) == 1)
-            break;
-    fclose(f);
-    return (int64_t)kib << 10;
-}
-
 static void *open_keyed_stranger(void *zmq, const struct story *s)
 {
     char public_key[41], secret_key[41], coordinator[41];
@@ -387,7 +373,7 @@ static void send_heavy_handshake(int fd)
     send_greeting(fd);
     if (send(fd, head, sizeof(head), MSG_NOSIGNAL) < 0)
         return;
-    for (int at = 0; at < HEAVY_BYTES - 1024; at += (int)sizeof(chunk))
+    for (int at = 0; at < HEAVY_BYTES - 2 * (int)sizeof(chunk); at += (int)sizeof(chunk))
         if (send(fd, chunk, sizeof(chunk), MSG_NOSIGNAL) < 0)
             return;
 }
@@ -445,7 +431,7 @@ static void work_once(const struct story *s, struct played *p, struct shift *w)
     int64_t start_ns = clock_mono_ns();
     played_result(p, w->lease, w->next++);
     EXPECT(strcmp(played_verdict(p, 5), "accepted") == 0, "a result among strangers");
-    int64_t took_ns = clock_mono_ns() - start_ns, bytes = rss_bytes(s->coordinator);
+    int64_t took_ns = clock_mono_ns() - start_ns, bytes = cluster_memory(s->coordinator);
     w->slowest_ns = took_ns > w->slowest_ns ? took_ns : w->slowest_ns;
     w->most_bytes = bytes > w->most_bytes ? bytes : w->most_bytes;
 }
@@ -459,7 +445,7 @@ static void thousand_strangers_do_not_stop_those_who_work(void)
     played_register(&p);
     struct shift w = {.lease = played_lease(&p)};
     int told = -1;
-    int64_t before = rss_bytes(s.coordinator), end_ns = clock_mono_ns() + 60 * CLOCK_NS_PER_S;
+    int64_t before = cluster_memory(s.coordinator), end_ns = clock_mono_ns() + 60 * CLOCK_NS_PER_S;
     pid_t strangers = start_strangers(&s, &told);
     CHECK(fcntl(told, F_SETFL, O_NONBLOCK) == 0);
     char byte;

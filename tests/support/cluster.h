@@ -20,6 +20,12 @@ void cluster_plan(const char *spec, const char *db);
 pid_t cluster_serve(const char *db, char endpoint[256], const char *log, const char *const *extra);
 pid_t cluster_worker(const char *endpoint, const char *log, const char *const *extra);
 
+/* Resident memory of a process in bytes. */
+int64_t cluster_memory(pid_t pid);
+void cluster_print_log(const char *log); /* its end, to stderr */
+/* An integer from the environment. */
+int64_t cluster_env(const char *name, int64_t def);
+
 /* First column of the first row; waits for the database to be readable. */
 int64_t cluster_query(const char *db, const char *sql);
 /* Until the query gives `value`; false after `seconds`. */

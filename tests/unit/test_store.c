@@ -149,7 +149,7 @@ Test(store, a_rolled_back_group_leaves_nothing)
     plan("demo", 1, 1, 5, 0);
     int64_t w = worker();
     OK(store_begin(store, &err));
-    OK(store_lease(store, 1, 1, w, &err));
+    OK(fixture_lease(store, 1, 1, w, &err));
     cr_expect(finish(1, 1, w, TASK_perplexity));
     store_rollback(store);
     cr_expect_eq(ask("SELECT count(*) FROM job WHERE state = 'pending' AND attempt = 0"), 5);
@@ -163,7 +163,7 @@ Test(store, result_and_state_change_are_one_transaction)
     plan("demo", 1, 1, 5, 0);
     int64_t w = worker();
     OK(store_begin(store, &err));
-    OK(store_lease(store, 1, 1, w, &err));
+    OK(fixture_lease(store, 1, 1, w, &err));
     cr_expect(finish(1, 1, w, TASK_perplexity));
     OK(store_commit(store, &err));
     cr_expect_eq(ask("SELECT count(*) FROM job WHERE state = 'done'"), 1);
@@ -181,7 +181,7 @@ Test(store, a_fenced_result_changes_nothing)
     plan("demo", 1, 1, 5, 0);
     int64_t w = worker();
     OK(store_begin(store, &err));
-    OK(store_lease(store, 1, 1, w, &err));
+    OK(fixture_lease(store, 1, 1, w, &err));
     cr_expect_not(finish(1, 2, w, TASK_perplexity), "another attempt");
     cr_expect_not(finish(1, 1, w + 1, TASK_perplexity), "another worker");
     cr_expect_not(finish(2, 0, w, TASK_perplexity), "not leased");
@@ -198,14 +198,14 @@ Test(store, a_failed_attempt_is_recorded_and_buries_when_told)
     int64_t w = worker();
     bool is_ours = false;
     OK(store_begin(store, &err));
-    OK(store_lease(store, 3, 1, w, &err));
+    OK(fixture_lease(store, 3, 1, w, &err));
     struct store_fence f = {3, 1, w};
     struct store_ending end = {"failed", ERR_CRASHED, "killed by SIGSEGV", true, false};
     OK(store_end_attempt(store, &f, &end, &is_ours, &err));
     cr_expect(is_ours);
     OK(store_end_attempt(store, &f, &end, &is_ours, &err));
     cr_expect_not(is_ours);
-    OK(store_lease(store, 3, 2, w, &err));
+    OK(fixture_lease(store, 3, 2, w, &err));
     f.attempt = 2;
     end.is_buried = true;
     OK(store_end_attempt(store, &f, &end, &is_ours, &err));
@@ -223,8 +223,8 @@ Test(store, leasing_a_job_that_is_not_pending_is_an_error_and_breaks_the_group)
     plan("demo", 1, 1, 5, 0);
     int64_t w = worker();
     OK(store_begin(store, &err));
-    OK(store_lease(store, 1, 1, w, &err));
-    cr_expect_eq(store_lease(store, 1, 2, w, &err), ERR_BUSY);
+    OK(fixture_lease(store, 1, 1, w, &err));
+    cr_expect_eq(fixture_lease(store, 1, 2, w, &err), ERR_BUSY);
     store_rollback(store);
 }
 
@@ -255,7 +255,7 @@ Test(store, results_of_an_older_program_can_be_taken_back)
     int64_t w = worker();
     OK(store_begin(store, &err));
     for (int64_t job = 1; job <= 2; job++) {
-        OK(store_lease(store, job, 1, w, &err));
+        OK(fixture_lease(store, job, 1, w, &err));
         cr_expect(finish(job, 1, w, TASK_perplexity));
     }
     OK(store_pin_weights(store, 1, "abc", 10, 8, &err));
@@ -273,7 +273,7 @@ Test(store, results_of_an_older_program_can_be_taken_back)
                  "nothing left to pin it");
     check_tally();
     OK(store_begin(store, &err));
-    OK(store_lease(store, 1, 2, w, &err));
+    OK(fixture_lease(store, 1, 2, w, &err));
     cr_expect(finish(1, 2, w, TASK_perplexity));
     OK(store_commit(store, &err));
 }
@@ -502,7 +502,7 @@ Test(store, after_a_failed_write_the_group_cannot_be_committed)
     plan("demo", 1, 1, 5, 0);
     int64_t w = worker();
     OK(store_begin(store, &err));
-    OK(store_lease(store, 1, 1, w, &err));
+    OK(fixture_lease(store, 1, 1, w, &err));
     cr_expect_neq(store_exec(store, "INSERT INTO job (id) VALUES (1)", &err), ERR_OK);
     cr_expect_neq(store_commit(store, &err), ERR_OK);
     cr_expect_eq(ask("SELECT count(*) FROM job WHERE state = 'pending'"), 5);

@@ -59,7 +59,7 @@ static void finish(int64_t config, int64_t eval)
     struct store_samples none = {0};
     bool is_ours = false;
     OK(store_begin(store, &err));
-    OK(store_lease(store, job, attempt, worker_id, &err));
+    OK(fixture_lease(store, job, attempt, worker_id, &err));
     OK(store_done(store, &(struct store_fence){job, attempt, worker_id}, &facts, &r, &none,
                   &is_ours, &err));
     OK(store_pin_weights(store, 1, r.weights_sha256, r.n_params, r.n_params_linear, &err));
