@@ -47,30 +47,13 @@ static bool peer_is(const struct link_peer *a, const struct link_peer *b)
 void intake_sweep(struct intake *in)
 {
     for (int i = in->n_seats - 1; i >= 0; i--)
-        if (in->seats[i].session != 0 && !dispatch_knows(in->dispatch, in->seats[i].session))
+        if (!dispatch_knows(in->dispatch, in->seats[i].session))
             seat_leave(in, &in->seats[i]);
-}
-
-void intake_forget(struct intake *in)
-{
-    for (int i = 0; i < in->n_seats; i++)
-        in->seats[i].session = 0;
 }
 
 int intake_n_sessions(const struct intake *in)
 {
-    int n = 0;
-    for (int i = 0; i < in->n_seats; i++)
-        n += in->seats[i].session != 0;
-    return n;
-}
-
-/* The seat that a connection had before its session was forgotten. */
-static void drop_forgotten(struct intake *in, const struct link_peer *peer)
-{
-    for (int i = in->n_seats - 1; i >= 0; i--)
-        if (in->seats[i].session == 0 && peer_is(&in->seats[i].peer, peer))
-            seat_leave(in, &in->seats[i]);
+    return in->n_seats;
 }
 
 /* ---- the outbox ---- */
@@ -90,6 +73,9 @@ static void put_ack(struct intake *in, struct intake_seat *seat, int64_t job, in
                     const char *verdict)
 {
     json_t *row = json_pack("[I, I, s]", (json_int_t)job, (json_int_t)attempt, verdict);
+    if (strcmp(verdict, "fenced") == 0)
+        log_event(LOG_DEBUG, "intake", "fenced", "job=%lld attempt=%lld worker=%s", (long long)job,
+                  (long long)attempt, seat->uuid);
     seat->n_in_hand -= seat->n_in_hand > 0;
     for (int i = in->n_out - 1; i >= 0; i--)
         if (in->out[i].type == WIRE_ACK && peer_is(&in->out[i].to, &seat->peer)) {
@@ -115,23 +101,31 @@ void intake_flush(struct intake *in, struct link *l)
         if (rc != ERR_OK)
             log_event(LOG_DEBUG, "intake", "unsent", "type=%s text=\"%s\"", wire_type_name(o->type),
                       e.text);
-        if (rc == ERR_NOTFOUND)
-            drop_forgotten(in, &o->to);
         json_decref(o->body);
     }
     in->n_out = 0;
+    for (int i = 0; i < in->n_seats; i++)
+        in->seats[i].n_committed = in->seats[i].n_in_hand;
 }
 
-void intake_drop(struct intake *in)
+static void drop_out(struct intake *in)
 {
     for (int i = 0; i < in->n_out; i++)
         json_decref(in->out[i].body);
     in->n_out = 0;
 }
 
+void intake_drop(struct intake *in)
+{
+    drop_out(in);
+    for (int i = 0; i < in->n_seats; i++)
+        in->seats[i].n_in_hand = in->seats[i].n_committed;
+    intake_sweep(in);
+}
+
 void intake_release(struct intake *in)
 {
-    intake_drop(in);
+    drop_out(in);
     xfree(in->out);
     xfree(in->seats);
     json_text_release(&in->text);
@@ -281,7 +275,6 @@ static enum err_code on_hello(struct intake *in, const struct link_inbox *box,
         *e = why;
         return rc;
     }
-    drop_forgotten(in, &box->from);
     struct intake_seat *seat = seat_take(in, session);
     *seat = (struct intake_seat){.session = session, .peer = box->from, .n_in_hand = h->n_held};
     memcpy(seat->who, box->who, sizeof(seat->who));
@@ -467,8 +460,7 @@ static enum err_code check_alone(const struct intake *in, const struct link_inbo
                                  const struct worker_hello *h, struct err *bad)
 {
     for (int i = 0; i < in->n_seats; i++)
-        if (in->seats[i].session != 0 && peer_is(&in->seats[i].peer, &box->from) &&
-            strcmp(in->seats[i].uuid, h->uuid) != 0)
+        if (peer_is(&in->seats[i].peer, &box->from) && strcmp(in->seats[i].uuid, h->uuid) != 0)
             return err_set(bad, ERR_FORMAT, "HELLO: a second worker on one connection");
     return ERR_OK;
 }
@@ -557,8 +549,7 @@ enum err_code intake_begin(struct intake *in, struct err *e)
         put_refusal(in, &seat->peer, &why);
         int64_t session = seat->session;
         seat_leave(in, seat);
-        if (session != 0)
-            TRY(dispatch_bye(in->dispatch, session, e));
+        TRY(dispatch_bye(in->dispatch, session, e));
     }
     in->generation = in->door->generation;
     return ERR_OK;

@@ -53,6 +53,7 @@ struct serve {
     int64_t next_ns;    /* until dispatch has more to do */
     int64_t trouble_ns; /* how long the database is left alone; 0: all is well */
     int64_t try_again_ns;
+    bool is_waiting;      /* for try_again_ns: the database could not be written */
     int64_t drain_end_ns; /* 0: not draining */
     int n_signals;
     bool is_over;
@@ -157,10 +158,18 @@ enum err_code serve_open(const struct serve_options *o, struct serve **out, stru
     return ERR_OK;
 }
 
+static void release_batch(struct serve *s)
+{
+    for (int i = 0; i < s->n_batch; i++)
+        link_inbox_release(&s->batch[i]);
+    s->n_batch = 0;
+}
+
 void serve_close(struct serve *s)
 {
     if (s == NULL)
         return;
+    release_batch(s);
     dispatch_free(s->intake.dispatch);
     intake_release(&s->intake);
     link_close(s->control);
@@ -200,11 +209,12 @@ const struct dispatch_counts *serve_counts(const struct serve *s)
 
 /* ---- trouble: the database cannot be written ---- */
 
-/* Memory and database may now differ, so memory goes: what follows is what follows a restart, and that path is tested by
- * every kill. */
+/* What memory took for granted of the lost transaction is undone, and its messages are kept to be handled again; but when it
+ * is one of them that the database cannot take, the rest must not wait for it, and workers send theirs again. */
 static void enter_trouble(struct serve *s, const struct err *why, int64_t now_ns)
 {
     store_rollback(s->store);
+    dispatch_rolled_back(s->intake.dispatch);
     intake_drop(&s->intake);
     if (s->trouble_ns == 0)
         log_event(LOG_ERROR, "serve", "database",
@@ -213,24 +223,19 @@ static void enter_trouble(struct serve *s, const struct err *why, int64_t now_ns
     if (s->trouble_ns > trouble_max_ns)
         s->trouble_ns = trouble_max_ns;
     s->try_again_ns = now_ns + s->trouble_ns;
-    intake_forget(&s->intake);
-    dispatch_free(s->intake.dispatch);
-    s->intake.dispatch = NULL;
+    s->is_waiting = true;
+    if (why->code == ERR_FORMAT)
+        release_batch(s);
 }
 
-/* True when the database may be used: then dispatch is there. Read anew here and not when trouble began, so that leases
- * get their full time. */
+/* True when the database may be used. */
 static bool leave_trouble(struct serve *s, int64_t now_ns)
 {
-    struct err e;
-    if (s->intake.dispatch != NULL)
-        return true;
-    if (now_ns < s->try_again_ns)
-        return false;
-    if (dispatch_new(s->store, &s->o.dispatch, now_ns, &s->intake.dispatch, &e) == ERR_OK)
-        return true;
-    enter_trouble(s, &e, now_ns);
-    return false;
+    if (s->is_waiting && now_ns >= s->try_again_ns) {
+        s->is_waiting = false;
+        dispatch_resume(s->intake.dispatch, now_ns);
+    }
+    return !s->is_waiting;
 }
 
 /* ---- a turn ---- */
@@ -242,13 +247,6 @@ static void receive_batch(struct serve *s)
            link_receive(s->workers, &s->batch[s->n_batch]))
         bytes += s->batch[s->n_batch++].n_bytes;
     s->is_all_read = s->n_batch < BATCH && bytes < BATCH_BYTES;
-}
-
-static void release_batch(struct serve *s)
-{
-    for (int i = 0; i < s->n_batch; i++)
-        link_inbox_release(&s->batch[i]);
-    s->n_batch = 0;
 }
 
 static enum err_code hand_out(struct serve *s, int64_t now_ns, struct err *e)
@@ -339,8 +337,8 @@ static void transact(struct serve *s, int64_t now_ns)
         intake_flush(&s->intake, s->workers);
         intake_sweep(&s->intake);
         answer_readers(s, now_ns);
+        release_batch(s);
     }
-    release_batch(s);
 }
 
 static json_t *answer_request(struct serve *s, const json_t *request, int64_t now_ns)
@@ -369,7 +367,7 @@ static void answer_requests(struct serve *s, int64_t now_ns)
 {
     struct link_inbox in;
     struct err e;
-    while (s->intake.dispatch != NULL && link_receive(s->control, &in)) {
+    while (!s->is_waiting && link_receive(s->control, &in)) {
         if (in.is_bad || in.msg.type != WIRE_REQUEST) {
             log_event(LOG_WARN, "serve", "bad-request", "text=\"%s\"",
                       in.is_bad ? in.why.text : wire_type_name(in.msg.type));
@@ -440,11 +438,11 @@ static void look_for_end(struct serve *s, int64_t now_ns)
 static int64_t time_to_wait(const struct serve *s, int64_t now_ns)
 {
     int64_t wait_ns = s->beat_ns - now_ns;
-    if (s->intake.dispatch != NULL && s->next_ns < wait_ns)
+    if (!s->is_waiting && s->next_ns < wait_ns)
         wait_ns = s->next_ns;
     if ((s->o.turn != NULL || s->o.is_until_done || s->drain_end_ns != 0) && turn_ns < wait_ns)
         wait_ns = turn_ns;
-    if (s->intake.dispatch == NULL && s->try_again_ns - now_ns < wait_ns)
+    if (s->is_waiting && s->try_again_ns - now_ns < wait_ns)
         wait_ns = s->try_again_ns - now_ns;
     return wait_ns > 0 ? wait_ns : 0;
 }
@@ -465,7 +463,7 @@ enum serve_end serve_run(struct serve *s)
         if (s->is_over)
             break;
         /* In trouble the sockets are left alone: messages wait in them, and the senders with theirs. */
-        int n_links = s->intake.dispatch != NULL ? 2 : 0;
+        int n_links = s->is_waiting ? 0 : 2;
         link_wait(links, n_links, &s->signal_fd, 1, time_to_wait(s, now_ns), readable);
         read_signals(s);
     }

@@ -25,6 +25,7 @@ static enum err_code code_of(int rc)
         return ERR_BUSY;
     case SQLITE_NOTADB:
     case SQLITE_CORRUPT:
+    case SQLITE_CONSTRAINT: /* what was written does not fit the schema: trying again is no use */
         return ERR_FORMAT;
     case SQLITE_READONLY:
     case SQLITE_PERM:

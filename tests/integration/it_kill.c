@@ -11,8 +11,8 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
-#include "schema/store.h"
 #include "tests/support/cluster.h"
+#include "tests/support/outcome.h"
 #include "tests/support/support.h"
 
 enum { N_WORKERS = 2 };
@@ -67,56 +67,6 @@ static void kill_something(struct story *s)
         s->workers[i] = cluster_worker(s->endpoint, s->log, NULL);
 }
 
-/* key|metric=value lines in order: what must not depend on who was killed. */
-static enum err_code add_result(void *arg, const struct store_row *r, struct err *e)
-{
-    (void)e;
-    buf_printf(arg, "%s|%s=%.17g\n", store_col_text(r, 0), store_col_text(r, 1),
-               store_col_num(r, 2));
-    return ERR_OK;
-}
-
-static struct buf read_results(const char *db)
-{
-    struct buf out = {0};
-    struct store *s = NULL;
-    struct err e;
-    CHECK(store_open(db, STORE_READ, &s, &e) == ERR_OK);
-    CHECK(store_query(s, "SELECT key, metric, value FROM results ORDER BY 1, 2", NULL, 0,
-                      add_result, &out, &e) == ERR_OK);
-    store_close(s);
-    return out;
-}
-
-static void print_log(const char *log)
-{
-    char *command = xasprintf("tail -n 60 %s >&2", log);
-    if (system(command) != 0) /* a test's own scaffolding; the path is ours */
-        fprintf(stderr, "no log\n");
-    xfree(command);
-}
-
-static void check_database(const struct story *s, const struct buf *expected)
-{
-    static const struct {
-        const char *sql, *what;
-    } zero[] = {
-        {"SELECT count(*) FROM jobs WHERE state <> 'done'", "jobs that are not done"},
-        {"SELECT count(*) FROM (SELECT 1 FROM results GROUP BY key, metric HAVING count(*) > 1)",
-         "results that stand twice"},
-        {"SELECT count(*) FROM jobs WHERE key NOT IN (SELECT key FROM results)",
-         "done jobs without a result"},
-    };
-    for (size_t i = 0; i < ARRAY_LEN(zero); i++) {
-        int64_t n = cluster_query(s->db, zero[i].sql);
-        EXPECT(n == 0, "%lld %s", (long long)n, zero[i].what);
-    }
-    struct buf got = read_results(s->db);
-    EXPECT(got.len == expected->len && memcmp(got.data, expected->data, got.len) == 0,
-           "results differ from the undisturbed run:\n%s---\n%s", got.data, expected->data);
-    buf_release(&got);
-}
-
 /* Kills until `n` kills are done or the sweep is; returns how many. */
 static int run_disturbed(struct story *s, int n)
 {
@@ -169,25 +119,18 @@ static int run_killed(struct story *s, int n)
     return done;
 }
 
-static int env_or(const char *name, int def)
-{
-    int64_t v = 0;
-    const char *text = getenv(name);
-    return text != NULL && parse_i64(str_of(text), &v) ? (int)v : def;
-}
-
 int main(void)
 {
     struct story s = {.dir = support_tmpdir(),
-                      .rng = {(uint64_t)env_or("ISOBIT_KILL_SEED", (int)getpid())}};
-    int n_kills = env_or("ISOBIT_KILLS", 10), n_done = 0, n_sweeps = 0;
+                      .rng = {(uint64_t)cluster_env("ISOBIT_KILL_SEED", getpid())}};
+    int n_kills = (int)cluster_env("ISOBIT_KILLS", 10), n_done = 0, n_sweeps = 0;
     s.log = xasprintf("%s/log", s.dir);
     printf("seed %llu\n", (unsigned long long)s.rng.state);
 
     open_story(&s, "undisturbed");
     EXPECT(cluster_await(s.db, open_jobs, 0, 240), "the undisturbed sweep did not end");
     close_story(&s);
-    struct buf expected = read_results(s.db);
+    struct buf expected = outcome_read(s.db);
     EXPECT(expected.len > 0, "the undisturbed sweep has no results");
 
     while (n_done < n_kills && cluster_failures() == 0) {
@@ -196,20 +139,20 @@ int main(void)
         open_story(&s, name);
         n_done += run_disturbed(&s, n_kills - n_done);
         close_story(&s);
-        check_database(&s, &expected);
+        outcome_check(s.db, &expected);
     }
     printf("%d kills in %d sweeps\n", n_done, n_sweeps);
     buf_release(&expected);
 
     snprintf(s.db, sizeof(s.db), "%s/run-undisturbed.db", s.dir);
     EXPECT(cluster_wait(start_run(&s), 240) == 0, "the undisturbed `isobit run` failed");
-    expected = read_results(s.db);
+    expected = outcome_read(s.db);
     snprintf(s.db, sizeof(s.db), "%s/run-killed.db", s.dir);
     cluster_plan(spec, s.db);
     printf("%d kills of `isobit run`\n", run_killed(&s, (n_kills + 2) / 3));
-    check_database(&s, &expected);
+    outcome_check(s.db, &expected);
     if (cluster_failures() > 0)
-        print_log(s.log);
+        cluster_print_log(s.log);
     buf_release(&expected);
     xfree(s.log);
     support_tmpdir_remove(s.dir);
