@@ -143,9 +143,8 @@ int main(int argc, char **argv)
         close_sweep(&s);
         outcome_check(s.db, &expected);
     }
-    printf(
-        "%d hostile rounds in %d sweeps of %lld jobs: 0 lost, 0 counted twice unless said above\n",
-        n_done, n_sweeps, (long long)cluster_query(s.db, "SELECT count(*) FROM jobs"));
+    printf("%d hostile rounds in %d sweeps of %lld jobs, %d failures\n", n_done, n_sweeps,
+           (long long)cluster_query(s.db, "SELECT count(*) FROM jobs"), cluster_failures());
     if (cluster_failures() > 0)
         cluster_print_log(s.log);
     buf_release(&expected);

@@ -187,6 +187,19 @@ int64_t cluster_query(const char *db, const char *sql)
     BUG("query failed for 5 s");
 }
 
+int cluster_fenced(const char *db, const char *log, pid_t worker)
+{
+    char *command = xasprintf("uuid=$(sqlite3 %s 'SELECT worker FROM workers WHERE pid = %d'); "
+                              "grep -c \"intake fenced .*worker=$uuid\" %s",
+                              db, (int)worker, log);
+    struct support_run r = support_shell(command);
+    int64_t n = 0;
+    CHECK(parse_i64(str_trim(str_of(r.out.data)), &n));
+    support_run_release(&r);
+    xfree(command);
+    return (int)n;
+}
+
 bool cluster_await(const char *db, const char *sql, int64_t value, double seconds)
 {
     int64_t end_ns = clock_mono_ns() + (int64_t)(seconds * CLOCK_NS_PER_S);
