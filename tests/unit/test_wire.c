@@ -178,3 +178,28 @@ Test(wire, text_of_any_bytes_becomes_utf8)
     cr_expect_eq(json_string_length(t), WIRE_MAX_TEXT);
     json_decref(t);
 }
+
+Test(wire, body_is_measured_against_its_type_before_it_is_parsed)
+{
+    static const struct {
+        unsigned char type;
+        size_t limit;
+    } rows[] = {{WIRE_BEAT, 4096},      {WIRE_CREDIT, 4096},   {WIRE_FAIL, 65536},
+                {WIRE_RESULT, 1 << 20}, {WIRE_HELLO, 4 << 20}, {WIRE_ITEMS, 16 << 20},
+                {WIRE_REQUEST, 4 << 20}};
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        unsigned char head[WIRE_HEADER_BYTES] = {'i', 'b', 'i', 't', WIRE_VERSION, rows[i].type};
+        char *body = xmalloc(rows[i].limit + 1);
+        memset(body, ' ', rows[i].limit + 1);
+        memcpy(body, "{}", 2);
+        struct wire_frame f[2] = {{head, sizeof(head)}, {body, rows[i].limit}};
+        struct wire_msg m;
+        struct err why;
+        cr_expect_eq(wire_decode(f, 2, &m, &why), ERR_OK, "type %d: %s", rows[i].type, why.text);
+        wire_msg_release(&m);
+        f[1].size++;
+        cr_expect_eq(wire_decode(f, 2, &m, &why), ERR_FORMAT, "type %d", rows[i].type);
+        cr_expect_not_null(strstr(why.text, "at most"), "%s", why.text);
+        xfree(body);
+    }
+}
