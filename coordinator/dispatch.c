@@ -145,6 +145,7 @@ enum err_code dispatch_hello(struct dispatch *d, const struct worker_hello *h, i
     *session = s->number;
     log_event(LOG_INFO, "dispatch", is_new ? "hello" : "hello-again",
               "worker=%s host=%s device=\"%s\" held=%d", s->uuid, s->host, s->device, h->n_held);
+    dispatch_tell_worker(d, s, "live");
     return reconcile(d, s, h, e);
 }
 
@@ -256,6 +257,7 @@ static enum err_code lease_jobs(struct dispatch *d, int slot, const int32_t *job
                                               .set_id = first->set_id,
                                               .attempt = first->attempt + 1},
                         e));
+        events_leases(d->options.events, first->id, more, first->attempt + 1, s->uuid);
         for (int i = at; i < at + more; i++) {
             d->board.jobs[jobs[i]].attempt++;
             d->board.jobs[jobs[i]].worker_id = s->worker_id;
@@ -343,6 +345,7 @@ static enum err_code end_silent(struct dispatch *d, int slot, struct err *e)
               s->uuid != NULL ? s->uuid : "of-a-former-run", s->held.n);
     TRY(dispatch_end_all(d, s, s->is_live, e));
     TRY(store_worker_state(d->store, s->worker_id, "lost", e));
+    dispatch_tell_worker(d, s, "lost");
     session_remove(&d->sessions, slot);
     return ERR_OK;
 }

@@ -15,16 +15,18 @@
 #include <stdint.h>
 
 #include "base/json.h"
+#include "coordinator/events.h"
 #include "schema/job.h"
 #include "schema/store_work.h"
 
 struct dispatch; /* opaque */
 
 struct dispatch_options {
-    int64_t lease_ns;     /* silence after which a session's leases end; default 15 s */
-    int64_t heartbeat_ns; /* default 1 s */
-    int64_t slice_ns;     /* target length of a slice; default 45 s */
-    int max_attempts;     /* default 3 */
+    int64_t lease_ns;      /* silence after which a session's leases end; default 15 s */
+    int64_t heartbeat_ns;  /* default 1 s */
+    int64_t slice_ns;      /* target length of a slice; default 45 s */
+    int max_attempts;      /* default 3 */
+    struct events *events; /* kept; NULL: nobody asked for them */
 };
 struct dispatch_options dispatch_defaults(void);
 

@@ -46,6 +46,8 @@ struct dispatch_ending {
 };
 MUST_USE enum err_code dispatch_end(struct dispatch *d, struct session *s, int32_t job,
                                     const struct dispatch_ending *end, struct err *e);
+/* A worker's change of state, for the event log. */
+void dispatch_tell_worker(struct dispatch *d, const struct session *s, const char *state);
 /* Hands back everything a session holds; `lost` says that it went silent: then the job that ran counts (I3). */
 MUST_USE enum err_code dispatch_end_all(struct dispatch *d, struct session *s, bool is_lost,
                                         struct err *e);

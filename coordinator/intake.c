@@ -73,9 +73,6 @@ static void put_ack(struct intake *in, struct intake_seat *seat, int64_t job, in
                     const char *verdict)
 {
     json_t *row = json_pack("[I, I, s]", (json_int_t)job, (json_int_t)attempt, verdict);
-    if (strcmp(verdict, "fenced") == 0)
-        log_event(LOG_DEBUG, "intake", "fenced", "job=%lld attempt=%lld worker=%s", (long long)job,
-                  (long long)attempt, seat->uuid);
     seat->n_in_hand -= seat->n_in_hand > 0;
     for (int i = in->n_out - 1; i >= 0; i--)
         if (in->out[i].type == WIRE_ACK && peer_is(&in->out[i].to, &seat->peer)) {
@@ -252,6 +249,8 @@ static enum err_code read_hello(const json_t *b, struct arena *a, struct worker_
 static void put_refusal(struct intake *in, const struct link_peer *to, const struct err *why)
 {
     log_event(LOG_WARN, "intake", "refused", "text=\"%s\"", why->text);
+    events_other(in->options.events, "worker",
+                 json_pack("{s:s, s:o}", "state", "refused", "text", wire_text(why->text)));
     put(in, to, WIRE_REFUSE,
         json_pack("{s:s, s:o}", "code", err_name(why->code), "text", wire_text(why->text)));
 }

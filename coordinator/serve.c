@@ -138,9 +138,12 @@ static enum err_code open_all(struct serve *s, struct err *e)
     TRY(link_listen(s->context, s->o.listen, &lo, s->endpoint, &s->workers, e));
     TRY(control_path(s->o.db_path, wanted, e));
     TRY(link_listen(s->context, wanted, NULL, s->control_endpoint, &s->control, e));
+    if (s->o.events_path != NULL)
+        TRY(events_open(s->o.events_path, &s->o.dispatch.events, e));
     s->intake.options = s->o.dispatch;
     s->intake.door = &s->door;
     TRY(dispatch_new(s->store, &s->o.dispatch, clock_mono_ns(), &s->intake.dispatch, e));
+    TRY(events_begin(s->o.dispatch.events, s->store, e));
     return lock_publish(&s->lock, s->control_endpoint, e);
 }
 
@@ -171,6 +174,8 @@ void serve_close(struct serve *s)
         return;
     release_batch(s);
     dispatch_free(s->intake.dispatch);
+    events_other(s->o.dispatch.events, "stop", NULL);
+    events_close(s->o.dispatch.events);
     intake_release(&s->intake);
     link_close(s->control);
     link_close(s->workers);
@@ -216,6 +221,7 @@ static void enter_trouble(struct serve *s, const struct err *why, int64_t now_ns
     store_rollback(s->store);
     dispatch_rolled_back(s->intake.dispatch);
     intake_drop(&s->intake);
+    events_drop(s->o.dispatch.events);
     if (s->trouble_ns == 0)
         log_event(LOG_ERROR, "serve", "database",
                   "text=\"%s\" then=\"nothing is acknowledged; trying again\"", why->text);
@@ -334,11 +340,27 @@ static void transact(struct serve *s, int64_t now_ns)
             log_event(LOG_INFO, "serve", "database", "text=\"it can be written again\"");
             s->trouble_ns = 0;
         }
+        events_flush(s->o.dispatch.events);
         intake_flush(&s->intake, s->workers);
         intake_sweep(&s->intake);
         answer_readers(s, now_ns);
         release_batch(s);
     }
+}
+
+/* Who asked for what is in the log, so that it can be understood without the database. */
+static void tell_change(struct serve *s, const json_t *request, const json_t *reply)
+{
+    static const char *const members[] = {"op", "pattern", "state", "program", "priority"};
+    if (s->o.dispatch.events == NULL || !json_opt_bool(reply, "ok", false))
+        return;
+    json_t *body = json_object();
+    for (size_t i = 0; i < ARRAY_LEN(members); i++)
+        json_object_set(body, members[i], json_object_get(request, members[i]));
+    json_object_update_missing(body, (json_t *)reply);
+    json_object_del(body, "ok");
+    events_other(s->o.dispatch.events, "changed", body);
+    events_flush(s->o.dispatch.events);
 }
 
 static json_t *answer_request(struct serve *s, const json_t *request, int64_t now_ns)
@@ -356,6 +378,7 @@ static json_t *answer_request(struct serve *s, const json_t *request, int64_t no
     json_t *reply = control_execute(s->store, request);
     if (!control_is_change(request))
         return reply;
+    tell_change(s, request, reply);
     dispatch_jobs_changed(s->intake.dispatch);
     s->counted_ns = 0;
     s->next_ns = 0; /* a turn at once: there may be work for those who wait */

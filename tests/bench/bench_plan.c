@@ -11,7 +11,7 @@
 
 enum {
     REPEATS = 5,
-    N_BLOCKS = 417
+    N_SHARES = 417
 }; /* 20 models x 6 bits x 4 types x 417 blocks x 5 evaluations: a million jobs */
 
 static struct times {
@@ -125,11 +125,13 @@ static void plan_million(void *arg)
     buf_adds(&text, "name: million\nmodels:\n  - family: pythia\n    sizes: [");
     for (int i = 0; i < 20; i++)
         buf_printf(&text, "%ss%d", i > 0 ? ", " : "", i);
-    buf_adds(&text,
-             "]\n    path: models/pythia-{size}\nconfigurations:\n"
-             "  - k: [3, 4, 5, 6, 7, 8]\n    dtype: [int, float, dynamic, quantile]\n    block: [");
-    for (int i = 0; i < N_BLOCKS; i++)
-        buf_printf(&text, "%s%d", i > 0 ? ", " : "", 16 * (i + 1));
+    buf_adds(&text, "]\n    path: models/pythia-{size}\nconfigurations:\n");
+    for (int i = 0; i < N_SHARES; i++) /* an axis takes 64 values at most */
+        buf_printf(&text, "%s%.2f%s",
+                   i % 60 == 0 ? "  - k: [3, 4, 5, 6, 7, 8]\n    dtype: [int, float, dynamic, "
+                                 "quantile]\n    outlier_pct: ["
+                               : ", ",
+                   0.02 * (i + 1), i % 60 == 59 ? "]\n" : "");
     buf_adds(&text, "]\nevaluations:\n");
     for (int i = 0; i < 5; i++)
         buf_printf(&text, "  - {name: e%d, task: piqa, data: data/e%d.jsonl}\n", i, i);

@@ -17,7 +17,7 @@
 enum { N_WORKERS = 4, N_VICTIMS = 3 }; /* one is left to take over */
 
 struct story {
-    char *dir, *log, *db;
+    char *dir, *log, *events, *db;
     char endpoint[256];
     pid_t coordinator, workers[N_WORKERS];
     struct rng rng;
@@ -45,7 +45,7 @@ static bool await_leases(const struct story *s, pid_t pid, bool has_some, double
 static bool await_fence(const struct story *s, pid_t pid, int more_than)
 {
     for (int i = 0; i < 100; i++) {
-        if (cluster_fenced(s->db, s->log, pid) > more_than)
+        if (cluster_fenced(s->db, s->events, pid) > more_than)
             return true;
         usleep(100000);
     }
@@ -58,7 +58,7 @@ static int stop_and_go(struct story *s, int n)
     int before[N_VICTIMS], fenced = 0;
     for (int i = 0; i < n; i++) {
         EXPECT(await_leases(s, s->workers[i], true, 20), "worker %d has no job", i);
-        before[i] = cluster_fenced(s->db, s->log, s->workers[i]);
+        before[i] = cluster_fenced(s->db, s->events, s->workers[i]);
     }
     usleep((useconds_t)rng_below(&s->rng, 200000));
     for (int i = 0; i < n; i++)
@@ -81,13 +81,14 @@ int main(int argc, char **argv)
         return 0;
     struct story s = {
         .dir = support_tmpdir(), .endpoint = "tcp://127.0.0.1:0", .rng = {(uint64_t)getpid()}};
-    const char *const serve[] = {"--max-attempts", "1000", "--log-level", "debug", NULL};
     const char *const work[] = {"--compute-program", fake_compute_path(), NULL};
     int n_wanted = (int)cluster_env("ISOBIT_FENCES", 6), n_stopped = 0, n_late = 0;
     s.log = xasprintf("%s/log", s.dir);
+    s.events = xasprintf("%s/events", s.dir);
+    const char *const serve[] = {"--max-attempts", "1000", "--events", s.events, NULL};
     s.db = xasprintf("%s/fence.db", s.dir);
-    setenv("ISOBIT_FAKE_MS", "300", 1);
-    cluster_plan("sweeps/paper.yaml", s.db);
+    setenv("ISOBIT_FAKE_MS", "600", 1);
+    cluster_plan("tests/support/hostile.yaml", s.db);
     s.coordinator = cluster_serve(s.db, s.endpoint, s.log, serve);
     for (int i = 0; i < N_WORKERS; i++)
         s.workers[i] = cluster_worker(s.endpoint, s.log, work);
@@ -109,6 +110,7 @@ int main(int argc, char **argv)
     if (cluster_failures() > 0)
         cluster_print_log(s.log);
     xfree(s.log);
+    xfree(s.events);
     xfree(s.db);
     support_tmpdir_remove(s.dir);
     return cluster_failures() > 0;

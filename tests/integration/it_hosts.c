@@ -19,7 +19,7 @@
 enum { N_WORKERS = 2, SKIPPED = 77 };
 
 struct story {
-    char *dir, *log, *db, *keys;
+    char *dir, *log, *events, *db, *keys;
     char net[32];       /* what the names of its namespaces begin with */
     char endpoint[256]; /* tcp://10.77.0.1:PORT */
     pid_t coordinator, workers[N_WORKERS];
@@ -94,8 +94,8 @@ static void move_to(const char *net, const char *host)
 
 static void start_coordinator(struct story *s)
 {
-    const char *const extra[] = {"--keys", s->keys, "--max-attempts", "1000", "--log-level",
-                                 "debug",  NULL};
+    const char *const extra[] = {"--keys",  s->keys, "--max-attempts", "1000", "--events",
+                                 s->events, NULL};
     move_to(s->net, "head");
     EXPECT(shell("timeout 20 isobit serve --db %s --listen tcp://10.77.0.1:0 2>&1 | grep -q "
                  "'isobit keygen'",
@@ -144,7 +144,7 @@ static bool await_more(const struct story *s, int i, const char *column, int64_t
 static bool await_fence(const struct story *s, int i)
 {
     for (int tries = 0; tries < 200; tries++) {
-        if (cluster_fenced(s->db, s->log, s->workers[i]) > 0)
+        if (cluster_fenced(s->db, s->events, s->workers[i]) > 0)
             return true;
         usleep(100000);
     }
@@ -175,6 +175,7 @@ static void run(struct story *s)
     struct err e;
     s->dir = support_tmpdir();
     s->log = xasprintf("%s/log", s->dir);
+    s->events = xasprintf("%s/events", s->dir);
     s->db = xasprintf("%s/hosts.db", s->dir);
     s->keys = xasprintf("%s/keys", s->dir);
     setenv("ISOBIT_FAKE_MS", "200", 1);
@@ -194,6 +195,7 @@ static void run(struct story *s)
     if (cluster_failures() > 0)
         cluster_print_log(s->log);
     xfree(s->log);
+    xfree(s->events);
     xfree(s->db);
     xfree(s->keys);
     support_tmpdir_remove(s->dir);

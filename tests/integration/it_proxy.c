@@ -3,7 +3,6 @@
  * ISOBIT_PROXY_ROUNDS says how many times it turns hostile (default 12; the full run has 500), ISOBIT_PROXY_SEED how. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -17,44 +16,22 @@
 enum { N_WORKERS = 2 };
 static const char open_jobs[] = "SELECT count(*) FROM jobs WHERE state IN ('pending', 'leased')";
 
-/* 600 jobs that need no files: workers of this story compute nothing. */
-static const char spec[] =
-    "name: hostile\n"
-    "models:\n"
-    "  - {family: opt, sizes: [125m, 350m, 1.3b, 2.7b], hub: facebook/opt-{size}}\n"
-    "configurations:\n"
-    "  - {k: 16}\n"
-    "  - {k: [3, 4, 5, 6, 7, 8], dtype: [int, float, dynamic], block: [64, 256]}\n"
-    "evaluations:\n"
-    "  - {task: lambada, data: lambada.jsonl}\n"
-    "  - {task: piqa, data: piqa.jsonl}\n"
-    "  - {task: winogrande, data: winogrande.jsonl}\n"
-    "  - {task: hellaswag, data: hellaswag.jsonl}\n";
-
 struct story {
-    char *dir, *log, *spec;
-    char db[512], endpoint[256];
+    char *dir, *log;
+    char db[512], events[520], endpoint[256];
     pid_t coordinator, workers[N_WORKERS];
     struct proxy proxy;
     struct rng rng;
 };
 
-static void plan(const struct story *s)
-{
-    char *command = xasprintf("isobit plan %s --db %s", s->spec, s->db);
-    struct support_run r = support_shell(command);
-    CHECK(r.status == 0);
-    support_run_release(&r);
-    xfree(command);
-}
-
 static void open_sweep(struct story *s, const char *name, bool is_hostile)
 {
-    const char *const serve[] = {"--max-attempts", "1000", NULL};
+    const char *const serve[] = {"--max-attempts", "1000", "--events", s->events, NULL};
     const char *const work[] = {"--compute-program", fake_compute_path(), NULL};
     snprintf(s->db, sizeof(s->db), "%s/%s.db", s->dir, name);
+    snprintf(s->events, sizeof(s->events), "%s.jsonl", s->db);
     snprintf(s->endpoint, sizeof(s->endpoint), "tcp://127.0.0.1:0");
-    plan(s);
+    cluster_plan("tests/support/hostile.yaml", s->db);
     s->coordinator = cluster_serve(s->db, s->endpoint, s->log, serve);
     if (is_hostile)
         proxy_start(&s->proxy, s->endpoint, rng_u64(&s->rng));
@@ -125,8 +102,6 @@ int main(int argc, char **argv)
                       .rng = {(uint64_t)cluster_env("ISOBIT_PROXY_SEED", getpid())}};
     int n_rounds = (int)cluster_env("ISOBIT_PROXY_ROUNDS", 12), n_done = 0, n_sweeps = 0;
     s.log = xasprintf("%s/log", s.dir);
-    s.spec = xasprintf("%s/hostile.yaml", s.dir);
-    support_write(s.spec, spec, strlen(spec));
     setenv("ISOBIT_FAKE_MS", "10", 1);
     printf("seed %llu\n", (unsigned long long)s.rng.state);
 
@@ -141,14 +116,13 @@ int main(int argc, char **argv)
         open_sweep(&s, name, true);
         n_done += run_disturbed(&s, n_rounds - n_done);
         close_sweep(&s);
-        outcome_check(s.db, &expected);
+        outcome_check(s.db, s.events, &expected);
     }
     printf("%d hostile rounds in %d sweeps of %lld jobs, %d failures\n", n_done, n_sweeps,
            (long long)cluster_query(s.db, "SELECT count(*) FROM jobs"), cluster_failures());
     if (cluster_failures() > 0)
         cluster_print_log(s.log);
     buf_release(&expected);
-    xfree(s.spec);
     xfree(s.log);
     support_tmpdir_remove(s.dir);
     return cluster_failures() > 0;

@@ -187,11 +187,11 @@ int64_t cluster_query(const char *db, const char *sql)
     BUG("query failed for 5 s");
 }
 
-int cluster_fenced(const char *db, const char *log, pid_t worker)
+int cluster_fenced(const char *db, const char *events, pid_t worker)
 {
     char *command = xasprintf("uuid=$(sqlite3 %s 'SELECT worker FROM workers WHERE pid = %d'); "
-                              "grep -c \"intake fenced .*worker=$uuid\" %s",
-                              db, (int)worker, log);
+                              "grep '\"fenced\"' %s | grep -c $uuid",
+                              db, (int)worker, events);
     struct support_run r = support_shell(command);
     int64_t n = 0;
     CHECK(parse_i64(str_trim(str_of(r.out.data)), &n));

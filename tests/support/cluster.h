@@ -28,8 +28,8 @@ int64_t cluster_env(const char *name, int64_t def);
 
 /* First column of the first row; waits for the database to be readable. */
 int64_t cluster_query(const char *db, const char *sql);
-/* Results of the worker with this process id that were fenced so far; the coordinator says so at --log-level debug. */
-int cluster_fenced(const char *db, const char *log, pid_t worker);
+/* Results of the worker with this process id that were fenced so far, by the event log. */
+int cluster_fenced(const char *db, const char *events, pid_t worker);
 /* Until the query gives `value`; false after `seconds`. */
 bool cluster_await(const char *db, const char *sql, int64_t value, double seconds);
 

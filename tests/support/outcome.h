@@ -4,9 +4,9 @@
 
 #include "base/str.h"
 
-/* "key|metric=value" lines in order: all that must not depend on what happened. The caller releases it. */
+/* "key|metric=value" lines in order: what must not depend on what happened. Caller releases. */
 struct buf outcome_read(const char *db);
-/* EXPECTs (cluster.h) that nothing is lost, nothing is counted twice and the results are `expected`. */
-void outcome_check(const char *db, const struct buf *expected);
+/* Every job done once, with these results; by the database, and by the event log alone when the file `events` exists. */
+void outcome_check(const char *db, const char *events, const struct buf *expected);
 
 #endif
