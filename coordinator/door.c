@@ -74,7 +74,7 @@ static enum err_code read_list(struct door *d, int *n_bad, struct err *e)
     xfree(d->v);
     d->v = r.v;
     d->n = r.n;
-    if (!is_same)
+    if (!is_same && d->generation > 1)
         log_event(LOG_INFO, "door", "list", "keys=%d", d->n);
     return ERR_OK;
 }

@@ -40,8 +40,14 @@ static enum err_code check_mode(const char *path, mode_t forbidden, const char *
                                 struct err *e)
 {
     struct stat st;
+    if (stat(path, &st) != 0 && errno == ENOENT)
+        return err_set(
+            e, ERR_NOTFOUND,
+            "%s does not exist; it is one of the files that `isobit keygen` made: copy it "
+            "from there",
+            path);
     if (stat(path, &st) != 0)
-        return err_set_errno(e, errno, "%s", path);
+        return err_set_errno(e, errno, "cannot read %s", path);
     if (st.st_uid != geteuid() && st.st_uid != 0)
         return err_set(e, ERR_DENIED, "%s belongs to user %u, not to you: copy it as yourself",
                        path, (unsigned)st.st_uid);
