@@ -29,7 +29,7 @@ static const char hex_digits[] = "0123456789abcdef";
 
 static void to_hex(const unsigned char bytes[KEY_BYTES], char hex[LINK_KEY_HEX])
 {
-    for (int i = 0; i < KEY_BYTES; i++) {
+    for (size_t i = 0; i < KEY_BYTES; i++) {
         hex[2 * i] = hex_digits[bytes[i] >> 4];
         hex[2 * i + 1] = hex_digits[bytes[i] & 15];
     }
@@ -40,7 +40,7 @@ static bool from_hex(const char *hex, unsigned char bytes[KEY_BYTES])
 {
     if (strlen(hex) != LINK_KEY_HEX - 1 || strspn(hex, hex_digits) != LINK_KEY_HEX - 1)
         return false;
-    for (int i = 0; i < KEY_BYTES; i++)
+    for (size_t i = 0; i < KEY_BYTES; i++)
         bytes[i] = (unsigned char)((strchr(hex_digits, hex[2 * i]) - hex_digits) << 4 |
                                    (strchr(hex_digits, hex[2 * i + 1]) - hex_digits));
     return true;
