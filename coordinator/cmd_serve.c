@@ -7,13 +7,8 @@
 #include "coordinator/site.h"
 
 struct serve_opts {
-<<<<<<< HEAD
-    const char *db, *listen, *keys, *events;
-    bool is_until_done;
-=======
-    const char *db, *listen, *http, *events;
+    const char *db, *listen, *http, *keys, *events;
     bool is_until_done, is_http_open;
->>>>>>> main
     double grace, lease, heartbeat, slice;
     int64_t max_attempts;
 };
@@ -31,13 +26,11 @@ static const struct cli_opt options[] = {
      .help = "address for workers; port 0 takes a free one; other machines' need keys",
      .def = "tcp://127.0.0.1:5555",
      .offset = AT(listen)},
-<<<<<<< HEAD
     {.name = "keys",
      .type = CLI_STRING,
      .arg = "DIR",
      .help = "only listed keys come in, everything is encrypted; `isobit keygen DIR` makes it",
      .offset = AT(keys)},
-=======
     {.name = "http",
      .type = CLI_STRING,
      .arg = "HOST:PORT",
@@ -48,7 +41,6 @@ static const struct cli_opt options[] = {
      .type = CLI_FLAG,
      .help = "--http may be an address that other machines reach: whoever does can read",
      .offset = AT(is_http_open)},
->>>>>>> main
     {.name = "until-done",
      .type = CLI_FLAG,
      .help = "end when no job is pending or leased",
@@ -196,28 +188,18 @@ static int run(const void *opts, int n_args, char **args)
 const struct cli_cmd cmd_serve = {
     .name = "serve",
     .summary = "hand a database's jobs to workers",
-<<<<<<< HEAD
-    .doc = "Leases the jobs of a database to workers that connect, and writes their results.\n"
-           "  isobit serve --db sweep.db --listen tcp://127.0.0.1:5555\n"
-           "  isobit-worker run --connect tcp://127.0.0.1:5555\n"
-           "Workers on other machines need keys:\n"
-           "  isobit keygen keys\n"
-           "  isobit serve --db sweep.db --listen tcp://0.0.0.0:5555 --keys keys\n"
-           "The first line on stdout names the address. SIGINT or SIGTERM: hands out nothing more, "
-           "waits for workers to finish (--grace) and ends; a second one ends at once. Killed or "
-           "stopped, it goes on where it was when it is started again. Exit: 0 stopped or all "
-           "done, 1 some jobs failed or workers were still busy, 3 bad database, 4 busy.",
-=======
     .doc =
         "Leases the jobs of a database to workers that connect, and writes their results.\n"
         "  isobit serve --db sweep.db --listen tcp://127.0.0.1:5555\n"
         "  isobit-worker run --connect tcp://127.0.0.1:5555\n"
+        "Workers on other machines need keys:\n"
+        "  isobit keygen keys\n"
+        "  isobit serve --db sweep.db --listen tcp://0.0.0.0:5555 --keys keys\n"
         "The first line on stdout names the address; with --http the second one names the web page "
         "(docs/HTTP.md). SIGINT or SIGTERM: hands out nothing more, "
         "waits for workers to finish (--grace) and ends; a second one ends at once. Killed or "
         "stopped, it goes on where it was when it is started again. Exit: 0 stopped or all "
         "done, 1 some jobs failed or workers were still busy, 3 bad database, 4 busy.",
->>>>>>> main
     .opts = options,
     .n_opts = ARRAY_LEN(options),
     .opt_size = sizeof(struct serve_opts),

@@ -14,15 +14,15 @@
 #include "coordinator/lock.h"
 <<<<<<< HEAD
 #include "coordinator/reader.h"
-=======
+    == == ==
+    =
 #include "coordinator/progress.h"
->>>>>>> main
+        >>>>>>> main
 #include "coordinator/rows.h"
 #include "coordinator/screen.h"
 #include "schema/store_work.h"
 
-<<<<<<< HEAD
-static const double connect_timeout_s = 10;
+        < < < < < < < HEAD static const double connect_timeout_s = 10;
 =======
 enum { BAR_WIDTH = 30 };
 >>>>>>> main
