@@ -12,20 +12,14 @@
 #include "coordinator/cmd.h"
 #include "coordinator/control.h"
 #include "coordinator/lock.h"
-<<<<<<< HEAD
-#include "coordinator/reader.h"
-    == == ==
-    =
 #include "coordinator/progress.h"
-        >>>>>>> main
+#include "coordinator/reader.h"
 #include "coordinator/rows.h"
 #include "coordinator/screen.h"
 #include "schema/store_work.h"
 
-        < < < < < < < HEAD static const double connect_timeout_s = 10;
-=======
 enum { BAR_WIDTH = 30 };
->>>>>>> main
+static const double connect_timeout_s = 10;
 static const double ask_timeout_s = 2; /* status must not hang on a coordinator that does */
 
 struct status_options {
@@ -145,6 +139,12 @@ static enum err_code ask(const struct status_options *o, json_t **out, struct er
     return ERR_OK;
 }
 
+static enum err_code look(const struct status_options *o, struct store *s, json_t **out,
+                          struct err *e)
+{
+    return o->connect != NULL ? ask(o, out, e) : gather(s, o->db, out, e);
+}
+
 /* ---- printing ---- */
 
 static long long count_of(const json_t *o, const char *key)
@@ -190,17 +190,11 @@ static void add_text(const json_t *doc, const char *db, struct buf *out)
     size_t i = 0;
     json_t *w = NULL;
     const json_t *served = json_object_get(doc, "served");
-<<<<<<< HEAD
     if (db == NULL)
-        printf("%s\n", json_opt_str(doc, "db", ""));
+        buf_printf(out, "%s\n", json_opt_str(doc, "db", ""));
     else if (json_is_object(served))
-        printf("%s, served by process %lld on %s\n", db, count_of(served, "pid"),
-               json_opt_str(served, "host", ""));
-=======
-    if (json_is_object(served))
         buf_printf(out, "%s, served by process %lld on %s\n", db, count_of(served, "pid"),
                    json_opt_str(served, "host", ""));
->>>>>>> main
     else
         buf_printf(out, "%s, not served: `isobit serve --db %s` hands its jobs to workers\n", db,
                    db);
@@ -286,7 +280,7 @@ static enum err_code watch(const struct status_options *o, struct store *s, stru
     TRY(screen_open(&screen, STDOUT_FILENO, o->is_json, e));
     for (bool goes_on = true; goes_on;) {
         json_t *doc = NULL;
-        rc = gather(s, o->db, &doc, e);
+        rc = look(o, s, &doc, e);
         if (rc != ERR_OK)
             break;
         render(o, doc, screen.is_terminal, text);
@@ -303,26 +297,14 @@ static enum err_code watch(const struct status_options *o, struct store *s, stru
 static enum err_code show(const struct status_options *o, struct err *e)
 {
     struct store *s = NULL;
-<<<<<<< HEAD
-    bool is_over = false;
-    enum err_code rc = o->connect == NULL ? store_open(o->db, STORE_READ, &s, e) : ERR_OK;
-    while (rc == ERR_OK && !is_over) {
-        json_t *doc = NULL;
-        rc = o->connect != NULL ? ask(o, &doc, e) : gather(s, o->db, &doc, e);
-        if (rc != ERR_OK)
-            break;
-        print(o, doc);
-        const json_t *states = json_object_get(doc, "states");
-        is_over = !o->is_watch || count_of(states, "pending") + count_of(states, "leased") == 0;
-=======
     struct buf text = {0};
     json_t *doc = NULL;
-    TRY(store_open(o->db, STORE_READ, &s, e));
-    enum err_code rc = o->is_watch ? watch(o, s, &text, e) : gather(s, o->db, &doc, e);
+    if (o->connect == NULL)
+        TRY(store_open(o->db, STORE_READ, &s, e));
+    enum err_code rc = o->is_watch ? watch(o, s, &text, e) : look(o, s, &doc, e);
     if (rc == ERR_OK && !o->is_watch) {
         render(o, doc, false, &text);
         fwrite(text.data, 1, text.len, stdout);
->>>>>>> main
         json_decref(doc);
     }
     buf_release(&text);

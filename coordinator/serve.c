@@ -118,7 +118,7 @@ static int room_for_connections(void)
     }
     if (r.rlim_cur >= wanted)
         return MAX_CONNECTIONS;
-    return r.rlim_cur > 2 * OTHER_FILES ? (int)r.rlim_cur - OTHER_FILES : OTHER_FILES;
+    return r.rlim_cur > (rlim_t)2 * OTHER_FILES ? (int)r.rlim_cur - OTHER_FILES : OTHER_FILES;
 }
 
 static enum err_code open_all(struct serve *s, struct err *e)

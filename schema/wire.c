@@ -19,14 +19,12 @@ const char *wire_type_name(enum wire_type t)
 
 static size_t max_body_of(enum wire_type t)
 {
-    switch (t) {
-#define X(name, number, max_kib, sender)                                                           \
-    case WIRE_##name:                                                                              \
-        return (size_t)(max_kib) << 10;
+    static const unsigned kib[256] = {
+#define X(name, number, max_kib, sender) [number] = max_kib,
         WIRE_TYPE_LIST(X)
 #undef X
-    }
-    return 0;
+    };
+    return (size_t)kib[t & 255] << 10;
 }
 
 static bool type_is_known(unsigned number)
