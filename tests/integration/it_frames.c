@@ -342,7 +342,9 @@ int main(int argc, char **argv)
     char *log = xasprintf("%s/log", dir), *db = xasprintf("%s/frames.db", dir);
     const char *const serve[] = {"--max-attempts", "1000", NULL};
     const char *const work[] = {"--compute-program", fake_compute_path(), NULL};
-    setenv("ISOBIT_FAKE_MS", "20", 1);
+    int64_t n_frames = cluster_env("ISOBIT_FRAMES", 200000);
+    setenv("ISOBIT_FAKE_MS", n_frames > 1000000 ? "200" : "20",
+           1); /* there must be jobs to the end */
     cluster_plan("sweeps/paper.yaml", db);
     pid_t coordinator = cluster_serve(db, endpoint, log, serve);
     pid_t workers[N_WORKERS];
@@ -350,7 +352,7 @@ int main(int argc, char **argv)
         workers[i] = cluster_worker(endpoint, log, work);
     EXPECT(cluster_await(db, "SELECT count(*) > 3 FROM jobs WHERE state = 'done'", 1, 30),
            "the workers do not work");
-    run(db, endpoint, coordinator, cluster_env("ISOBIT_FRAMES", 200000));
+    run(db, endpoint, coordinator, n_frames);
     int64_t twice = cluster_query(
         db,
         "SELECT count(*) FROM (SELECT 1 FROM results GROUP BY key, metric HAVING count(*) > 1)");
