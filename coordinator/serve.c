@@ -298,7 +298,7 @@ static void answer_readers(struct serve *s, int64_t now_ns)
     struct err e;
     for (int i = 0; i < s->n_batch; i++) {
         const struct link_inbox *in = &s->batch[i];
-        if (!is_question(in))
+        if (!is_question(in) || door_role(&s->door, in->who) == DOOR_NOBODY)
             continue;
         json_t *reply =
             reader_answer(s->store, s->intake.dispatch, &s->door, in->who, in->msg.body, now_ns);
