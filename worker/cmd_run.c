@@ -14,11 +14,7 @@
 #include "worker/walltime.h"
 
 struct run_opts {
-<<<<<<< HEAD
-    const char *connect, *keys, *device, *bind, *compute_program;
-=======
-    const char *connect, *device, *bind, *compute_program, *walltime;
->>>>>>> main
+    const char *connect, *keys, *device, *bind, *compute_program, *walltime;
     int64_t memory, threads, credit;
     double grace, job_timeout, idle_timeout;
 };

@@ -224,15 +224,18 @@ static void send_message(struct fuzzer *f, int i)
         }
 }
 
-/* Reads some of what came back, for the session that a WELCOME gives; not all, so that queues fill as well. */
+/* Reads some of what came back, whole messages, for the session that a WELCOME gives; not all, so that queues fill as well. */
 static void read_some(struct fuzzer *f, int i)
 {
     char body[FRAME_ROOM];
-    for (int k = 0; k < 64; k++) {
+    int more = 0;
+    size_t size = sizeof(more);
+    for (int k = 0; k < 64 || more != 0; k++) {
         int n = zmq_recv(f->socket[i], body, sizeof(body) - 1, ZMQ_DONTWAIT);
         if (n < 0)
             return;
         body[n < FRAME_ROOM ? n : FRAME_ROOM - 1] = '\0';
+        zmq_getsockopt(f->socket[i], ZMQ_RCVMORE, &more, &size);
         const char *at = strstr(body, "\"session\":");
         if (at != NULL && strstr(body, "heartbeat_ns") != NULL)
             f->session[i] = strtoll(at + 10, NULL, 10);
@@ -241,13 +244,12 @@ static void read_some(struct fuzzer *f, int i)
 
 static void open_socket(struct fuzzer *f, int i, const char *endpoint)
 {
-    static const int none = 0, yes = 1;
+    static const int none = 0;
     if (f->socket[i] != NULL)
         zmq_close(f->socket[i]);
     f->socket[i] = zmq_socket(f->zmq, ZMQ_DEALER);
     CHECK(f->socket[i] != NULL);
     zmq_setsockopt(f->socket[i], ZMQ_LINGER, &none, sizeof(none));
-    zmq_setsockopt(f->socket[i], ZMQ_IMMEDIATE, &yes, sizeof(yes));
     CHECK(zmq_connect(f->socket[i], endpoint) == 0);
     f->session[i] = 0;
 }
@@ -309,11 +311,13 @@ static void run(const char *db, const char *endpoint, pid_t coordinator, int64_t
             run_fuzzer(endpoint, seed + (uint64_t)i, n_frames / N_FUZZERS);
     }
     struct watch w = {.moved_ns = clock_mono_ns()};
+    int status = 0;
     for (int n_left = N_FUZZERS; n_left > 0 && cluster_wait(coordinator, 0) == -1;) {
         usleep(200000);
         look(&w, db, coordinator);
         for (int i = 0; i < N_FUZZERS; i++)
-            if (fuzzers[i] > 0 && waitpid(fuzzers[i], NULL, WNOHANG) == fuzzers[i]) {
+            if (fuzzers[i] > 0 && waitpid(fuzzers[i], &status, WNOHANG) == fuzzers[i]) {
+                EXPECT(status == 0, "fuzzer %d did not send all it should: status %d", i, status);
                 fuzzers[i] = 0;
                 n_left--;
             }
