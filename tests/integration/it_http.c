@@ -324,13 +324,14 @@ static void slow_requests_block_neither_work_nor_page_for_long(struct story *s)
 /* Somebody else holds the database's write lock longer than the coordinator waits for it. */
 static void trouble_with_the_database_is_shown(const struct story *s)
 {
-    char *lock =
-        xasprintf("(echo 'BEGIN IMMEDIATE;'; sleep 7) | sqlite3 %s >/dev/null 2>&1 &", s->db);
+    char *lock = xasprintf(
+        "(echo '.timeout 3000'; echo 'BEGIN IMMEDIATE;'; sleep 8) | sqlite3 %s >/dev/null 2>&1 &",
+        s->db);
     struct support_run r = support_shell(lock);
     support_run_release(&r);
     int64_t began_ns = clock_mono_ns();
     int status = 200;
-    while (status == 200 && clock_seconds_since(began_ns) < 8) {
+    while (status == 200 && clock_seconds_since(began_ns) < 10) {
         status = ask(s->port, "GET", "/healthz", "", NULL);
         usleep(200000);
     }
