@@ -44,7 +44,7 @@ struct task_estimate {
 
 struct bootstrap {
     int n_rows, n_resamples; /* n_resamples 0: nothing was drawn, the matrices are NULL */
-    /* Resample r of row i at [r * n_rows + i]. A row whose items are not all stored has its own value in every resample. Cross
+    /* Resample r of row i at [r * n_rows + i], so that group_set_values takes value[m] + r * n_rows. A row whose items are not all stored has its own value in every resample. Cross
      * entropy and perplexity are capped as the frame is. No metric is NaN here that is not NaN in the frame. KL is not stored per
      * item: NULL. */
     double *value[METRIC_COUNT];
@@ -73,10 +73,6 @@ double spread_of(const double *v, int n);
 /* The interval of a linear functional of row values (a gap, an offset). */
 struct interval bootstrap_interval(const struct bootstrap *b, enum metric_id m,
                                    const struct linear *l);
-
-/* Sets the values of `g`'s points to those of resample r; group_restore undoes it. `g` must come from the frame that `b` was made
- * of, with metric m. */
-void bootstrap_apply(const struct bootstrap *b, enum metric_id m, int r, struct group *g);
 
 /* How often each curve of `g` is best at x = log2(bits): p[i] for curve i, sums to 1 over the curves that cover x. */
 void bootstrap_best(const struct bootstrap *b, enum metric_id m, const struct group *g, double x,

@@ -5,6 +5,8 @@
 
 #include "analysis/frame.h"
 
+enum { GAP_BUDGETS = 64 };
+
 struct curve_point {
     double log2_bits;
     double value;
@@ -52,8 +54,13 @@ bool budgets_of(const struct group *g, int n, double *log2_bits);
 
 /* Mean over 64 budgets of the common support of curve x minus curve y (paper.md section 2: G); NaN without common support. */
 double curve_gap(const struct curve *x, const struct curve *y);
+/* These budgets, as log2(bits); false without common support. */
+bool gap_budgets(const struct curve *x, const struct curve *y, double log2_bits[GAP_BUDGETS]);
 
 const struct curve *group_curve(const struct group *g, int k); /* NULL: none */
+
+/* Gives the points of `g` new values, by row of the frame: a resample, or the frame's own column again. */
+void group_set_values(struct group *g, const double *values);
 
 /* ---- numbers that are linear in the values of rows ----
  * Interpolation, G and offsets are: their weights are found once, and a resample costs one sum of products. */
@@ -66,6 +73,11 @@ struct linear {
 double linear_at(const struct linear *l, const double *values);
 struct linear linear_value(const struct curve *c, double x, struct arena *a);
 struct linear linear_gap(const struct curve *x, const struct curve *y, struct arena *a);
+/* From weights on the points of each curve. */
+struct linear linear_of(const struct curve *const *curves, const double *const *weights, int n,
+                        struct arena *a);
+/* Adds w times the value of c at x to the weights of its points; x lies inside the curve's support. */
+void linear_add_value(const struct curve *c, double x, double w, double *weights);
 /* x - y; empty when either is. */
 struct linear linear_difference(const struct linear *x, const struct linear *y, struct arena *a);
 
@@ -81,7 +93,7 @@ struct offset_fit {
         *slope_off;  /* how much steeper the curve is than f + offset, as a share of f's slope */
     double residual; /* root mean square */
     double slope;    /* of f, per doubling of bits */
-    double slope_spread; /* standard deviation of slope_off */
+    double slope_spread; /* root mean square of slope_off */
     int n_budgets;
     const double *log2_bits; /* budgets */
     const double *base;      /* f at each, at the level of the widest curve */

@@ -79,6 +79,9 @@ MUST_USE enum err_code frame_load(struct store *s, const struct frame_filter *fi
  * logarithm (paper section C.5: 100). 0 leaves finite ones as they are and makes the others NaN. */
 void frame_cap(struct frame *f, double perplexity);
 
+/* One metric of every row, by row. Owned by `a`. */
+double *frame_column(const struct frame *f, enum metric_id m, struct arena *a);
+
 /* What is compared along k: everything of a configuration but k. The 16-bit rows belong to every setting of their family. */
 struct setting {
     const char *dtype; /* "int", "float", "float E3M*" when not the heuristic's exponent bits */
@@ -88,10 +91,12 @@ struct setting {
     const char *outlier_rule;
     int subnormal_shift;
     const char *compute;
-    const char *also; /* "head quantized, fp32 weights"; "" for the defaults */
+    const char *also; /* ", head quantized", …; "" or NULL for the defaults */
 };
 /* The setting of a quantized row; the type's label is owned by `a`. */
 struct setting setting_of(const struct frame_row *row, struct arena *a);
+/* A total order; equal settings give 0. */
+int setting_compare(const struct setting *x, const struct setting *y);
 bool setting_equal(const struct setting *x, const struct setting *y);
 /* The paper's default slice: no centering, no outliers, the heuristic's float without shift, only linear layers. */
 bool setting_is_plain(const struct setting *x);

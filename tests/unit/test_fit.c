@@ -7,8 +7,12 @@
 #include "analysis/html.h"
 #include "analysis/pivot.h"
 
-static struct curve_point line_points[] = {
-    {20, 4.0, 1e5, "s0"}, {22, 3.0, 4e5, "s1"}, {26, 1.0, 4e6, "s2"}};
+#define AT(x, y)                                                                                   \
+    {                                                                                              \
+        .log2_bits = (x), .value = (y)                                                             \
+    }
+
+static struct curve_point line_points[] = {AT(20, 4.0), AT(22, 3.0), AT(26, 1.0)};
 static const struct curve line = {.k = 4, .points = line_points, .n = 3};
 
 Test(fit, interpolation_is_linear_in_log2_bits_and_never_extrapolates)
@@ -24,12 +28,12 @@ Test(fit, interpolation_is_linear_in_log2_bits_and_never_extrapolates)
 
 Test(fit, gap_of_parallel_curves_is_their_distance)
 {
-    struct curve_point shifted[] = {{19, 4.75, 0, ""}, {27, 0.75, 0, ""}};
+    struct curve_point shifted[] = {AT(19, 4.75), AT(27, 0.75)};
     struct curve other = {.k = 16, .points = shifted, .n = 2};
-    struct curve_point straight[] = {{20, 4.0, 0, ""}, {26, 1.0, 0, ""}};
+    struct curve_point straight[] = {AT(20, 4.0), AT(26, 1.0)};
     struct curve mine = {.k = 4, .points = straight, .n = 2};
     cr_expect_float_eq(curve_gap(&mine, &other), -0.25, 1e-12);
-    struct curve_point far[] = {{30, 1, 0, ""}, {31, 1, 0, ""}};
+    struct curve_point far[] = {AT(30, 1), AT(31, 1)};
     struct curve apart = {.k = 8, .points = far, .n = 2};
     cr_expect(isnan(curve_gap(&mine, &apart)));
 }
