@@ -68,7 +68,7 @@ Test(fit, groups_share_the_baseline_and_find_the_best_width)
         row("a", "s0", 4, "float", 64, 4e6, 3.05),      row("a", "s1", 4, "float", 64, 16e6, 2.05),
         row("a", "s2", 4, "float", 64, 64e6, INFINITY),
     };
-    struct frame f = {rows, ARRAY_LEN(rows)};
+    struct frame f = {.rows = rows, .n = ARRAY_LEN(rows)};
     struct arena a = {0};
     int n = 0;
     int n_dropped = 0;
@@ -94,7 +94,7 @@ Test(fit, sizes_with_equal_bits_are_averaged)
     struct frame_row rows[] = {row("a", "s0", 4, "int", 64, 4e6, 3.0),
                                row("a", "s0b", 4, "int", 64, 4e6, 3.2),
                                row("a", "s1", 4, "int", 64, 8e6, 2.0)};
-    struct frame f = {rows, ARRAY_LEN(rows)};
+    struct frame f = {.rows = rows, .n = ARRAY_LEN(rows)};
     struct arena a = {0};
     int n = 0;
     int n_dropped = 0;
@@ -124,7 +124,7 @@ Test(pivot, models_by_rows_widths_by_columns_baseline_in_each_row)
     struct frame_row rows[] = {
         row("a", "s0", 16, "", 0, 16e6, 3.0), row("a", "s0", 3, "int", 64, 3e6, 4.0),
         row("a", "s0", 4, "int", 64, 4e6, 3.1), row("b", "s0", 16, "", 0, 16e6, 2.5)};
-    struct frame f = {rows, ARRAY_LEN(rows)};
+    struct frame f = {.rows = rows, .n = ARRAY_LEN(rows)};
     struct arena a = {0};
     struct pivot p = pivot_build(&f, METRIC_NLL, &a);
     cr_assert_eq(p.n_k, 3);
