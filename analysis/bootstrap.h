@@ -50,10 +50,11 @@ struct bootstrap {
     double *value[METRIC_COUNT];
     const bool *is_drawn[METRIC_COUNT];  /* per row: it has items */
     const double *stderr_[METRIC_COUNT]; /* per row; NaN where nothing was drawn */
-    const struct task_estimate
-        *task[TASK_COUNT][SCORE_COUNT]; /* per row; perplexity: SCORE_ACC holds nats per token */
-    int n_not_drawn;                    /* rows with a metric whose items are not stored */
-    size_t bytes;                       /* of the matrices */
+    const struct task_estimate *task
+        [TASK_COUNT]
+        [SCORE_COUNT]; /* per row; perplexity: SCORE_ACC holds nats per token; SCORE_BYTES is not drawn */
+    int n_not_drawn; /* rows with a metric whose items are not stored */
+    size_t bytes;    /* of the matrices */
 };
 
 /* Everything but the matrices is owned by `a`. Caller calls bootstrap_release. Errors: ERR_NOMEM; ERR_IO (threads). */
