@@ -451,6 +451,16 @@ enum err_code bootstrap_run(const struct frame *f, const struct items *items,
     return rc;
 }
 
+enum err_code bootstrap_load(struct store *s, const struct frame *f, const struct bootstrap_opts *o,
+                             struct arena *a, struct items *items, struct bootstrap *out,
+                             struct err *e)
+{
+    *items = (struct items){0};
+    if (o->n_resamples > 0)
+        TRY(items_load(s, f, a, items, e));
+    return bootstrap_run(f, items, o, a, out, e);
+}
+
 void bootstrap_release(struct bootstrap *b)
 {
     for (int m = 0; m < METRIC_COUNT; m++) {

@@ -62,6 +62,10 @@ MUST_USE enum err_code bootstrap_run(const struct frame *f, const struct items *
                                      const struct bootstrap_opts *o, struct arena *a,
                                      struct bootstrap *out, struct err *e);
 void bootstrap_release(struct bootstrap *b);
+/* items_load and bootstrap_run; without resamples the samples are not read. */
+MUST_USE enum err_code bootstrap_load(struct store *s, const struct frame *f,
+                                      const struct bootstrap_opts *o, struct arena *a,
+                                      struct items *items, struct bootstrap *out, struct err *e);
 
 struct interval {
     double low, high; /* NaN: none */
