@@ -43,13 +43,12 @@ struct advice {
     int n_models, n_models_compared;
 };
 
-/* One advice per (sweep, family, compute) of the groups, in their order. `groups` are from groups_build with the same frame, metric
- * and bits. Owned by `a`. */
-struct advice *recommend(const struct bootstrap *b, const struct frame *f, enum metric_id m,
-                         enum bits_id bits, const struct group *groups, int n_groups,
-                         double log2_bits, struct arena *a, int *n);
+/* One advice per (sweep, family, compute) of the groups, in their order; choices may be none where a budget is below or beyond
+ * everything measured. `groups` are from groups_build over the frame that `b` was made of, with the same metric. Owned by `a`. */
+struct advice *recommend(const struct bootstrap *b, enum metric_id m, const struct group *groups,
+                         int n_groups, double log2_bits, struct arena *a, int *n);
 
-/* "float, block 64" or "16 bit, not quantized"; owned by `a`. */
+/* "4 bit float, block 64" or "16 bit, not quantized"; owned by `a`. */
 const char *choice_label(const struct choice *c, struct arena *a);
 
 #endif
