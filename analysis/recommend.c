@@ -42,7 +42,7 @@ static void add_candidate(struct contest *c, const struct group *g, const struct
                                       .curve = curve,
                                       .point = point,
                                       .value = value,
-                                      .bits = exp2(x),
+                                      .bits = nearbyint(exp2(x)),
                                       .now = curve_at(curve, x)};
 }
 
@@ -152,7 +152,7 @@ static struct step step_of(const struct contest *c, const struct candidate *v, i
         return s;
     struct linear change = linear_difference(&there, &v->value, c->arena);
     return (struct step){.k = curve->k,
-                         .bits = exp2(x),
+                         .bits = nearbyint(exp2(x)),
                          .change = curve_at(curve, x) - v->now,
                          .range = bootstrap_interval(c->b, c->metric, &change),
                          .is_within = x <= c->budget};
@@ -180,11 +180,12 @@ static struct choice choice_of(const struct contest *c, const struct candidate *
         .k = v->curve->k,
         .size = v->point != NULL ? v->point->size : NULL,
         .row = v->point != NULL ? v->point->rows[0] : -1,
-        .n_params = v->point != NULL ? v->point->n_params : params_at(v->curve, c->budget),
+        .n_params =
+            v->point != NULL ? v->point->n_params : nearbyint(params_at(v->curve, c->budget)),
         .bits = v->bits,
         .value = v->now,
         .range = bootstrap_interval(c->b, c->metric, &v->value),
-        .probability = c->b->value[c->metric] != NULL && c->b->n_resamples > 0
+        .probability = c->n > 1 && c->b->value[c->metric] != NULL
                            ? (double)v->n_best / c->b->n_resamples
                            : NAN,
         .behind = {NAN, NAN},

@@ -27,7 +27,7 @@ struct choice {
     double value;     /* expected metric */
     struct interval range;
     double
-        probability; /* share of resamples in which it is the best of all candidates; NaN: no resamples */
+        probability; /* share of resamples in which it is the best of all candidates; NaN: no resamples, or no other candidate */
     struct interval behind; /* of its difference to the first choice; NaN for the first */
     bool is_tied;           /* `behind` covers 0: the data cannot tell it from the first */
     struct step less, more;

@@ -13,6 +13,9 @@ struct source_opts {
 
 /* Rows for a command's option table; its struct has a member `struct source_opts source`. */
 #define SOURCE_OPTIONS(opts_type, default_metric)                                                  \
+    SOURCE_OPTIONS_NAMED(opts_type, default_metric, "bits")
+/* With another name for the option that says which count of bits is meant. */
+#define SOURCE_OPTIONS_NAMED(opts_type, default_metric, bits_name)                                 \
     {.name = "db",                                                                                 \
      .type = CLI_STRING,                                                                           \
      .arg = "F.db",                                                                                \
@@ -40,7 +43,7 @@ struct source_opts {
          .def = (default_metric),                                                                  \
          .choices = METRIC_CHOICES,                                                                \
          .offset = offsetof(opts_type, source.metric)},                                            \
-        {.name = "bits",                                                                           \
+        {.name = (bits_name),                                                                      \
          .type = CLI_CHOICE,                                                                       \
          .arg = "COUNT",                                                                           \
          .help = "x axis: full (other parameters at 16 bit), nominal or linear",                   \
