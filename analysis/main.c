@@ -2,7 +2,7 @@
 #include "analysis/cmd.h"
 
 static const struct cli_cmd *const cmds[] = {&cmd_fit,    &cmd_table,     &cmd_plot, &cmd_report,
-                                             &cmd_export, &cmd_recommend, NULL};
+                                             &cmd_recommend, NULL};
 
 int main(int argc, char **argv)
 {
