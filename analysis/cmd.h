@@ -6,6 +6,7 @@
 
 extern const struct cli_cmd cmd_fit;
 extern const struct cli_cmd cmd_table;
+extern const struct cli_cmd cmd_claims;
 extern const struct cli_cmd cmd_plot;
 extern const struct cli_cmd cmd_report;
 extern const struct cli_cmd cmd_recommend;
