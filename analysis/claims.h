@@ -7,6 +7,7 @@
 #define ISOBIT_ANALYSIS_CLAIMS_H
 
 #include "analysis/frame.h"
+#include "analysis/items.h"
 #include "base/json.h"
 
 #define VERDICT_LIST(X)                                                                            \
@@ -28,6 +29,7 @@ struct claims_input {
      * no per-item values: then its own value stands in every resample. NULL: no intervals. */
     const double *zero_shot, *nll;
     int n_resamples;
+    int n_threads; /* 0 and 1: none but the caller's; changes no number */
 };
 
 /* What the database knows beside the curves. */
@@ -51,8 +53,9 @@ struct claims_weight_std {
     double n_params;
     double control, attention, ffn;
 };
-/* Reads what the frame does not hold. Everything in *out is owned by `a`. */
-MUST_USE enum err_code claims_facts_load(struct store *s, const struct frame *f, struct arena *a,
+/* Finds what the frame does not hold; `items` may be NULL. Everything in *out is owned by `a`. Errors: those of store_query. */
+MUST_USE enum err_code claims_facts_load(struct store *s, const struct frame *f,
+                                         const struct items *items, struct arena *a,
                                          struct claims_facts *out, struct err *e);
 
 /* One statistic of a claim and what it must satisfy. */

@@ -30,14 +30,17 @@ struct planted_law {
     int best_exponent[PLANTED_MAX_K + 1]; /* float */
     double exponent_loss;                 /* per exponent bit away from the best */
     double collapse[PLANTED_FAMILIES]
-                   [3];  /* extra loss at 3 bit of the three largest sizes, largest first */
-    double outlier_gain; /* of kept columns at 3 bit; they also undo the collapse */
+                   [3]; /* extra loss at 3 bit of the three largest sizes, largest first */
+    double outlier_gain[PLANTED_MAX_K + 1]; /* by k, of kept columns; they also undo the collapse */
+    double tilt[PLANTED_MAX_K + 1]; /* by k: points per doubling of parameters beyond slope */
     double center_loss;
-    bool has_tie;                   /* Pythia: 5 bit as good as 4 bit at equal bits */
+    bool has_tie;                   /* Pythia: 5 bit about as good as 4 bit at equal bits, */
+    double tie_gap;                 /* ahead by this */
     double shift[PLANTED_FAMILIES]; /* of accuracy only: what perplexity does not tell */
     double bloomz_loss;             /* BLOOMZ's own, for every quantized configuration */
     double nll_base, nats_per_point;
-    double curvature; /* points per squared doubling; 0: straight lines */
+    /* H = 30 N^-0.1 k^-0.05 instead: no straight lines, and nothing but N and k counts. */
+    bool has_power_law;
 };
 
 /* Grids of configurations; they add up, equal cells count once. */

@@ -8,7 +8,7 @@
 #include "tests/support/planted.h"
 #include "worker/zstd_samples.h"
 
-enum { NOISE_POOL = 1 << 20, JOBS_PER_COMMIT = 1000, MAX_CHOICES = 4 };
+enum { JOBS_PER_COMMIT = 1000, MAX_CHOICES = 4, NOISE_PER_ITEM = 64 };
 
 /* The tasks differ in difficulty; the differences add up to nothing, so that the mean stays what the law says. */
 static const double task_shift[PLANTED_TASKS] = {
@@ -33,7 +33,8 @@ struct writing {
     struct sweep sweep;
     struct task_items tasks[PLANTED_TASKS];
     float *noise; /* standard normal; a job reads on from a place of its own */
-    float *ll;    /* of one job */
+    int64_t n_noise;
+    float *ll; /* of one job */
     struct rng rng;
     int64_t worker_id;
 };
@@ -193,8 +194,8 @@ static void fill_result(struct writing *w, const struct planted_model *m, const 
                         enum task task, struct job_result *r)
 {
     const struct task_items *t = &w->tasks[task];
-    /* The pool goes on behind every start for as long as a job may read. */
-    const float *noise = w->noise + rng_below(&w->rng, NOISE_POOL / 2);
+    /* Two jobs hardly ever start at the same place, so that no item meets the same noise in both. */
+    const float *noise = w->noise + rng_below(&w->rng, (uint64_t)(w->n_noise - t->n));
     double p = planted_accuracy(w->p, m, c) / 100 + task_shift[task];
     double threshold = normal_quantile(fmin(fmax(p, 0.001), 0.999));
     double nll = planted_nll(w->p, m, c);
@@ -379,10 +380,10 @@ enum err_code planted_write(const struct planted *p, const char *path, struct er
         make_items(&w, (enum task)t);
         longest = w.tasks[t].n > longest ? w.tasks[t].n : longest;
     }
-    CHECK(longest < NOISE_POOL / 2);
+    w.n_noise = (longest + 1) * NOISE_PER_ITEM;
     w.ll = arena_array(&w.arena, (size_t)longest * MAX_CHOICES, sizeof(*w.ll));
-    w.noise = arena_array(&w.arena, NOISE_POOL, sizeof(*w.noise));
-    for (int i = 0; i < NOISE_POOL; i++)
+    w.noise = arena_array(&w.arena, (size_t)w.n_noise, sizeof(*w.noise));
+    for (int64_t i = 0; i < w.n_noise; i++)
         w.noise[i] = (float)rng_normal(&w.rng);
     enum err_code rc = write_all(&w, path, e);
     store_close(w.store);

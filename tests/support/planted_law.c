@@ -18,18 +18,19 @@ struct planted planted_paper(void)
                 .slope = 4,
                 .loss = {[3] = 5, [4] = 1.2, [5] = 0.4, [6] = 0.1, [7] = 0.02, [8] = 0},
                 .weight = {[3] = 2, [4] = 1, [5] = 0.5, [6] = 0.1, [7] = 0.05, [8] = 0.02},
-                .type_loss = {[DTYPE_float] = 0.1, [DTYPE_int] = 0.7, [DTYPE_dynamic] = 1.2},
+                .type_loss = {[DTYPE_float] = 0.1, [DTYPE_int] = 0.6, [DTYPE_dynamic] = 1.2},
                 .block_loss = {[PLANTED_OPT] = 1.0,
                                [PLANTED_PYTHIA] = 2.2,
                                [PLANTED_GPT2] = 2.2,
                                [PLANTED_BLOOM] = 1.0,
                                [PLANTED_BLOOMZ] = 1.0},
                 .best_exponent = {[3] = 2, [4] = 2, [5] = 2, [6] = 3, [7] = 4, [8] = 4},
-                .exponent_loss = 1.0,
+                .exponent_loss = 0.45,
                 .collapse = {[PLANTED_OPT] = {45, 20, 8}, [PLANTED_PYTHIA] = {45, 20, 8}},
-                .outlier_gain = 0.5,
+                .outlier_gain = {[3] = 0.5, [4] = 0.05},
                 .center_loss = 0.2,
                 .has_tie = true,
+                .tie_gap = 0.2,
                 .nll_base = 2.6,
                 .nats_per_point = 0.03},
         .grids = PLANTED_ALL,
@@ -253,8 +254,8 @@ static double loss_of(const struct planted_law *l, const struct planted_model *m
                       (l->type_loss[c->dtype] + l->block_loss[m->family] * block_share(c->block));
     if (c->dtype == DTYPE_float)
         loss += l->exponent_loss * abs(c->exponent_bits - l->best_exponent[c->k]);
-    if (c->k == 3 && c->outlier_pct > 0)
-        loss -= l->outlier_gain;
+    if (c->outlier_pct > 0)
+        loss -= l->outlier_gain[c->k];
     if (c->k == 3 && c->outlier_pct == 0 && m->rank < 3)
         loss += l->collapse[m->family][m->rank];
     if (c->center != CENTER_NONE)
@@ -264,19 +265,10 @@ static double loss_of(const struct planted_law *l, const struct planted_model *m
     return loss;
 }
 
-/* What makes 4 bit in blocks of 64 as good as 5 bit at equal bits, whatever the data type. */
-static double tie_loss(const struct planted_law *l, const struct planted_model *m,
-                       const struct config *c)
+/* What 4 bit loses more, so that 5 bit is ahead by the tie's gap at equal bits, as quantile in blocks of 64. */
+static double tie_loss(const struct planted_law *l)
 {
-    struct config four = config_default();
-    four.k = 4;
-    four.dtype = c->dtype;
-    config_normalize(&four);
-    struct config five = four;
-    five.k = 5;
-    five.exponent_bits = 0;
-    config_normalize(&five);
-    return loss_of(l, m, &five) - loss_of(l, m, &four) + l->slope * log2(5.25 / 4.25);
+    return l->loss[5] - l->loss[4] + l->slope * log2(5.25 / 4.25) + l->tie_gap;
 }
 
 static double raw_accuracy(const struct planted *p, const struct planted_model *m,
@@ -284,12 +276,12 @@ static double raw_accuracy(const struct planted *p, const struct planted_model *
 {
     const struct planted_law *l = &p->law;
     double x = log2(m->n_params / 1e9);
-    double raw = l->base + l->slope * x - l->curvature * x * x;
+    double raw = l->base + l->slope * x;
     if (c->k >= 16)
         return raw;
-    raw -= loss_of(l, m, c);
+    raw += l->tilt[c->k] * x - loss_of(l, m, c);
     if (l->has_tie && c->k == 4 && m->family == PLANTED_PYTHIA)
-        raw -= tie_loss(l, m, c);
+        raw -= tie_loss(l);
     return raw;
 }
 
@@ -301,6 +293,8 @@ double planted_accuracy(const struct planted *p, const struct planted_model *m,
 
 double planted_nll(const struct planted *p, const struct planted_model *m, const struct config *c)
 {
+    if (p->law.has_power_law)
+        return 30 * pow(m->n_params, -0.1) * pow(c->k, -0.05);
     return p->law.nll_base - p->law.nats_per_point * (raw_accuracy(p, m, c) - p->law.base);
 }
 
