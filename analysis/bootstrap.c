@@ -457,7 +457,7 @@ enum err_code bootstrap_load(struct store *s, const struct frame *f, const struc
 {
     *items = (struct items){0};
     if (o->n_resamples > 0)
-        TRY(items_load(s, f, a, items, e));
+        TRY(items_read(s, f, a, items, e));
     return bootstrap_run(f, items, o, a, out, e);
 }
 

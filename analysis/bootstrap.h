@@ -5,7 +5,7 @@
 #define ISOBIT_ANALYSIS_BOOTSTRAP_H
 
 #include "analysis/fit.h"
-#include "analysis/items.h"
+#include "analysis/item_scores.h"
 #include "base/cli.h"
 
 struct bootstrap_opts {
@@ -62,7 +62,7 @@ MUST_USE enum err_code bootstrap_run(const struct frame *f, const struct items *
                                      const struct bootstrap_opts *o, struct arena *a,
                                      struct bootstrap *out, struct err *e);
 void bootstrap_release(struct bootstrap *b);
-/* items_load and bootstrap_run; without resamples the samples are not read. */
+/* items_read and bootstrap_run; without resamples the samples are not read. */
 MUST_USE enum err_code bootstrap_load(struct store *s, const struct frame *f,
                                       const struct bootstrap_opts *o, struct arena *a,
                                       struct items *items, struct bootstrap *out, struct err *e);

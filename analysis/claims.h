@@ -7,7 +7,7 @@
 #define ISOBIT_ANALYSIS_CLAIMS_H
 
 #include "analysis/frame.h"
-#include "analysis/items.h"
+#include "analysis/item_scores.h"
 #include "base/json.h"
 
 #define VERDICT_LIST(X)                                                                            \

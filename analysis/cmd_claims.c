@@ -118,7 +118,7 @@ static enum err_code answer(struct source *src, const void *arg, struct err *e)
     struct bootstrap b = {0};
     bool has_resamples = o->bootstrap.n_resamples > 0;
     if (has_resamples)
-        TRY(items_load(src->store, &src->frame, src->arena, &items, e));
+        TRY(items_read(src->store, &src->frame, src->arena, &items, e));
     TRY(claims_facts_load(src->store, &src->frame, has_resamples ? &items : NULL, src->arena,
                           &facts, e));
     if (has_resamples)

@@ -1,4 +1,4 @@
-#include "analysis/items.h"
+#include "analysis/item_scores.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -290,7 +290,7 @@ static void drop_empty(struct items *out)
     out->n = n;
 }
 
-enum err_code items_load(struct store *s, const struct frame *f, struct arena *a, struct items *out,
+enum err_code items_read(struct store *s, const struct frame *f, struct arena *a, struct items *out,
                          struct err *e)
 {
     *out = (struct items){0};

@@ -5,8 +5,8 @@
  *   lambada     2 floats: log-likelihood of the last word; 1 when it was the most likely one
  *   others      one float per choice: its log-likelihood
  * Thread: the items may be read by many once loaded. */
-#ifndef ISOBIT_ANALYSIS_ITEMS_H
-#define ISOBIT_ANALYSIS_ITEMS_H
+#ifndef ISOBIT_ANALYSIS_ITEM_SCORES_H
+#define ISOBIT_ANALYSIS_ITEM_SCORES_H
 
 #include "analysis/frame.h"
 
@@ -35,7 +35,7 @@ struct items {
 
 /* Loads the items of every job that a row of the frame names. A job without samples has no entry; samples that do not fit their
  * items (damaged, another length, an unknown codec) are left out and counted. Owned by `a`. Errors: those of store_query. */
-MUST_USE enum err_code items_load(struct store *s, const struct frame *f, struct arena *a,
+MUST_USE enum err_code items_read(struct store *s, const struct frame *f, struct arena *a,
                                   struct items *out, struct err *e);
 
 const struct item_job *items_of(const struct items *it, int64_t job); /* NULL: none */
