@@ -37,6 +37,7 @@ struct run {
     struct draw_set *sets;
     int n_sets;
     int max_columns, max_items; /* of a set */
+    double *values;             /* by column: over all items once */
     int *first_row;             /* by column: rows with its job, as a list; -1 ends it */
     int *next_row[TASK_COUNT];  /* by row */
     struct moments *moments;    /* [block][column] */
@@ -53,6 +54,11 @@ struct scratch {
 };
 
 /* ---- columns ---- */
+
+static bool is_normed(enum task t)
+{
+    return t == TASK_hellaswag || t == TASK_piqa;
+}
 
 static int compare_column(const void *a, const void *b)
 {
@@ -111,8 +117,42 @@ static void link_rows(struct run *run, const struct items *items, struct arena *
         }
     }
     run->first_row = arena_array(a, (size_t)run->n_columns + 1, sizeof(int));
-    for (int c = 0; c < run->n_columns; c++)
-        run->first_row[c] = first[run->columns[c].job - items->jobs];
+    run->values = arena_array(a, (size_t)run->n_columns + 1, sizeof(double));
+    for (int c = 0; c < run->n_columns; c++) {
+        const struct item_job *j = run->columns[c].job;
+        run->first_row[c] = first[j - items->jobs];
+        run->values[c] = j->nll != NULL ? items_nll(j, 0, j->n)
+                                        : items_accuracy(j, run->columns[c].score, 0, j->n);
+    }
+}
+
+/* The metrics that a column is a part of. */
+static bool column_feeds(const struct column *c, enum metric_id m)
+{
+    enum task t = c->job->task;
+    if (t == TASK_perplexity)
+        return m == METRIC_NLL;
+    if (m == METRIC_ZERO_SHOT)
+        return c->score == SCORE_ACC;
+    return m == METRIC_ZERO_SHOT_NORM && c->score == (is_normed(t) ? SCORE_NORM : SCORE_ACC);
+}
+
+/* A metric of every row as its items give it; NaN where some are missing. */
+static void values_from_items(const struct run *run, enum metric_id m, double *out, int *n_parts)
+{
+    int n_wanted = m == METRIC_NLL ? 1 : 4;
+    for (int c = 0; c < run->n_columns; c++) {
+        const struct column *col = &run->columns[c];
+        if (!column_feeds(col, m))
+            continue;
+        for (int row = run->first_row[c]; row >= 0; row = run->next_row[col->job->task][row]) {
+            out[row] += run->values[c] / n_wanted;
+            n_parts[row]++;
+        }
+    }
+    for (int row = 0; row < run->frame->n; row++)
+        if (n_parts[row] != n_wanted)
+            out[row] = NAN;
 }
 
 /* ---- one block of resamples ---- */
@@ -155,22 +195,6 @@ static void draw_accuracy(const struct run *run, const struct draw_set *s, struc
     draw_sum_bits(w->counts, s->n_items, (const uint64_t *const *)w->columns, s->n, w->hits);
     for (size_t i = 0; i < (size_t)s->n * DRAW_BLOCK; i++)
         w->values[i] = (double)w->hits[i] / s->n_items;
-}
-
-static bool is_normed(enum task t)
-{
-    return t == TASK_hellaswag || t == TASK_piqa;
-}
-
-/* The metrics that a column is a part of. */
-static bool column_feeds(const struct column *c, enum metric_id m)
-{
-    enum task t = c->job->task;
-    if (t == TASK_perplexity)
-        return m == METRIC_NLL;
-    if (m == METRIC_ZERO_SHOT)
-        return c->score == SCORE_ACC;
-    return m == METRIC_ZERO_SHOT_NORM && c->score == (is_normed(t) ? SCORE_NORM : SCORE_ACC);
 }
 
 /* Adds the resampled values of `n_columns` columns from `first` to the rows that have them, a quarter of each accuracy: resample by
@@ -284,37 +308,52 @@ static enum err_code run_threads(struct run *run, int64_t n_asked, struct err *e
 
 /* ---- before and after ---- */
 
-static bool has_items(const struct items *items, const struct frame_row *row, enum metric_id m)
+/* Stored values and items come from the same numbers, the items rounded to 32 bits: a near tie may fall the other way. */
+static bool agree(double stored, double from_items, enum metric_id m)
 {
-    if (m == METRIC_NLL || m == METRIC_PERPLEXITY)
-        return items_of(items, row->job[TASK_perplexity]) != NULL;
-    for (int t = 0; t < TASK_COUNT; t++) {
-        if (!task_is_zero_shot((enum task)t))
-            continue;
-        const struct item_job *j = items_of(items, row->job[t]);
-        bool needs_norm = m == METRIC_ZERO_SHOT_NORM && is_normed((enum task)t);
-        if (j == NULL || j->right[needs_norm ? SCORE_NORM : SCORE_ACC] == NULL)
-            return false;
-    }
-    return true;
+    return fabs(stored - from_items) <= (m == METRIC_NLL ? 1e-3 * fmax(1, fabs(stored)) : 2e-3);
 }
 
-static void mark_drawn(struct bootstrap *b, const struct frame *f, const struct items *items,
-                       struct arena *a)
+static void mark_metric(struct run *run, enum metric_id m, bool *is_drawn, bool *is_missing,
+                        bool *is_contradicted)
 {
-    for (int m = 0; m < METRIC_COUNT; m++) {
-        bool *is_drawn = arena_array(a, (size_t)f->n + 1, sizeof(*is_drawn));
-        for (int i = 0; m != METRIC_KL && i < f->n; i++)
-            is_drawn[i] =
-                isfinite(f->rows[i].metric[m]) && has_items(items, &f->rows[i], (enum metric_id)m);
-        b->is_drawn[m] = is_drawn;
-    }
+    const struct frame *f = run->frame;
+    double limit = f->cap > 0 ? log(f->cap) : INFINITY;
+    double *own = xcalloc((size_t)f->n + 1, sizeof(*own));
+    int *n_parts = xcalloc((size_t)f->n + 1, sizeof(*n_parts));
+    values_from_items(run, m, own, n_parts);
+    int n_wanted = m == METRIC_NLL ? 1 : 4;
     for (int i = 0; i < f->n; i++) {
-        bool is_missing = false;
-        for (int m = 0; m < METRIC_COUNT; m++)
-            is_missing = is_missing ||
-                         (m != METRIC_KL && isfinite(f->rows[i].metric[m]) && !b->is_drawn[m][i]);
-        b->n_not_drawn += is_missing;
+        double stored = f->rows[i].metric[m];
+        double v = m == METRIC_NLL && !(own[i] <= limit) ? limit : own[i];
+        if (!isfinite(stored))
+            continue;
+        bool is_whole = n_parts[i] == n_wanted;
+        is_drawn[i] = is_whole && agree(stored, v, m);
+        is_missing[i] = is_missing[i] || !is_whole;
+        is_contradicted[i] = is_contradicted[i] || (is_whole && !is_drawn[i]);
+    }
+    xfree(n_parts);
+    xfree(own);
+}
+
+static void mark_drawn(struct run *run, struct arena *a)
+{
+    struct bootstrap *b = run->out;
+    size_t n = (size_t)run->frame->n;
+    bool *is_drawn[METRIC_COUNT];
+    bool *is_missing = arena_array(a, n + 1, sizeof(bool));
+    bool *is_contradicted = arena_array(a, n + 1, sizeof(bool));
+    for (int m = 0; m < METRIC_COUNT; m++) {
+        is_drawn[m] = arena_array(a, n + 1, sizeof(bool));
+        if (m == METRIC_NLL || m == METRIC_ZERO_SHOT || m == METRIC_ZERO_SHOT_NORM)
+            mark_metric(run, (enum metric_id)m, is_drawn[m], is_missing, is_contradicted);
+        b->is_drawn[m] = is_drawn[m];
+    }
+    b->is_drawn[METRIC_PERPLEXITY] = is_drawn[METRIC_NLL];
+    for (size_t i = 0; i < n; i++) {
+        b->n_not_drawn += is_missing[i] || is_contradicted[i];
+        b->n_contradicted += is_contradicted[i];
     }
 }
 
@@ -394,12 +433,6 @@ static double error_of(const struct run *run, int column)
     return n < 2 ? NAN : sqrt(fmax(variance, 0));
 }
 
-static double column_value(const struct column *c)
-{
-    return c->job->nll != NULL ? items_nll(c->job, 0, c->job->n)
-                               : items_accuracy(c->job, c->score, 0, c->job->n);
-}
-
 static void estimate_tasks(const struct run *run, struct arena *a)
 {
     int n = run->frame->n;
@@ -413,7 +446,7 @@ static void estimate_tasks(const struct run *run, struct arena *a)
         }
     for (int i = 0; i < run->n_columns; i++) {
         const struct column *c = &run->columns[i];
-        struct task_estimate v = {column_value(c), error_of(run, i)};
+        struct task_estimate v = {run->values[i], error_of(run, i)};
         for (int row = run->first_row[i]; row >= 0; row = run->next_row[c->job->task][row])
             out[c->job->task][c->score][row] = v;
     }
@@ -430,7 +463,7 @@ enum err_code bootstrap_run(const struct frame *f, const struct items *items,
                       .n_blocks = (out->n_resamples + DRAW_BLOCK - 1) / DRAW_BLOCK};
     list_columns(&run, items, a);
     link_rows(&run, items, a);
-    mark_drawn(out, f, items, a);
+    mark_drawn(&run, a);
     size_t n_moments = (size_t)run.n_blocks * (size_t)run.n_columns;
     run.moments = xcalloc(n_moments + 1, sizeof(*run.moments));
     enum err_code rc = ERR_OK;

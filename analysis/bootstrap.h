@@ -53,8 +53,9 @@ struct bootstrap {
     const struct task_estimate *task
         [TASK_COUNT]
         [SCORE_COUNT]; /* per row; perplexity: SCORE_ACC holds nats per token; SCORE_BYTES is not drawn */
-    int n_not_drawn; /* rows with a metric whose items are not stored */
-    size_t bytes;    /* of the matrices */
+    int n_not_drawn;    /* rows with a metric that stands still in every resample */
+    int n_contradicted; /* those of them whose items give another value than the stored one */
+    size_t bytes;       /* of the matrices */
 };
 
 /* Everything but the matrices is owned by `a`. Caller calls bootstrap_release. Errors: ERR_NOMEM; ERR_IO (threads). */

@@ -317,8 +317,14 @@ double items_accuracy(const struct item_job *j, enum item_score score, int from,
     if (bits == NULL || from >= to)
         return NAN;
     int n = 0;
-    for (int i = from; i < to; i++)
-        n += (int)(bits[i / WORD_BITS] >> (i % WORD_BITS) & 1);
+    for (int word = from / WORD_BITS; word <= (to - 1) / WORD_BITS; word++) {
+        uint64_t v = bits[word];
+        if (word == from / WORD_BITS)
+            v &= ~(uint64_t)0 << from % WORD_BITS;
+        if (word == (to - 1) / WORD_BITS)
+            v &= ~(uint64_t)0 >> (WORD_BITS - 1 - (to - 1) % WORD_BITS);
+        n += __builtin_popcountll(v);
+    }
     return (double)n / (to - from);
 }
 

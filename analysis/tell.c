@@ -48,10 +48,16 @@ static void note_resamples(struct notes *n, enum metric_id m, const struct items
     for (int i = 0; i < b->n_rows; i++)
         n_fixed += !b->is_drawn[m][i] && !isnan(b->value[m][i]);
     if (n_fixed > 0)
+        add_note(n,
+                 arena_printf(a,
+                              "%d configuration%s without usable values per item: taken as exact, "
+                              "intervals are too narrow there.",
+                              n_fixed, plural(n_fixed)));
+    if (b->n_contradicted > 0)
         add_note(n, arena_printf(a,
-                                 "%d configuration%s stored no values per item: taken as exact, "
-                                 "intervals are too narrow there.",
-                                 n_fixed, plural(n_fixed)));
+                                 "The items of %d configuration%s give another value than the "
+                                 "stored one: taken as exact.",
+                                 b->n_contradicted, plural(b->n_contradicted)));
     if (items->n_unreadable > 0)
         add_note(n,
                  arena_printf(a, "The items of %d job%s could not be read (%s).",

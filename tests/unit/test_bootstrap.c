@@ -277,6 +277,7 @@ Test(bootstrap, configurations_that_agree_on_every_item_never_differ)
         to->nll = from->nll;
         memcpy(to->right, from->right, sizeof(to->right));
     }
+    memcpy(w.frame.rows[1].metric, w.frame.rows[0].metric, sizeof(w.frame.rows[0].metric));
     struct bootstrap b = run(&w, 200, 1, 2);
     for (int r = 0; r < 200; r++) {
         const double *v = b.value[METRIC_ZERO_SHOT] + (size_t)r * ROWS;
@@ -310,11 +311,28 @@ Test(bootstrap, rows_without_items_keep_their_value_and_say_so)
     arena_release(&arena);
 }
 
+Test(bootstrap, items_that_contradict_the_stored_value_are_not_drawn)
+{
+    struct world w = small_world();
+    w.frame.rows[1].metric[METRIC_NLL] += 0.5;
+    w.frame.rows[3].metric[METRIC_ZERO_SHOT_NORM] -= 0.01;
+    struct bootstrap b = run(&w, 100, 1, 2);
+    cr_expect_eq(b.n_contradicted, 2);
+    cr_expect_eq(b.n_not_drawn, 2);
+    cr_expect_not(b.is_drawn[METRIC_PERPLEXITY][1]);
+    cr_expect(b.is_drawn[METRIC_ZERO_SHOT][3]);
+    for (int r = 0; r < 100; r++)
+        cr_expect_eq(b.value[METRIC_NLL][(size_t)r * ROWS + 1], w.frame.rows[1].metric[METRIC_NLL]);
+    bootstrap_release(&b);
+    arena_release(&arena);
+}
+
 Test(bootstrap, an_infinite_document_is_capped_in_every_resample)
 {
     struct world w = small_world();
     ((float *)job_of(&w, 0, TASK_perplexity)->nll)[5] = INFINITY;
     ((float *)job_of(&w, 1, TASK_perplexity)->nll)[5] = NAN;
+    w.frame.rows[0].metric[METRIC_NLL] = w.frame.rows[1].metric[METRIC_NLL] = log(100);
     struct bootstrap b = run(&w, 100, 1, 1);
     for (int r = 0; r < 100; r++)
         for (int row = 0; row < 2; row++) {
