@@ -198,11 +198,11 @@ static struct dots dots_of(const struct panel *p, struct axis x, struct axis y, 
     return d;
 }
 
-/* How bad it is to write there: over another name, over lines, far from the point. */
+/* How bad it is to write there: over another name, over lines, outside. */
 static double badness(const struct label *at, const struct label *placed, int n_placed,
                       const struct dots *d)
 {
-    double sum = 0;
+    double sum = at->x < -4 ? 60 : 0; /* over the axis' numbers */
     for (int i = 0; i < n_placed; i++)
         sum += covers(at, &placed[i]) ? 200 : 0;
     for (int i = 0; i < d->n; i++)

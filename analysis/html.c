@@ -25,6 +25,7 @@ static enum err_code add_data(struct buf *out, const struct report *r, struct er
     hj_put_text(out, "title", r->title);
     hj_put_text(out, "bitsTitle", bits_title(r->source->bits));
     hj_put_text(out, "made", arena_printf(r->source->arena, "Made by %s.", cli_version));
+    hj_put_int(out, "resamples", r->bootstrap->n_resamples);
     hj_name(out, "remarks");
     hj_open(out, '[');
     for (int i = 0; i < r->n_remarks; i++)

@@ -32,21 +32,36 @@ static const struct metric_info *info_of(const struct answering *w)
 /* Shares of resamples in which each curve of the main group is best, at STRIP budgets. */
 struct strip {
     const struct group *group;
+    bool is_drawn; /* from resamples; else the shares are 0 and 1 */
     double bits[STRIP];
     double p[MAX_CURVES][STRIP];
 };
+
+/* A share of agreeing resamples says nothing where the values cannot vary. */
+static bool is_drawn(const struct bootstrap *b, enum metric_id m, const struct group *g)
+{
+    if (b->n_resamples == 0 || b->is_drawn[m] == NULL)
+        return false;
+    for (int c = 0; c < g->n_curves; c++)
+        for (int i = 0; i < g->curves[c].n; i++)
+            for (int r = 0; r < g->curves[c].points[i].n_rows; r++)
+                if (!b->is_drawn[m][g->curves[c].points[i].rows[r]])
+                    return false;
+    return true;
+}
 
 static void fill_strip(const struct answering *w, const double *log2_bits, struct strip *s)
 {
     const struct bootstrap *b = w->report->bootstrap;
     double p[MAX_CURVES] = {0};
+    s->is_drawn = is_drawn(b, w->metric, s->group);
     for (int i = 0; i < STRIP; i++) {
         s->bits[i] = exp2(log2_bits[i]);
         struct best best = best_at(s->group, log2_bits[i], info_of(w)->is_larger_better);
-        if (b->n_resamples > 0)
+        if (s->is_drawn)
             bootstrap_best(b, w->metric, s->group, log2_bits[i], p);
         for (int c = 0; c < s->group->n_curves && c < MAX_CURVES; c++)
-            s->p[c][i] = b->n_resamples > 0 ? p[c] : s->group->curves[c].k == best.k;
+            s->p[c][i] = s->is_drawn ? p[c] : s->group->curves[c].k == best.k;
     }
 }
 
@@ -54,6 +69,7 @@ static void add_strip(struct buf *out, const struct strip *s)
 {
     hj_name(out, "strip");
     hj_open(out, '{');
+    hj_put_bool(out, "drawn", s->is_drawn);
     hj_put_numbers(out, "bits", s->bits, STRIP, DIGITS);
     hj_name(out, "k");
     hj_open(out, '[');
@@ -82,7 +98,7 @@ static int winner_at(const struct strip *s, int i)
 }
 
 /* "Along the curves of float, block 64, 4 bit wins at 71 % of the budgets from 2 Mbit to 30 Mbit, 3 bit at 29 %. …" */
-static const char *lead_of(const struct strip *s, bool is_drawn, struct arena *a)
+static const char *lead_of(const struct strip *s, struct arena *a)
 {
     int n_won[MAX_CURVES] = {0};
     int n_sure = 0;
@@ -109,17 +125,23 @@ static const char *lead_of(const struct strip *s, bool is_drawn, struct arena *a
         comma = ", ";
         n_won[c] = 0;
     }
-    return is_drawn
+    return s->is_drawn
                ? arena_printf(a, "%s. At %.0f %% of them at least 95 %% of the resamples agree.",
                               text, 100.0 * n_sure / STRIP)
-               : arena_printf(a, "%s. No per-item results are stored, so there are no error bars.",
-                              text);
+               : arena_printf(a, "%s. There are no error bars.", text);
 }
 
 /* ---- at a budget ---- */
 
+/* An interval without extent comes from values that were not drawn: it is none. */
+static struct interval real_interval(struct interval v)
+{
+    return v.low < v.high ? v : (struct interval){NAN, NAN};
+}
+
 static void add_range(struct buf *out, const struct answering *w, double value, struct interval v)
 {
+    v = real_interval(v);
     hj_put_number(out, "value", shown(w, value), DIGITS);
     hj_put_number(out, "low", shown(w, v.low), DIGITS);
     hj_put_number(out, "high", shown(w, v.high), DIGITS);
@@ -135,12 +157,13 @@ static void add_step(struct buf *out, const struct answering *w, const char *nam
         return;
     }
     double base = shown(w, c->value);
+    struct interval range = real_interval(step->range);
     hj_open(out, '{');
     hj_put_int(out, "k", step->k);
     hj_put_bool(out, "fits", step->is_within);
     hj_put_number(out, "change", shown(w, c->value + step->change) - base, 3);
-    hj_put_number(out, "low", shown(w, c->value + step->range.low) - base, 3);
-    hj_put_number(out, "high", shown(w, c->value + step->range.high) - base, 3);
+    hj_put_number(out, "low", shown(w, c->value + range.low) - base, 3);
+    hj_put_number(out, "high", shown(w, c->value + range.high) - base, 3);
     hj_close(out, '}');
 }
 
@@ -173,8 +196,7 @@ static void add_budgets(struct buf *out, const struct answering *w, const struct
     for (int i = 0; log2_bits != NULL && i < BUDGETS; i++) {
         int n = 0;
         const struct advice *advice =
-            recommend(r->bootstrap, w->metric, first, n_groups,
-                      log2_bits[i], r->source->arena, &n);
+            recommend(r->bootstrap, w->metric, first, n_groups, log2_bits[i], r->source->arena, &n);
         if (n == 0 || advice->n_curves == 0)
             continue;
         hj_open(out, '{');
@@ -208,7 +230,7 @@ static void add_family(struct buf *out, const struct answering *w, const struct 
         struct strip *s = arena_alloc(a, sizeof(*s));
         s->group = main;
         fill_strip(w, log2_bits, s);
-        hj_put_text(out, "lead", lead_of(s, w->report->bootstrap->n_resamples > 0, a));
+        hj_put_text(out, "lead", lead_of(s, a));
         add_strip(out, s);
         add_budgets(out, w, first, n, some_bits);
     } else {

@@ -1,7 +1,7 @@
 // One panel of a picture as SVG: axes, lines with their bands, a name at each line, and a reading of all lines under the pointer.
 // The data are figure.h's: {title, series: [{label, color, dashed, x, y, low, high, names}]}.
 
-const margin = { top: 30, right: 58, bottom: 44, left: 66 };
+const margin = { top: 30, bottom: 44, left: 66 };
 const chartHeight = 330;
 
 // An axis maps numbers to pixels; `space` is where straight lines are straight.
@@ -11,7 +11,7 @@ function makeAxis(kind, from, to, start, end) {
   const a = space(from);
   const b = space(to);
   const scale = (end - start) / (b - a || 1);
-  return { kind, from, to, space, at: (v) => start + (space(v) - a) * scale, invert: (pixel) => back(a + (pixel - start) / scale) };
+  return { kind, from, to, start, end, space, at: (v) => start + (space(v) - a) * scale, invert: (pixel) => back(a + (pixel - start) / scale) };
 }
 
 // Widened by shares of the length, so that points do not lie on the frame.
@@ -111,7 +111,7 @@ function placeLabels(svg, figure, panel, x, y) {
   const dots = dotsOf(panel, x, y);
   const placed = [];
   const covers = (p, dot) => dot.x > p.x - 4 && dot.x < p.x + p.width + 4 && dot.y > p.y - 15 && dot.y < p.y + 6;
-  const badness = (p) => p.cost + 200 * placed.filter((q) => overlaps(p, q)).length + dots.reduce((sum, dot) => sum + (covers(p, dot) ? dot.cost : 0), 0);
+  const badness = (p) => p.cost + (p.x < x.start - 4 ? 60 : 0) + 200 * placed.filter((q) => overlaps(p, q)).length + dots.reduce((sum, dot) => sum + (covers(p, dot) ? dot.cost : 0), 0);
   for (const i of order) {
     const s = panel.series[i];
     const at = atStart ? 0 : s.x.length - 1;
@@ -127,9 +127,9 @@ function placeLabels(svg, figure, panel, x, y) {
   }
 }
 
-function drawAxes(svg, figure, x, y, width) {
-  const bottom = chartHeight - margin.bottom;
-  const right = width - margin.right;
+function drawAxes(svg, figure, x, y) {
+  const bottom = y.start;
+  const right = x.end;
   for (const t of ticksOf(y, 5)) {
     svg.append(element('line', { class: 'grid', x1: margin.left, x2: right, y1: y.at(t), y2: y.at(t) }));
     svg.append(element('text', { x: margin.left - 8, y: y.at(t) + 4, 'text-anchor': 'end' }, figure.axis.tick(t)));
@@ -204,12 +204,12 @@ function readPanel(figure, panel, x, y, px, py) {
   return [`${figure.bits ? formats.bits(v) : `${figure.xTitle} ${v}`}${name !== '' ? ` · ${near.s.label} of ${name}` : ''}`, rows];
 }
 
-function addReading(svg, figure, panel, x, y, width) {
+function addReading(svg, figure, panel, x, y) {
   const cross = element('line', { class: 'cross', y1: margin.top, y2: chartHeight - margin.bottom, visibility: 'hidden' });
   svg.append(cross);
-  let px = width / 2;
+  let px = (x.start + x.end) / 2;
   const readAt = (newX, py, clientX, clientY) => {
-    px = Math.min(width - margin.right, Math.max(margin.left, newX));
+    px = Math.min(x.end, Math.max(x.start, newX));
     const reading = readPanel(figure, panel, x, y, px, py);
     if (!reading) return;
     cross.setAttribute('x1', px);
@@ -244,19 +244,21 @@ function addReading(svg, figure, panel, x, y, width) {
 // Draws into `host`, as wide as it is.
 function drawPanel(host, figure, panel) {
   const width = Math.max(280, Math.min(host.clientWidth, 700));
-  const x = makeAxis(figure.xAxis, ...widen(figure.xAxis, ...extent(panel, (s) => [s.x]), 0.05, 0.03), margin.left, width - margin.right);
+  const besides = figure.scatter || figure.labels === 'end'; // names stand right of the lines
+  const right = besides ? 16 + 7 * Math.max(...panel.series.map((s) => s.label.length)) : 16;
+  const x = makeAxis(figure.xAxis, ...widen(figure.xAxis, ...extent(panel, (s) => [s.x]), 0.05, 0.03), margin.left, width - right);
   const [low, high] = extent(panel, (s) => [s.y, s.low, s.high]);
   const y = makeAxis(figure.yAxis, ...widen(figure.yAxis, low, high, 0.1, 0.12), chartHeight - margin.bottom, margin.top);
   const names = panel.series.map((s) => s.label).join(', ');
   const svg = element('svg', { viewBox: `0 0 ${width} ${chartHeight}`, width, height: chartHeight, role: 'img', tabindex: 0, 'aria-label': `${figure.title}: ${panel.title}. Lines: ${names}.` });
   host.replaceChildren(svg);
   svg.append(element('text', { class: 'panel-title', x: margin.left, y: 16 }, panel.title));
-  drawAxes(svg, figure, x, y, width);
+  drawAxes(svg, figure, x, y);
   panel.series.forEach((s, i) => {
     const g = drawSeries(s, figure, x, y);
     g.dataset.index = i;
     svg.append(g);
   });
   placeLabels(svg, figure, panel, x, y);
-  addReading(svg, figure, panel, x, y, width);
+  addReading(svg, figure, panel, x, y);
 }

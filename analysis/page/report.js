@@ -26,7 +26,7 @@ const chip = (k) => element('span', { class: 'chip', style: paint(data.colors[k]
 
 // How the share of resamples that agree is said in words.
 function confidence(p) {
-  if (p === null) return 'not known: no per-item results are stored';
+  if (p === null) return 'not known: no error bars';
   const percent = `${Math.round(100 * p)} %`;
   return p >= 0.95 ? `${percent}: sure` : p >= 0.8 ? `${percent}: likely` : `${percent}: open`;
 }
@@ -49,7 +49,7 @@ function shareChart(strip) {
   const named = strip.k.filter((_, j) => strip.p[j].some((p) => p >= 0.05));
   return element('div', {}, svg,
     element('div', { class: 'share-axis' }, element('span', {}, formats.bits(strip.bits[0])), element('span', {}, 'total bits'), element('span', {}, formats.bits(strip.bits[n - 1]))),
-    element('p', { class: 'soft' }, 'Height: share of resamples in which a bit width is best: ', ...named.flatMap((k) => [element('span', { class: 'swatch', style: paint(data.colors[k] ?? '#999999') }), ` ${k} bit  `])));
+    element('p', { class: 'soft' }, strip.drawn ? `Height: share of ${formats.count(data.resamples)} resamples in which a bit width is best: ` : 'The best bit width, without error bars: ', ...named.flatMap((k) => [element('span', { class: 'swatch', style: paint(data.colors[k] ?? '#999999') }), ` ${k} bit  `])));
 }
 
 // What the same checkpoint would give with one bit less or more.
@@ -61,7 +61,7 @@ function stepCell(step, format) {
 function budgetRow(budget, format) {
   const c = budget.choice;
   const m = budget.model;
-  return [formats.bits(budget.bits), chip(c.k), c.label, element('span', {}, format(c.value), ' ', element('span', { class: 'range' }, range(format, c.low, c.high))), confidence(c.p),
+  return [formats.bits(budget.bits), chip(c.k), c.label, element('span', {}, format(c.value), ' ', element('span', { class: 'range' }, range(format, c.low, c.high))), confidence(c.low === null ? null : c.p),
     m ? `${m.size}, ${m.label}: ${format(m.value)} with ${formats.bits(m.bits)}` : 'none fits', m ? stepCell(m.less, format) : '–', m ? stepCell(m.more, format) : '–'];
 }
 
