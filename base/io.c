@@ -58,6 +58,25 @@ enum err_code io_read_file(const char *path, size_t max, struct buf *out, struct
     return rc;
 }
 
+void io_last_line(const char *path, char *out, size_t n)
+{
+    char tail[4096];
+    size_t size = 0;
+    int fd = -1;
+    struct err e;
+    out[0] = '\0';
+    if (open_regular(path, &fd, &size, &e) != ERR_OK)
+        return;
+    off_t at = size > sizeof(tail) ? (off_t)(size - sizeof(tail)) : 0;
+    ssize_t got = pread(fd, tail, sizeof(tail), at);
+    close(fd);
+    struct str rest = str_trim((struct str){tail, got > 0 ? (size_t)got : 0}), line = {0};
+    while (str_next_line(&rest, &line))
+        continue;
+    if (line.p != NULL)
+        snprintf(out, n, "%.*s", (int)(line.n < n ? line.n : n - 1), line.p);
+}
+
 enum err_code io_map_open(const char *path, struct io_map *m, struct err *e)
 {
     int fd = -1;

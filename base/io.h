@@ -34,6 +34,9 @@ bool io_is_dir(const char *path);
 /* Size in bytes, -1 when it cannot be told. */
 int64_t io_file_size(const char *path);
 
+/* The last line of a text file, where a program that gave up says why; cut to fit out[n], empty when it cannot be read. */
+void io_last_line(const char *path, char *out, size_t n);
+
 /* dir of "a/b/c" is "a/b", of "c" is "."; caller frees with xfree. */
 char *io_dirname(const char *path);
 /* `path` if it is absolute, else base/path; caller frees with xfree. */

@@ -5,15 +5,26 @@
 
 #include "base/io.h"
 
-enum err_code json_parse(struct str text, const char *what, json_t **out, struct err *e)
+static enum err_code parse(struct str text, size_t flags, const char *what, json_t **out,
+                           struct err *e)
 {
     json_error_t je;
-    json_t *doc = json_loadb(text.p != NULL ? text.p : "", text.n, JSON_REJECT_DUPLICATES, &je);
+    json_t *doc = json_loadb(text.p != NULL ? text.p : "", text.n, flags, &je);
     if (doc == NULL)
         return err_set(e, ERR_FORMAT, "%s:%d:%d: not valid JSON: %s", what, je.line, je.column,
                        je.text);
     *out = doc;
     return ERR_OK;
+}
+
+enum err_code json_parse(struct str text, const char *what, json_t **out, struct err *e)
+{
+    return parse(text, JSON_REJECT_DUPLICATES, what, out, e);
+}
+
+enum err_code json_parse_corpus(struct str text, const char *what, json_t **out, struct err *e)
+{
+    return parse(text, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, what, out, e);
 }
 
 enum err_code json_read(const char *path, size_t max, json_t **out, struct err *e)

@@ -15,6 +15,9 @@
 /* Parses `text` (duplicate keys, trailing text and invalid UTF-8 are errors). `what` names the source in
  * errors. *out is a new reference; caller releases it with json_decref. Errors: ERR_FORMAT. */
 MUST_USE enum err_code json_parse(struct str text, const char *what, json_t **out, struct err *e);
+/* As json_parse, but strings may hold \u0000, as documents of the Pile do: read them with json_string_length. */
+MUST_USE enum err_code json_parse_corpus(struct str text, const char *what, json_t **out,
+                                         struct err *e);
 /* As json_parse of a file of at most `max` bytes. */
 MUST_USE enum err_code json_read(const char *path, size_t max, json_t **out, struct err *e);
 

@@ -14,6 +14,7 @@ extern const struct cli_cmd cmd_release;
 extern const struct cli_cmd cmd_retry;
 extern const struct cli_cmd cmd_run;
 extern const struct cli_cmd cmd_serve;
+extern const struct cli_cmd cmd_slurm;
 extern const struct cli_cmd cmd_status;
 
 #endif

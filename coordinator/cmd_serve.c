@@ -6,7 +6,7 @@
 #include "coordinator/serve.h"
 
 struct serve_opts {
-    const char *db, *listen;
+    const char *db, *listen, *events;
     bool is_until_done;
     double grace, lease, heartbeat, slice;
     int64_t max_attempts;
@@ -61,6 +61,11 @@ static const struct cli_opt options[] = {
      .min = 0.1,
      .max = 86400,
      .offset = AT(slice)},
+    {.name = "events",
+     .type = CLI_STRING,
+     .arg = "FILE.jsonl",
+     .help = "append one JSON line for whatever happens to jobs and workers (docs/EVENTS.md)",
+     .offset = AT(events)},
     {.name = "max-attempts",
      .type = CLI_INT,
      .arg = "N",
@@ -126,6 +131,7 @@ static int run(const void *opts, int n_args, char **args)
                      .heartbeat_ns = to_ns(o->heartbeat),
                      .slice_ns = to_ns(o->slice),
                      .max_attempts = (int)o->max_attempts},
+        .events_path = o->events,
         .grace_ns = to_ns(o->grace),
         .is_until_done = o->is_until_done,
     };

@@ -10,7 +10,6 @@
 #include "coordinator/place.h"
 
 enum {
-    MAX_CREDIT = 64,       /* a worker that asks for more is not believed */
     MAX_SLICE_JOBS = 1024, /* keeps a LEASE message small and a lost worker cheap */
     NOTE_SECONDS = 10      /* how exact a live worker's last_seen is in the database */
 };
@@ -21,107 +20,6 @@ struct dispatch_options dispatch_defaults(void)
                                      .heartbeat_ns = CLOCK_NS_PER_S,
                                      .slice_ns = 45 * CLOCK_NS_PER_S,
                                      .max_attempts = 3};
-}
-
-/* ---- the board and the leases on it ---- */
-
-void dispatch_revoke(struct dispatch *d, int64_t session, int64_t job)
-{
-    d->revokes = xrealloc(d->revokes, (size_t)(d->n_revokes + 1) * sizeof(*d->revokes));
-    d->revokes[d->n_revokes++] = (struct revoke){session, job};
-}
-
-struct lease {
-    int64_t job;
-    int slot, attempt;
-};
-
-/* All leases in the order in which the sessions took them; caller frees. */
-static struct lease *list_leases(const struct dispatch *d, int *n)
-{
-    *n = 0;
-    for (int i = 0; i < d->sessions.n_slots; i++)
-        *n += d->sessions.v[i] != NULL ? d->sessions.v[i]->held.n : 0;
-    struct lease *v = xcalloc((size_t)*n, sizeof(*v));
-    int at = 0;
-    for (int i = 0; i < d->sessions.n_slots; i++) {
-        const struct session *s = d->sessions.v[i];
-        for (int32_t k = 0, j = s != NULL ? s->held.head : -1; s != NULL && k < s->held.n; k++) {
-            v[at++] = (struct lease){d->board.jobs[j].id, i, d->board.jobs[j].attempt};
-            j = d->board.jobs[j].next;
-        }
-    }
-    return v;
-}
-
-/* Leases that stand in the store and that no session has: those of the process before this one. They wait lease_ns for
- * their worker to come back under the same uuid. */
-static void adopt_leases(struct dispatch *d, int64_t now_ns)
-{
-    for (int32_t i = 0; i < d->board.n_jobs; i++) {
-        const struct board_job *j = &d->board.jobs[i];
-        if (j->worker_id == 0 || j->owner >= 0)
-            continue;
-        int slot = session_of_worker(&d->sessions, j->worker_id);
-        if (slot < 0) {
-            struct session *s = session_add(&d->sessions, j->worker_id, &slot);
-            s->seen_ns = now_ns;
-        }
-        board_take(&d->board, i, slot, &d->sessions.v[slot]->held);
-    }
-}
-
-enum err_code dispatch_refresh(struct dispatch *d, struct err *e)
-{
-    if (!d->is_stale)
-        return ERR_OK;
-    int n = 0;
-    struct lease *leases = list_leases(d, &n);
-    for (int i = 0; i < d->sessions.n_slots; i++)
-        if (d->sessions.v[i] != NULL)
-            d->sessions.v[i]->held = (struct board_list){0};
-    enum err_code rc = board_load(&d->board, d->store, e);
-    for (int i = 0; i < n; i++) {
-        int32_t job = rc == ERR_OK ? board_find(&d->board, leases[i].job) : -1;
-        struct session *s = d->sessions.v[leases[i].slot];
-        if (job >= 0 && d->board.jobs[job].worker_id == s->worker_id &&
-            d->board.jobs[job].attempt == leases[i].attempt)
-            board_take(&d->board, job, leases[i].slot, &s->held);
-        else
-            dispatch_revoke(d, s->number, leases[i].job);
-    }
-    if (rc == ERR_OK) {
-        pace_fit(&d->pace, &d->board.parts);
-        adopt_leases(d, d->now_ns);
-        d->is_stale = false;
-    }
-    xfree(leases);
-    return rc;
-}
-
-void dispatch_jobs_changed(struct dispatch *d)
-{
-    d->is_stale = true;
-}
-
-void dispatch_rolled_back(struct dispatch *d)
-{
-    d->is_stale = true;
-    for (int i = 0; i < d->sessions.n_slots; i++) {
-        struct session *s = d->sessions.v[i];
-        if (s != NULL && s->mark_group == store_transactions(d->store))
-            s->credit = s->mark_credit;
-    }
-}
-
-static void set_credit(struct dispatch *d, struct session *s, int credit)
-{
-    int64_t group = store_transactions(d->store);
-    if (s->mark_group != group) {
-        s->mark_group = group;
-        s->mark_credit = s->credit;
-    }
-    s->credit = credit < MAX_CREDIT ? credit : MAX_CREDIT;
 }
 
 enum err_code dispatch_new(struct store *s, const struct dispatch_options *o, int64_t now_ns,
@@ -235,15 +133,18 @@ enum err_code dispatch_hello(struct dispatch *d, const struct worker_hello *h, i
     int slot = session_of_worker(&d->sessions, worker_id);
     bool is_new = slot < 0;
     struct session *s = is_new ? session_add(&d->sessions, worker_id, &slot) : d->sessions.v[slot];
+    if (is_new)
+        s->begun_group = store_transactions(d->store);
     if (!s->is_live)
         s->since_ns = now_ns;
     session_describe(s, h);
     session_set_live(&d->sessions, s);
     s->seen_ns = s->noted_ns = now_ns;
-    set_credit(d, s, 0);
+    dispatch_set_credit(d, s, 0);
     *session = s->number;
     log_event(LOG_INFO, "dispatch", is_new ? "hello" : "hello-again",
               "worker=%s host=%s device=\"%s\" held=%d", s->uuid, s->host, s->device, h->n_held);
+    dispatch_tell_worker(d, s, "live");
     return reconcile(d, s, h, e);
 }
 
@@ -274,7 +175,8 @@ void dispatch_credit(struct dispatch *d, int64_t session, int n_slices)
 {
     struct session *s = live_session(d, session);
     if (s != NULL && n_slices > 0)
-        set_credit(d, s, n_slices < MAX_CREDIT ? s->credit + n_slices : MAX_CREDIT);
+        dispatch_set_credit(
+            d, s, s->credit + (n_slices < DISPATCH_MAX_CREDIT ? n_slices : DISPATCH_MAX_CREDIT));
 }
 
 int dispatch_in_hand(const struct dispatch *d, int64_t session)
@@ -326,17 +228,40 @@ static void describe_jobs(const struct board *b, const int32_t *jobs, struct are
     }
 }
 
+/* How many of the jobs can be leased in one step: consecutive numbers, one set, before the same attempt. */
+static int run_length(const struct board *b, const int32_t *jobs, int n)
+{
+    const struct board_job *first = &b->jobs[jobs[0]];
+    int i = 1;
+    for (; i < n; i++) {
+        const struct board_job *j = &b->jobs[jobs[i]];
+        if (j->id != first->id + i || j->set_id != first->set_id || j->attempt != first->attempt)
+            break;
+    }
+    return i;
+}
+
 /* I1: the attempt grows with every lease, and the store refuses one that is not pending. */
 static enum err_code lease_jobs(struct dispatch *d, int slot, const int32_t *jobs, int n,
                                 struct err *e)
 {
     struct session *s = d->sessions.v[slot];
-    for (int i = 0; i < n; i++) {
-        struct board_job *j = &d->board.jobs[jobs[i]];
-        TRY(store_lease(d->store, j->id, j->attempt + 1, s->worker_id, e));
-        j->attempt++;
-        j->worker_id = s->worker_id;
-        board_take(&d->board, jobs[i], slot, &s->held);
+    for (int at = 0, more = 0; at < n; at += more) {
+        const struct board_job *first = &d->board.jobs[jobs[at]];
+        more = run_length(&d->board, jobs + at, n - at);
+        TRY(store_lease(d->store,
+                        &(struct store_lease){.first = first->id,
+                                              .n = more,
+                                              .worker_id = s->worker_id,
+                                              .set_id = first->set_id,
+                                              .attempt = first->attempt + 1},
+                        e));
+        events_leases(d->options.events, first->id, more, first->attempt + 1, s->uuid);
+        for (int i = at; i < at + more; i++) {
+            d->board.jobs[jobs[i]].attempt++;
+            d->board.jobs[jobs[i]].worker_id = s->worker_id;
+            board_take(&d->board, jobs[i], slot, &s->held);
+        }
     }
     return ERR_OK;
 }
@@ -364,7 +289,7 @@ static enum err_code next_for(struct dispatch *d, int slot, struct arena *a, str
     if (n > 0) {
         rc = lease_jobs(d, slot, jobs, n, e);
         s->model = b->lanes[lane].model;
-        set_credit(d, s, s->credit - 1);
+        dispatch_set_credit(d, s, s->credit - 1);
         const struct store_model *m = &b->parts.models[s->model];
         *out = (struct slice){.id = ++d->n_slices,
                               .session = s->number,
@@ -419,6 +344,7 @@ static enum err_code end_silent(struct dispatch *d, int slot, struct err *e)
               s->uuid != NULL ? s->uuid : "of-a-former-run", s->held.n);
     TRY(dispatch_end_all(d, s, s->is_live, e));
     TRY(store_worker_state(d->store, s->worker_id, "lost", e));
+    dispatch_tell_worker(d, s, "lost");
     session_remove(&d->sessions, slot);
     return ERR_OK;
 }

@@ -15,16 +15,18 @@
 #include <stdint.h>
 
 #include "base/json.h"
+#include "coordinator/events.h"
 #include "schema/job.h"
 #include "schema/store_work.h"
 
 struct dispatch; /* opaque */
 
 struct dispatch_options {
-    int64_t lease_ns;     /* silence after which a session's leases end; default 15 s */
-    int64_t heartbeat_ns; /* default 1 s */
-    int64_t slice_ns;     /* target length of a slice; default 45 s */
-    int max_attempts;     /* default 3 */
+    int64_t lease_ns;      /* silence after which a session's leases end; default 15 s */
+    int64_t heartbeat_ns;  /* default 1 s */
+    int64_t slice_ns;      /* target length of a slice; default 45 s */
+    int max_attempts;      /* default 3 */
+    struct events *events; /* kept; NULL: nobody asked for them */
 };
 struct dispatch_options dispatch_defaults(void);
 
@@ -95,7 +97,7 @@ MUST_USE enum err_code dispatch_fail(struct dispatch *d, const struct dispatch_r
 MUST_USE enum err_code dispatch_return(struct dispatch *d, const struct dispatch_ref *at,
                                        const char *reason, const char *text, int64_t now_ns,
                                        enum verdict *v, struct err *e);
-/* Facts about items, once per (data, task, tokenizer). */
+/* Facts about items, once per items_identity. */
 MUST_USE enum err_code dispatch_items(struct dispatch *d, const char *data_sha256, enum task task,
                                       const struct item_list *l, struct err *e);
 /* The worker left in peace: what it still holds returns to pending without an attempt. */
@@ -114,6 +116,8 @@ MUST_USE enum err_code dispatch_tick(struct dispatch *d, int64_t now_ns, int64_t
 /* After the caller rolled a transaction back (a failed commit): forgets what was decided in it, credit included, so that the
  * same messages can be handled again. */
 void dispatch_rolled_back(struct dispatch *d);
+/* The caller was deaf until now (the database could not be written): nobody's silence so far counts. */
+void dispatch_resume(struct dispatch *d, int64_t now_ns);
 /* After jobs changed behind dispatch's back (plan, retry, release through control.h): look at the store again. */
 void dispatch_jobs_changed(struct dispatch *d);
 

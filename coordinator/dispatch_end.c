@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "coordinator/dispatch_impl.h"
+#include "schema/wire.h"
 
 /* I2: the job is open, held by this very session, in this very attempt. -1: fenced. */
 static int32_t held_job(const struct dispatch *d, const struct dispatch_ref *at)
@@ -12,6 +13,28 @@ static int32_t held_job(const struct dispatch *d, const struct dispatch_ref *at)
     if (i < 0 || d->board.jobs[i].owner != slot || d->board.jobs[i].attempt != at->attempt)
         return -1;
     return i;
+}
+
+static void tell(struct dispatch *d, const struct session *s, const struct board_job *j,
+                 const struct dispatch_ending *end, bool is_buried)
+{
+    const struct event_job event = {.job = j->id,
+                                    .attempt = j->attempt,
+                                    .worker = s->uuid,
+                                    .code = end->outcome != NULL ? err_name(end->code) : NULL,
+                                    .text = end->text,
+                                    .seconds = -1};
+    events_job(d->options.events, end->outcome != NULL ? end->outcome : "returned", &event);
+    if (is_buried)
+        events_job(d->options.events, "buried", &event);
+}
+
+void dispatch_tell_worker(struct dispatch *d, const struct session *s, const char *state)
+{
+    if (d->options.events != NULL && s->uuid != NULL)
+        events_other(d->options.events, "worker",
+                     json_pack("{s:s, s:s, s:o, s:o}", "state", state, "worker", s->uuid, "host",
+                               wire_text(s->host), "device", wire_text(s->device)));
 }
 
 enum err_code dispatch_end(struct dispatch *d, struct session *s, int32_t job,
@@ -33,6 +56,7 @@ enum err_code dispatch_end(struct dispatch *d, struct session *s, int32_t job,
         return ERR_OK;
     }
     j->failures += end->counts;
+    tell(d, s, j, end, ending.is_buried);
     if (ending.is_buried) {
         log_event(LOG_WARN, "dispatch", "bury", "job=%lld attempts=%d code=%s text=\"%s\"",
                   (long long)j->id, j->failures, err_name(end->code), end->text);
@@ -166,6 +190,9 @@ static enum err_code accept(struct dispatch *d, struct session *s, int32_t job,
     double expected = pace_job_seconds(&d->pace, &b->parts, cell->model, j->eval);
     if (expected > 0 && r->seconds > 0)
         s->slowness += 0.1 * (r->seconds / expected - s->slowness);
+    events_job(d->options.events, "done",
+               &(struct event_job){
+                   .job = j->id, .attempt = j->attempt, .worker = s->uuid, .seconds = r->seconds});
     pace_add(&d->pace, cell->model, j->eval, r->seconds, d->now_ns);
     board_close(b, job, &s->held);
     return ERR_OK;
@@ -193,8 +220,15 @@ enum err_code dispatch_result(struct dispatch *d, const struct dispatch_ref *at,
     int32_t job = -1;
     *v = VERDICT_FENCED;
     TRY(look_up(d, at, now_ns, &s, &job, e));
-    if (s == NULL)
+    if (s == NULL) {
+        int slot = session_find(&d->sessions, at->session);
+        events_job(d->options.events, "fenced",
+                   &(struct event_job){.job = at->job,
+                                       .attempt = at->attempt,
+                                       .worker = slot >= 0 ? d->sessions.v[slot]->uuid : NULL,
+                                       .seconds = -1});
         return ERR_OK;
+    }
     if (r->weights_sha256[0] == '\0' || r->data_sha256[0] == '\0')
         return dispatch_fail(d, at, ERR_FORMAT, "the result names no identity of weights or data",
                              now_ns, v, e);
@@ -255,6 +289,7 @@ enum err_code dispatch_bye(struct dispatch *d, int64_t session, struct err *e)
     struct session *s = d->sessions.v[slot];
     TRY(dispatch_end_all(d, s, false, e));
     TRY(store_worker_state(d->store, s->worker_id, "left", e));
+    dispatch_tell_worker(d, s, "left");
     session_remove(&d->sessions, slot);
     return ERR_OK;
 }

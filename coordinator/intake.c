@@ -47,30 +47,13 @@ static bool peer_is(const struct link_peer *a, const struct link_peer *b)
 void intake_sweep(struct intake *in)
 {
     for (int i = in->n_seats - 1; i >= 0; i--)
-        if (in->seats[i].session != 0 && !dispatch_knows(in->dispatch, in->seats[i].session))
+        if (!dispatch_knows(in->dispatch, in->seats[i].session))
             seat_leave(in, &in->seats[i]);
-}
-
-void intake_forget(struct intake *in)
-{
-    for (int i = 0; i < in->n_seats; i++)
-        in->seats[i].session = 0;
 }
 
 int intake_n_sessions(const struct intake *in)
 {
-    int n = 0;
-    for (int i = 0; i < in->n_seats; i++)
-        n += in->seats[i].session != 0;
-    return n;
-}
-
-/* The seat that a connection had before its session was forgotten. */
-static void drop_forgotten(struct intake *in, const struct link_peer *peer)
-{
-    for (int i = in->n_seats - 1; i >= 0; i--)
-        if (in->seats[i].session == 0 && peer_is(&in->seats[i].peer, peer))
-            seat_leave(in, &in->seats[i]);
+    return in->n_seats;
 }
 
 /* ---- the outbox ---- */
@@ -115,25 +98,34 @@ void intake_flush(struct intake *in, struct link *l)
         if (rc != ERR_OK)
             log_event(LOG_DEBUG, "intake", "unsent", "type=%s text=\"%s\"", wire_type_name(o->type),
                       e.text);
-        if (rc == ERR_NOTFOUND)
-            drop_forgotten(in, &o->to);
         json_decref(o->body);
     }
     in->n_out = 0;
+    for (int i = 0; i < in->n_seats; i++)
+        in->seats[i].n_committed = in->seats[i].n_in_hand;
 }
 
-void intake_drop(struct intake *in)
+static void drop_out(struct intake *in)
 {
     for (int i = 0; i < in->n_out; i++)
         json_decref(in->out[i].body);
     in->n_out = 0;
 }
 
+void intake_drop(struct intake *in)
+{
+    drop_out(in);
+    for (int i = 0; i < in->n_seats; i++)
+        in->seats[i].n_in_hand = in->seats[i].n_committed;
+    intake_sweep(in);
+}
+
 void intake_release(struct intake *in)
 {
-    intake_drop(in);
+    drop_out(in);
     xfree(in->out);
     xfree(in->seats);
+    json_text_release(&in->text);
     *in = (struct intake){0};
 }
 
@@ -145,17 +137,26 @@ void intake_tell_all(struct intake *in, enum wire_type type)
 
 /* ---- LEASE, REVOKE ---- */
 
-/* Index of an equal element, which is appended when there is none. `item` is a stolen reference. */
-static size_t index_of(json_t *list, json_t *item)
+/* Index of the job's configuration in `list`, appended when it is another one than the last: configurations follow one
+ * another in a slice, each once. */
+static int config_index(json_t *list, const struct slice *s, int i)
 {
-    size_t n = json_array_size(list);
-    for (size_t i = n; i > 0; i--) /* neighbours are alike: the last one is the likeliest */
-        if (json_equal(json_array_get(list, i - 1), item)) {
-            json_decref(item);
-            return i - 1;
-        }
-    json_array_append_new(list, item);
-    return n;
+    if (i == 0 || !config_equal(&s->jobs[i].config, &s->jobs[i - 1].config))
+        json_array_append_new(list, config_to_json(&s->jobs[i].config));
+    return (int)json_array_size(list) - 1;
+}
+
+/* The same for evaluations, of which a slice has few, each described once (describe_jobs): its name's address tells it. */
+static int eval_index(json_t *list, const char **names, const struct eval_spec *v)
+{
+    int n = (int)json_array_size(list), i = 0;
+    while (i < n && names[i] != v->name)
+        i++;
+    if (i == n) {
+        json_array_append_new(list, eval_spec_to_json(v));
+        names[n] = v->name;
+    }
+    return i;
 }
 
 void intake_lease(struct intake *in, const struct slice *s)
@@ -164,13 +165,14 @@ void intake_lease(struct intake *in, const struct slice *s)
     CHECK(seat != NULL && s->n_jobs > 0);
     in->n_writes++;
     json_t *configs = json_array(), *evals = json_array(), *jobs = json_array();
+    const char **names = xcalloc((size_t)s->n_jobs, sizeof(*names));
     for (int i = 0; i < s->n_jobs; i++) {
         const struct job *j = &s->jobs[i];
-        size_t config = index_of(configs, config_to_json(&j->config));
-        size_t eval = index_of(evals, eval_spec_to_json(&j->eval));
+        int config = config_index(configs, s, i), eval = eval_index(evals, names, &j->eval);
         json_array_append_new(
-            jobs, json_pack("[I, i, i, i]", (json_int_t)j->id, j->attempt, (int)config, (int)eval));
+            jobs, json_pack("[I, i, i, i]", (json_int_t)j->id, j->attempt, config, eval));
     }
+    xfree(names);
     seat->n_in_hand += s->n_jobs;
     put(in, &seat->peer, WIRE_LEASE,
         json_pack("{s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "slice", (json_int_t)s->id, "lease_ns",
@@ -247,6 +249,8 @@ static enum err_code read_hello(const json_t *b, struct arena *a, struct worker_
 static void put_refusal(struct intake *in, const struct link_peer *to, const struct err *why)
 {
     log_event(LOG_WARN, "intake", "refused", "text=\"%s\"", why->text);
+    events_other(in->options.events, "worker",
+                 json_pack("{s:s, s:o}", "state", "refused", "text", wire_text(why->text)));
     put(in, to, WIRE_REFUSE,
         json_pack("{s:s, s:o}", "code", err_name(why->code), "text", wire_text(why->text)));
 }
@@ -270,7 +274,6 @@ static enum err_code on_hello(struct intake *in, const struct link_inbox *box,
         *e = why;
         return rc;
     }
-    drop_forgotten(in, &box->from);
     struct intake_seat *seat = seat_take(in, session);
     *seat = (struct intake_seat){.session = session, .peer = box->from, .n_in_hand = h->n_held};
     put(in, &box->from, WIRE_WELCOME,
@@ -316,6 +319,15 @@ static enum err_code read_answer(const json_t *body, const char *what, struct an
     return ERR_OK;
 }
 
+static enum err_code read_result_of(const struct json_text *t, struct answer *out, struct err *e)
+{
+    int64_t attempt = 0;
+    TRY(json_text_int(t, 0, "job", 0, INT64_MAX, &out->job, e));
+    TRY(json_text_int(t, 0, "attempt", 0, INT32_MAX, &attempt, e));
+    out->attempt = (int)attempt;
+    return ERR_OK;
+}
+
 static enum err_code fail_code(const json_t *body)
 {
     enum err_code code = err_from_name(json_opt_str(body, "code", "IO"));
@@ -345,6 +357,7 @@ static void deny(struct intake *in, struct intake_seat *seat, const struct answe
                   "text", wire_text(why->text)));
 }
 
+/* The text is already parsed. */
 static enum err_code on_result(struct intake *in, struct intake_seat *seat,
                                const struct wire_msg *m, const struct answer *an, int64_t now_ns,
                                struct err *e)
@@ -352,8 +365,11 @@ static enum err_code on_result(struct intake *in, struct intake_seat *seat,
     struct arena a = {0};
     struct job_result r = {0};
     struct err why;
-    json_t *result = json_object_get(m->body, "result");
-    enum err_code rc = job_result_from_json(result, "RESULT", &a, &r, &why);
+    const char *codec = "";
+    enum err_code rc =
+        job_result_from_text(&in->text, json_text_get(&in->text, 0, "result"), &a, &r, &why);
+    if (rc == ERR_OK && m->n_blobs > 0)
+        rc = json_text_str(&in->text, 0, "codec", &a, &codec, &why);
     if (rc != ERR_OK) {
         rc = fail_job(in, seat, an, ERR_FORMAT, why.text, now_ns, e);
     } else {
@@ -361,8 +377,7 @@ static enum err_code on_result(struct intake *in, struct intake_seat *seat,
         const struct wire_frame none = {0};
         const struct wire_frame *blob = m->n_blobs > 0 ? &m->blobs[0] : &none;
         const struct dispatch_ref at = {seat->session, an->job, an->attempt};
-        const struct store_samples samples = {blob->data, blob->size,
-                                              json_opt_str(m->body, "codec", "")};
+        const struct store_samples samples = {blob->data, blob->size, codec};
         rc = dispatch_result(in->dispatch, &at, &r, &samples, now_ns, &v, &why);
         if (rc == ERR_OK)
             put_ack(in, seat, an->job, an->attempt, verdict_name(v));
@@ -465,7 +480,7 @@ static enum err_code on_session_message(struct intake *in, struct intake_seat *s
         return ERR_OK;
     }
     case WIRE_RESULT:
-        return read_answer(m->body, "RESULT", &an, bad) == ERR_OK
+        return read_result_of(&in->text, &an, bad) == ERR_OK
                    ? on_result(in, seat, m, &an, now_ns, e)
                    : ERR_OK;
     case WIRE_FAIL:
@@ -502,6 +517,18 @@ static enum err_code on_session_message(struct intake *in, struct intake_seat *s
     return ERR_OK;
 }
 
+/* Which session speaks; a RESULT's text is parsed for it and kept. 0: none is named. */
+static int64_t session_of(struct intake *in, const struct wire_msg *m, struct err *bad)
+{
+    int64_t session = 0;
+    if (m->type != WIRE_RESULT)
+        return json_opt_int(m->body, "session", 0);
+    if (json_text_parse(&in->text, m->text, "RESULT", bad) != ERR_OK ||
+        json_text_int(&in->text, 0, "session", 0, INT64_MAX, &session, bad) != ERR_OK)
+        return 0;
+    return session;
+}
+
 enum err_code intake_apply(struct intake *in, struct link_inbox *box, int64_t now_ns, struct err *e)
 {
     struct err bad = {0};
@@ -514,14 +541,14 @@ enum err_code intake_apply(struct intake *in, struct link_inbox *box, int64_t no
         in->n_writes++;
         rc = on_hello_message(in, box, now_ns, &bad, e);
     } else {
-        int64_t session = json_opt_int(box->msg.body, "session", 0);
+        int64_t session = session_of(in, &box->msg, &bad);
         struct intake_seat *seat = session > 0 ? seat_of(in, session) : NULL;
         bool is_known = seat != NULL && peer_is(&seat->peer, &box->from) &&
                         dispatch_knows(in->dispatch, seat->session);
         in->n_writes += is_known && box->msg.type != WIRE_BEAT && box->msg.type != WIRE_CREDIT;
         if (is_known)
             rc = on_session_message(in, seat, &box->msg, now_ns, &bad, e);
-        else
+        else if (bad.code == ERR_OK)
             put(in, &box->from, WIRE_REGISTER, NULL);
     }
     if (bad.code != ERR_OK)

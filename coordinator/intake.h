@@ -4,17 +4,18 @@
 #ifndef ISOBIT_COORDINATOR_INTAKE_H
 #define ISOBIT_COORDINATOR_INTAKE_H
 
+#include "base/json_text.h"
 #include "coordinator/dispatch.h"
 #include "schema/link.h"
 
 /* Which connection a session speaks through, and how many jobs the coordinator believes to be in its hand. */
 struct intake_seat {
-    int64_t
-        session; /* 0: forgotten when the database failed; the connection still gets heartbeats */
+    int64_t session;
     struct link_peer peer;
-    int64_t n_in_hand; /* leased or claimed by HELLO, less those acknowledged */
-    int64_t n_claimed; /* what its last BEAT said */
-    int n_differing;   /* BEATs in a row that said the same and differed from n_in_hand */
+    int64_t n_in_hand;   /* leased or claimed by HELLO, less those acknowledged */
+    int64_t n_committed; /* n_in_hand after the last commit */
+    int64_t n_claimed;   /* what its last BEAT said */
+    int n_differing;     /* BEATs in a row that said the same and differed from n_in_hand */
 };
 
 struct intake_out {
@@ -24,15 +25,16 @@ struct intake_out {
 };
 
 struct intake {
-    struct dispatch *dispatch; /* kept; NULL while the database cannot be written */
+    struct dispatch *dispatch; /* kept */
     struct dispatch_options options;
     struct intake_seat *seats;
     int n_seats, cap_seats;
     struct intake_out *out;
     int n_out, cap_out;
     int64_t n_garbage;
-    int64_t n_writes; /* messages and leases so far that change the database */
-    bool is_draining; /* whoever registers is told to leave */
+    int64_t n_writes;      /* messages and leases so far that change the database */
+    bool is_draining;      /* whoever registers is told to leave */
+    struct json_text text; /* of the RESULT in work */
 };
 
 enum { INTAKE_MAX_SEATS = 1024 };
@@ -48,13 +50,11 @@ void intake_revoke(struct intake *in, const struct revoke *v, int n);
 /* DRAIN or BEAT for every seat, into the outbox. */
 void intake_tell_all(struct intake *in, enum wire_type type);
 
-/* After a commit: sends the outbox. After a rollback: forgets it. */
+/* After a commit: sends the outbox. After a rollback, and dispatch_rolled_back: forgets it and what it took for granted. */
 void intake_flush(struct intake *in, struct link *l);
 void intake_drop(struct intake *in);
 /* Forgets seats whose session dispatch no longer knows. */
 void intake_sweep(struct intake *in);
-/* Forgets all sessions but not their connections: workers are asked to register as soon as they speak. */
-void intake_forget(struct intake *in);
 int intake_n_sessions(const struct intake *in);
 
 #endif

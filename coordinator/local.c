@@ -120,22 +120,6 @@ enum err_code local_start(const struct local_options *o, int64_t now_ns, struct 
 
 /* ---- looking after ---- */
 
-/* The last line of a log, where a program that gave up says why. */
-static void last_words(const char *path, char out[400])
-{
-    struct buf text = {0};
-    struct err e;
-    out[0] = '\0';
-    if (io_read_file(path, (size_t)64 << 20, &text, &e) == ERR_OK) {
-        struct str rest = str_trim((struct str){text.data, text.len}), line = {0};
-        while (str_next_line(&rest, &line))
-            continue;
-        snprintf(out, 400, "%.*s", (int)(line.n < 399 ? line.n : 399),
-                 line.p != NULL ? line.p : "");
-    }
-    buf_release(&text);
-}
-
 static void bury(struct local_worker *w, int i, int status, int64_t now_ns)
 {
     bool was_healthy = now_ns - w->started_ns > healthy_ns;
@@ -166,7 +150,7 @@ bool local_turn(struct local *l, bool may_restart, int64_t now_ns, struct err *w
     if (n_lost < l->o.n || !may_restart)
         return true;
     char words[400];
-    last_words(l->v[0].log_path, words);
+    io_last_line(l->v[0].log_path, words, sizeof(words));
     err_set(why, ERR_CRASHED,
             "every local worker has died %d times in a row; the first %s and said: %s "
             "(%s)",

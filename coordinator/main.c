@@ -3,7 +3,7 @@
 #include "coordinator/cmd.h"
 
 static const struct cli_cmd *const commands[] = {
-    &cmd_run,   &cmd_plan,   &cmd_serve, &cmd_status,  &cmd_jobs,   &cmd_explain,
+    &cmd_run,   &cmd_plan,   &cmd_serve, &cmd_slurm,   &cmd_status, &cmd_jobs, &cmd_explain,
     &cmd_retry, &cmd_cancel, &cmd_hold,  &cmd_release, &cmd_backup, NULL,
 };
 

@@ -42,6 +42,7 @@ struct serve {
     int64_t next_ns;    /* until dispatch has more to do */
     int64_t trouble_ns; /* how long the database is left alone; 0: all is well */
     int64_t try_again_ns;
+    bool is_waiting;      /* for try_again_ns: the database could not be written */
     int64_t drain_end_ns; /* 0: not draining */
     int n_signals;
     bool is_over;
@@ -94,7 +95,7 @@ static enum err_code take_signals(struct serve *s, struct err *e)
 static enum err_code open_all(struct serve *s, struct err *e)
 {
     struct lock_owner owner;
-    const struct link_options lo = {.keys = s->o.keys};
+    const struct link_options lo = {.keys = s->o.keys, .leaves_results = true};
     char wanted[256];
     TRY(lock_take(s->o.db_path, &s->lock, &owner, e));
     TRY(store_open(s->o.db_path, STORE_CREATE, &s->store, e));
@@ -103,8 +104,11 @@ static enum err_code open_all(struct serve *s, struct err *e)
     TRY(link_listen(s->context, s->o.listen, &lo, s->endpoint, &s->workers, e));
     TRY(control_path(s->o.db_path, wanted, e));
     TRY(link_listen(s->context, wanted, NULL, s->control_endpoint, &s->control, e));
+    if (s->o.events_path != NULL)
+        TRY(events_open(s->o.events_path, &s->o.dispatch.events, e));
     s->intake.options = s->o.dispatch;
     TRY(dispatch_new(s->store, &s->o.dispatch, clock_mono_ns(), &s->intake.dispatch, e));
+    TRY(events_begin(s->o.dispatch.events, s->store, e));
     return lock_publish(&s->lock, s->control_endpoint, e);
 }
 
@@ -122,11 +126,21 @@ enum err_code serve_open(const struct serve_options *o, struct serve **out, stru
     return ERR_OK;
 }
 
+static void release_batch(struct serve *s)
+{
+    for (int i = 0; i < s->n_batch; i++)
+        link_inbox_release(&s->batch[i]);
+    s->n_batch = 0;
+}
+
 void serve_close(struct serve *s)
 {
     if (s == NULL)
         return;
+    release_batch(s);
     dispatch_free(s->intake.dispatch);
+    events_other(s->o.dispatch.events, "stop", NULL);
+    events_close(s->o.dispatch.events);
     intake_release(&s->intake);
     link_close(s->control);
     link_close(s->workers);
@@ -164,12 +178,14 @@ const struct dispatch_counts *serve_counts(const struct serve *s)
 
 /* ---- trouble: the database cannot be written ---- */
 
-/* Memory and database may now differ, so memory goes: what follows is what follows a restart, and that path is tested by
- * every kill. */
+/* What memory took for granted of the lost transaction is undone, and its messages are kept to be handled again; but when it
+ * is one of them that the database cannot take, the rest must not wait for it, and workers send theirs again. */
 static void enter_trouble(struct serve *s, const struct err *why, int64_t now_ns)
 {
     store_rollback(s->store);
+    dispatch_rolled_back(s->intake.dispatch);
     intake_drop(&s->intake);
+    events_drop(s->o.dispatch.events);
     if (s->trouble_ns == 0)
         log_event(LOG_ERROR, "serve", "database",
                   "text=\"%s\" then=\"nothing is acknowledged; trying again\"", why->text);
@@ -177,24 +193,19 @@ static void enter_trouble(struct serve *s, const struct err *why, int64_t now_ns
     if (s->trouble_ns > trouble_max_ns)
         s->trouble_ns = trouble_max_ns;
     s->try_again_ns = now_ns + s->trouble_ns;
-    intake_forget(&s->intake);
-    dispatch_free(s->intake.dispatch);
-    s->intake.dispatch = NULL;
+    s->is_waiting = true;
+    if (why->code == ERR_FORMAT)
+        release_batch(s);
 }
 
-/* True when the database may be used: then dispatch is there. Read anew here and not when trouble began, so that leases
- * get their full time. */
+/* True when the database may be used. */
 static bool leave_trouble(struct serve *s, int64_t now_ns)
 {
-    struct err e;
-    if (s->intake.dispatch != NULL)
-        return true;
-    if (now_ns < s->try_again_ns)
-        return false;
-    if (dispatch_new(s->store, &s->o.dispatch, now_ns, &s->intake.dispatch, &e) == ERR_OK)
-        return true;
-    enter_trouble(s, &e, now_ns);
-    return false;
+    if (s->is_waiting && now_ns >= s->try_again_ns) {
+        s->is_waiting = false;
+        dispatch_resume(s->intake.dispatch, now_ns);
+    }
+    return !s->is_waiting;
 }
 
 /* ---- a turn ---- */
@@ -203,13 +214,6 @@ static void receive_batch(struct serve *s)
 {
     while (s->n_batch < BATCH && link_receive(s->workers, &s->batch[s->n_batch]))
         s->n_batch++;
-}
-
-static void release_batch(struct serve *s)
-{
-    for (int i = 0; i < s->n_batch; i++)
-        link_inbox_release(&s->batch[i]);
-    s->n_batch = 0;
 }
 
 static enum err_code hand_out(struct serve *s, int64_t now_ns, struct err *e)
@@ -275,18 +279,36 @@ static void transact(struct serve *s, int64_t now_ns)
             log_event(LOG_INFO, "serve", "database", "text=\"it can be written again\"");
             s->trouble_ns = 0;
         }
+        events_flush(s->o.dispatch.events);
         intake_flush(&s->intake, s->workers);
         intake_sweep(&s->intake);
+        release_batch(s);
     }
-    release_batch(s);
+}
+
+/* Who asked for what is in the log, so that it can be understood without the database. */
+static void tell_change(struct serve *s, const json_t *request, const json_t *reply)
+{
+    static const char *const members[] = {"op", "pattern", "state", "program", "priority"};
+    if (s->o.dispatch.events == NULL || !json_opt_bool(reply, "ok", false))
+        return;
+    json_t *body = json_object();
+    for (size_t i = 0; i < ARRAY_LEN(members); i++)
+        json_object_set(body, members[i], json_object_get(request, members[i]));
+    json_object_update_missing(body, (json_t *)reply);
+    json_object_del(body, "ok");
+    events_other(s->o.dispatch.events, "changed", body);
+    events_flush(s->o.dispatch.events);
 }
 
 static json_t *answer_request(struct serve *s, const json_t *request, int64_t now_ns)
 {
     const char *op = json_opt_str(request, "op", "");
     if (strcmp(op, "workers") == 0)
-        return json_pack("{s:b, s:o}", "ok", true, "workers",
-                         dispatch_workers_json(s->intake.dispatch, now_ns));
+        return json_pack("{s:b, s:o, s:s, s:b, s:f, s:o}", "ok", true, "workers",
+                         dispatch_workers_json(s->intake.dispatch, now_ns), "endpoint", s->endpoint,
+                         "is_draining", s->drain_end_ns != 0, "jobs_per_s", s->counts.jobs_per_s,
+                         "eta_s", s->counts.eta_s < 0 ? json_null() : json_real(s->counts.eta_s));
     if (strcmp(op, "drain") == 0) {
         serve_drain(s, "asked through the control socket");
         return json_pack("{s:b}", "ok", true);
@@ -294,6 +316,7 @@ static json_t *answer_request(struct serve *s, const json_t *request, int64_t no
     json_t *reply = control_execute(s->store, request);
     if (!control_is_change(request))
         return reply;
+    tell_change(s, request, reply);
     dispatch_jobs_changed(s->intake.dispatch);
     s->counted_ns = 0;
     s->next_ns = 0; /* a turn at once: there may be work for those who wait */
@@ -305,7 +328,7 @@ static void answer_requests(struct serve *s, int64_t now_ns)
 {
     struct link_inbox in;
     struct err e;
-    while (s->intake.dispatch != NULL && link_receive(s->control, &in)) {
+    while (!s->is_waiting && link_receive(s->control, &in)) {
         if (in.is_bad || in.msg.type != WIRE_REQUEST) {
             log_event(LOG_WARN, "serve", "bad-request", "text=\"%s\"",
                       in.is_bad ? in.why.text : wire_type_name(in.msg.type));
@@ -375,11 +398,11 @@ static void look_for_end(struct serve *s, int64_t now_ns)
 static int64_t time_to_wait(const struct serve *s, int64_t now_ns)
 {
     int64_t wait_ns = s->beat_ns - now_ns;
-    if (s->intake.dispatch != NULL && s->next_ns < wait_ns)
+    if (!s->is_waiting && s->next_ns < wait_ns)
         wait_ns = s->next_ns;
     if ((s->o.turn != NULL || s->o.is_until_done || s->drain_end_ns != 0) && turn_ns < wait_ns)
         wait_ns = turn_ns;
-    if (s->intake.dispatch == NULL && s->try_again_ns - now_ns < wait_ns)
+    if (s->is_waiting && s->try_again_ns - now_ns < wait_ns)
         wait_ns = s->try_again_ns - now_ns;
     return wait_ns > 0 ? wait_ns : 0;
 }
@@ -400,7 +423,7 @@ enum serve_end serve_run(struct serve *s)
         if (s->is_over)
             break;
         /* In trouble the sockets are left alone: messages wait in them, and the senders with theirs. */
-        int n_links = s->intake.dispatch != NULL ? 2 : 0;
+        int n_links = s->is_waiting ? 0 : 2;
         link_wait(links, n_links, &s->signal_fd, 1, time_to_wait(s, now_ns), readable);
         read_signals(s);
     }

@@ -14,8 +14,9 @@ struct serve_options {
     const char *listen;           /* "tcp://127.0.0.1:0" */
     const struct link_keys *keys; /* NULL: only local addresses */
     struct dispatch_options dispatch;
-    int64_t grace_ns;   /* a drain waits so long for workers to leave */
-    bool is_until_done; /* end when nothing is pending or leased */
+    const char *events_path; /* the event log (docs/EVENTS.md); NULL: none */
+    int64_t grace_ns;        /* a drain waits so long for workers to leave */
+    bool is_until_done;      /* end when nothing is pending or leased */
     /* Called every turn, at least four times a second; may be NULL. It may call serve_drain. */
     void (*turn)(void *arg, struct serve *s, int64_t now_ns);
     void *turn_arg;

@@ -21,6 +21,7 @@ struct session {
     int64_t memory_bytes;
     int64_t since_ns, seen_ns, noted_ns; /* noted: last_seen written to the database */
     int credit;                          /* slices it can still take */
+    int64_t begun_group;                 /* the transaction it began in */
     int64_t mark_group;                  /* the transaction in which credit last changed, */
     int mark_credit;                     /* and what it was before */
     struct board_list held;

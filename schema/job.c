@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/sha256.h"
 
 /* ---- labels: one pair of functions for each axis, made from its list ---- */
 
@@ -330,6 +331,23 @@ char *key_of_eval(const struct eval_spec *ev, struct arena *a)
         key_add_text(&b, "task.subset", ev->subset);
     key_add_int(&b, "task.window", ev->window, 0);
     return key_finish(&b, a);
+}
+
+void items_identity(const struct eval_spec *ev, int64_t window, const char *data_sha256,
+                    const char *tokenizer_sha256, char out[65])
+{
+    struct eval_spec form = *ev;
+    form.data = "";
+    form.limit = 0;
+    if (ev->task != TASK_perplexity)
+        form.window = form.max_tokens = 0;
+    else if (form.window == 0)
+        form.window = window;
+    struct arena a = {0};
+    const char *text =
+        arena_printf(&a, "%s|%s%s", data_sha256, tokenizer_sha256, key_of_eval(&form, &a));
+    sha256_bytes(text, strlen(text), out);
+    arena_release(&a);
 }
 
 char *job_key(const struct model_ref *m, const struct config *c, const struct eval_spec *ev,

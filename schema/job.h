@@ -157,6 +157,10 @@ struct key_parts {
 void key_of_config(const struct config *c, struct arena *a, char **head, char **tail);
 char *key_of_model(const struct model_ref *m, struct arena *a);
 char *key_of_eval(const struct eval_spec *ev, struct arena *a);
+/* Names the items that an evaluation makes of a file under a tokenizer: two evaluations have the same name when item i of one
+ * is item i of the other. `window`: what is used when the evaluation names none. The limit is no part of it. */
+void items_identity(const struct eval_spec *ev, int64_t window, const char *data_sha256,
+                    const char *tokenizer_sha256, char out[65]);
 /* The whole text; owned by `a`. */
 char *job_key(const struct model_ref *m, const struct config *c, const struct eval_spec *ev,
               struct arena *a);
@@ -200,6 +204,7 @@ struct item_list {
     const struct item *items;
     int64_t n;
     char tokenizer_sha256[65];
+    char items_sha256[65]; /* items_identity */
 };
 
 /* Result of one job. Strings and arrays are owned by the arena that the producer names. */
@@ -223,6 +228,7 @@ struct job_result {
     int64_t n_items;
     int per_item;
     const struct item_list *items;
+    char items_sha256[65]; /* items_identity; "": none */
 };
 
 #endif

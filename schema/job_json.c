@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* What a message may claim, far above what any model or data set needs. */
-enum { METRICS_MAX = 64, ITEMS_MAX = 20 << 20, CHOICES_MAX = 64 };
+enum { ITEMS_MAX = 20 << 20, CHOICES_MAX = 64 };
 static const int64_t count_max = (int64_t)1 << 53;
 
 /* ---- writing ---- */
@@ -130,6 +130,7 @@ json_t *job_result_to_json(const struct job_result *r)
     put(identity, "weights_sha256", json_string(r->weights_sha256));
     put(identity, "data_sha256", json_string(r->data_sha256));
     put(identity, "tokenizer_sha256", json_string(r->tokenizer_sha256));
+    put(identity, "items_sha256", json_string(r->items_sha256));
     put(identity, "program", text_or_null(r->program));
     put(o, "identity", identity);
     return o;
@@ -158,6 +159,7 @@ json_t *item_list_to_json(const struct item_list *l)
     }
     json_t *o = json_object();
     put(o, "tokenizer_sha256", json_string(l->tokenizer_sha256));
+    put(o, "items_sha256", json_string(l->items_sha256));
     put(o, "items", items);
     return o;
 }
@@ -343,77 +345,6 @@ enum err_code eval_spec_from_json(const json_t *j, const char *what, struct aren
     return ERR_OK;
 }
 
-static enum err_code read_bits(const json_t *o, const char *what, struct bits *b, struct err *e)
-{
-    json_t *j = NULL;
-    TRY(json_need_obj(o, "bits", what, &j, e));
-    TRY(opt_num(j, "per_param", what, &b->per_param, e));
-    TRY(opt_num(j, "total_nominal", what, &b->total_nominal, e));
-    TRY(opt_int(j, "total_full", what, INT64_MAX, &b->total_full, e));
-    TRY(opt_int(j, "total_linear", what, INT64_MAX, &b->total_linear, e));
-    return opt_int(j, "uncharged", what, INT64_MAX, &b->uncharged, e);
-}
-
-/* null stands for what JSON cannot carry: NaN. */
-static enum err_code number_or_nan(const json_t *v, const char *what, const char *key, double *out,
-                                   struct err *e)
-{
-    if (!json_is_number(v) && !json_is_null(v))
-        return err_set(e, ERR_FORMAT, "%s: metric \"%.60s\" must be a number or null", what, key);
-    *out = json_is_null(v) ? NAN : json_number_value(v);
-    return ERR_OK;
-}
-
-/* "acc_stderr" belongs to "acc" when there is an "acc"; else it is a metric of its own. */
-static bool is_stderr_of_another(const json_t *metrics, const char *name)
-{
-    struct str s = str_of(name);
-    if (!str_ends(s, stderr_suffix))
-        return false;
-    char *base = xstrndup(name, s.n - strlen(stderr_suffix));
-    bool is_there = json_object_get(metrics, base) != NULL;
-    xfree(base);
-    return is_there;
-}
-
-static enum err_code read_metric(const json_t *metrics, const json_t *counts, const char *name,
-                                 const char *what, struct metric *m, struct err *e)
-{
-    TRY(number_or_nan(json_object_get(metrics, name), what, name, &m->value, e));
-    TRY(opt_int(counts, name, what, count_max, &m->n, e));
-    m->stderr_ = NAN;
-    char *key = xasprintf("%s%s", name, stderr_suffix);
-    const json_t *v = json_object_get(metrics, key);
-    enum err_code rc = v != NULL ? number_or_nan(v, what, key, &m->stderr_, e) : ERR_OK;
-    xfree(key);
-    return rc;
-}
-
-static enum err_code read_metrics(const json_t *o, const char *what, struct arena *a,
-                                  struct job_result *r, struct err *e)
-{
-    json_t *metrics = NULL;
-    TRY(json_need_obj(o, "metrics", what, &metrics, e));
-    if (json_object_size(metrics) > METRICS_MAX)
-        return err_set(e, ERR_FORMAT, "%s: more than %d metrics", what, METRICS_MAX);
-    const json_t *counts = json_object_get(o, "metric_n");
-    struct metric *out = arena_array(a, json_object_size(metrics), sizeof(*out));
-    int n = 0;
-    const char *name = NULL;
-    json_t *v = NULL;
-    json_object_foreach(metrics, name, v)
-    {
-        if (is_stderr_of_another(metrics, name))
-            continue;
-        out[n].name = arena_strdup(a, name);
-        TRY(read_metric(metrics, counts, name, what, &out[n], e));
-        n++;
-    }
-    r->metrics = out;
-    r->n_metrics = n;
-    return ERR_OK;
-}
-
 static bool is_sha256(const char *hex)
 {
     return hex[0] == '\0' || (strlen(hex) == 64 && strspn(hex, "0123456789abcdef") == 64);
@@ -428,34 +359,6 @@ static enum err_code read_sha256(const json_t *o, const char *key, const char *w
         return err_set(e, ERR_FORMAT, "%s: \"%s\" must be 64 lower-case hexadecimal digits", what,
                        key);
     memcpy(out, hex, strlen(hex) + 1);
-    return ERR_OK;
-}
-
-enum err_code job_result_from_json(const json_t *j, const char *what, struct arena *a,
-                                   struct job_result *out, struct err *e)
-{
-    TRY(need_object(j, what, e));
-    struct job_result r = {0};
-    TRY(read_metrics(j, what, a, &r, e));
-    TRY(json_need_int(j, "n", what, 0, count_max, &r.n, e));
-    TRY(json_need_int(j, "tokens", what, 0, count_max, &r.tokens, e));
-    TRY(opt_num(j, "seconds", what, &r.seconds, e));
-    TRY(read_bits(j, what, &r.bits, e));
-    TRY(json_need_int(j, "n_params", what, 0, count_max, &r.n_params, e));
-    TRY(json_need_int(j, "n_params_linear", what, 0, count_max, &r.n_params_linear, e));
-    TRY(opt_int(j, "weights_read", what, count_max, &r.weights_read, e));
-    TRY(opt_int(j, "n_items", what, ITEMS_MAX, &r.n_items, e));
-    int64_t per_item = 0;
-    TRY(opt_int(j, "per_item", what, CHOICES_MAX, &per_item, e));
-    r.per_item = (int)per_item;
-    TRY(need_text(j, "device", what, a, &r.device, e));
-    json_t *identity = NULL;
-    TRY(json_need_obj(j, "identity", what, &identity, e));
-    TRY(read_sha256(identity, "weights_sha256", what, r.weights_sha256, e));
-    TRY(read_sha256(identity, "data_sha256", what, r.data_sha256, e));
-    TRY(read_sha256(identity, "tokenizer_sha256", what, r.tokenizer_sha256, e));
-    TRY(need_text(identity, "program", what, a, &r.program, e));
-    *out = r;
     return ERR_OK;
 }
 
@@ -500,6 +403,7 @@ enum err_code item_list_from_json(const json_t *j, const char *what, struct aren
     struct item_list l = {0};
     json_t *rows = NULL;
     TRY(read_sha256(j, "tokenizer_sha256", what, l.tokenizer_sha256, e));
+    TRY(read_sha256(j, "items_sha256", what, l.items_sha256, e));
     TRY(json_need_arr(j, "items", what, &rows, e));
     if (json_array_size(rows) > ITEMS_MAX)
         return err_set(e, ERR_FORMAT, "%s: more than %d items", what, ITEMS_MAX);

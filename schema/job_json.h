@@ -5,6 +5,7 @@
 #define ISOBIT_SCHEMA_JOB_JSON_H
 
 #include "base/json.h"
+#include "base/json_text.h"
 #include "schema/job.h"
 
 /* New references. */
@@ -23,7 +24,8 @@ MUST_USE enum err_code model_ref_from_json(const json_t *j, const char *what, st
                                            struct model_ref *out, struct err *e);
 MUST_USE enum err_code eval_spec_from_json(const json_t *j, const char *what, struct arena *a,
                                            struct eval_spec *out, struct err *e);
-MUST_USE enum err_code job_result_from_json(const json_t *j, const char *what, struct arena *a,
+/* From the text of a message, whose member `result` (a token's index, -1: absent) it is; errors begin with the text's name. */
+MUST_USE enum err_code job_result_from_text(const struct json_text *t, int result, struct arena *a,
                                             struct job_result *out, struct err *e);
 MUST_USE enum err_code item_list_from_json(const json_t *j, const char *what, struct arena *a,
                                            struct item_list *out, struct err *e);

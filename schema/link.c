@@ -15,7 +15,7 @@ struct link_context {
 
 struct link {
     void *socket;
-    bool is_router;
+    bool is_router, leaves_results;
     char endpoint[256];
 };
 
@@ -130,6 +130,7 @@ static enum err_code link_new(struct link_context *c, bool is_router, const char
     *out = xcalloc(1, sizeof(**out));
     (*out)->socket = socket;
     (*out)->is_router = is_router;
+    (*out)->leaves_results = o != NULL && o->leaves_results;
     strncpy((*out)->endpoint, endpoint, sizeof((*out)->endpoint) - 1);
     return ERR_OK;
 }
@@ -287,8 +288,9 @@ static enum err_code decode_parts(const struct link *l, struct parts *p, int n_s
     struct wire_frame frames[MAX_PARTS];
     for (int i = first; i < p->n; i++)
         frames[i - first] = (struct wire_frame){zmq_msg_data(&p->v[i]), zmq_msg_size(&p->v[i])};
-    return wire_decode(frames, n_seen - first <= WIRE_MAX_FRAMES ? p->n - first : n_seen - first,
-                       &in->msg, e);
+    int n = n_seen - first <= WIRE_MAX_FRAMES ? p->n - first : n_seen - first;
+    return l->leaves_results ? wire_decode_but_results(frames, n, &in->msg, e)
+                             : wire_decode(frames, n, &in->msg, e);
 }
 
 bool link_receive(struct link *l, struct link_inbox *in)

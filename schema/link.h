@@ -33,6 +33,7 @@ struct link_options {
     int64_t reconnect_max_ns;     /* 0: 32 s; the wait doubles from min to max */
     int64_t linger_ns;            /* how long a closed link may still send; 0: 1 s */
     int high_water;               /* messages queued for each peer; 0: 1000 */
+    bool leaves_results;          /* bodies of RESULTs stay text (wire_decode_but_results) */
 };
 
 /* True for ipc:// and for tcp:// on a loopback address: nobody on another machine can reach it. */

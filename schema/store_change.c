@@ -43,7 +43,8 @@ enum err_code store_change(struct store *s, enum store_change what, const char *
 {
     *out = (struct store_changed){0};
     TRY(store_run(s, sql_match_count, ARGS(ARG_TEXT(pattern)), NULL, &out->matched, e));
-    return store_run(s, changes[what].sql, ARGS(ARG_TEXT(pattern)), &out->changed, NULL, e);
+    TRY(store_run(s, changes[what].sql, ARGS(ARG_TEXT(pattern)), &out->changed, NULL, e));
+    return out->changed > 0 ? store_recount(s, e) : ERR_OK;
 }
 
 /* The jobs to take back, as a temporary table: four tables lose rows by it. */
@@ -73,5 +74,8 @@ enum err_code store_invalidate(struct store *s, const char *pattern, const char 
     TRY(store_exec(
         s, "CREATE TEMP TABLE IF NOT EXISTS stale (id INTEGER PRIMARY KEY); DELETE FROM stale", e));
     TRY(store_run(s, sql_stale, ARGS(ARG_TEXT(pattern), ARG_TEXT(before)), &out->changed, NULL, e));
-    return out->changed > 0 ? store_exec(s, sql_take_back, e) : ERR_OK;
+    if (out->changed == 0)
+        return ERR_OK;
+    TRY(store_exec(s, sql_take_back, e));
+    return store_recount(s, e);
 }

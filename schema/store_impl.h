@@ -10,12 +10,15 @@ struct sqlite3_stmt;
 
 enum { STORE_APPLICATION_ID = 0x69626974 /* "ibit" */, STORE_MAX_STMTS = 64 };
 
-/* Additions to counters that many results of one commit share; written by store_commit (store_work.c). */
-struct store_deltas {
-    struct store_delta {
+/* Additions to counters that the steps of one commit share (store_counters.c). */
+struct store_counters {
+    struct store_work_count {
         int64_t worker_id, set_id, done, failed;
-    } v[64];
-    int n;
+    } work[64];
+    struct store_move_count { /* jobs that entered a state, less those that left it */
+        int64_t set_id, n[JOB_STATE_COUNT];
+    } moves[16];
+    int n_work, n_moves;
 };
 
 struct store_last_bits {
@@ -34,8 +37,14 @@ struct store {
         struct sqlite3_stmt *stmt;
     } stmts[STORE_MAX_STMTS];
     int n_stmts;
-    struct store_deltas deltas;
-    struct store_last_bits last_bits; /* written last; all zero after a rollback */
+    struct store_counters counters;
+    /* Written last; all zero after a rollback. */
+    struct store_last_bits last_bits;
+    struct store_last_provenance {
+        int64_t id;
+        struct buf key; /* its columns, one after the other */
+    } provenances[8];
+    int next_provenance;
 };
 
 struct store_row {
@@ -100,7 +109,13 @@ const char *store_fs_network_name(unsigned long type);
 const char *store_fs_network_of(const char *path);
 /* store_key.c: SQL functions key_glob(pattern, key) and version_number(program). */
 MUST_USE enum err_code store_key_functions(struct store *s, struct err *e);
-/* store_work.c: writes the additions of the open transaction. */
-MUST_USE enum err_code store_flush_deltas(struct store *s, struct err *e);
+/* store_counters.c: adds to the open transaction's counters; store_commit writes them, or whoever reads them before. */
+MUST_USE enum err_code store_count_work(struct store *s, const struct store_work_count *more,
+                                        struct err *e);
+MUST_USE enum err_code store_count_move(struct store *s, int64_t set_id, enum job_state from,
+                                        enum job_state to, int64_t n, struct err *e);
+MUST_USE enum err_code store_flush_counters(struct store *s, struct err *e);
+/* Counts all jobs anew, after a change of many. */
+MUST_USE enum err_code store_recount(struct store *s, struct err *e);
 
 #endif

@@ -26,6 +26,7 @@ struct planning {
     /* Sets that known jobs move between when this sweep joins: set_from[i] becomes set_to[i]. */
     int64_t *set_from, *set_to;
     int n_sets;
+    bool has_moved; /* known jobs changed their set */
     struct store_plan_counts counts;
 };
 
@@ -257,6 +258,7 @@ static enum err_code join_known(struct planning *p, sqlite3_stmt *find, const st
     TRY(joined_set(p, set, &joined, e));
     if (joined == set && priority >= p->priority)
         return ERR_OK;
+    p->has_moved |= joined != set;
     return store_run(p->s, sql_job_join, ARGS(ARG_INT(id), ARG_INT(joined), ARG_INT(p->priority)),
                      NULL, NULL, e);
 }
@@ -291,6 +293,8 @@ static enum err_code plan_jobs(struct planning *p, struct err *e)
             TRY(add_job(p, add, j, e));
     }
     p->counts.jobs_total = p->sw->n_jobs;
+    if (p->has_moved)
+        return store_recount(p->s, e);
     if (p->counts.jobs_new == 0)
         return ERR_OK;
     return store_run(p->s, sql_tally_add, ARGS(ARG_INT(p->fresh_set), ARG_INT(p->counts.jobs_new)),

@@ -51,87 +51,73 @@ enum err_code store_refusal(struct store *s, int64_t worker_id, int64_t model_id
                      NULL, NULL, e);
 }
 
-/* ---- counters that share a commit ---- */
-
-static const char sql_worker_count[] =
-    "UPDATE worker SET done = done + ?2, failed = failed + ?3 WHERE id = ?1";
-static const char sql_pace[] = "INSERT INTO pace (minute, set_id, n) VALUES (?1, ?2, ?3) "
-                               "ON CONFLICT (minute, set_id) DO UPDATE SET n = n + excluded.n";
-
-enum err_code store_flush_deltas(struct store *s, struct err *e)
-{
-    int64_t minute = store_now_ms() / 60000;
-    for (int i = 0; i < s->deltas.n; i++) {
-        const struct store_delta *d = &s->deltas.v[i];
-        TRY(store_run(s, sql_worker_count,
-                      ARGS(ARG_INT(d->worker_id), ARG_INT(d->done), ARG_INT(d->failed)), NULL, NULL,
-                      e));
-        if (d->done != 0)
-            TRY(store_run(s, sql_pace, ARGS(ARG_INT(minute), ARG_INT(d->set_id), ARG_INT(d->done)),
-                          NULL, NULL, e));
-    }
-    s->deltas.n = 0;
-    return ERR_OK;
-}
-
-/* Results of one commit mostly come from few workers and sets: their counters are written once per commit. */
-static enum err_code add_delta(struct store *s, int64_t worker_id, int64_t set_id, int64_t done,
-                               int64_t failed, struct err *e)
-{
-    struct store_deltas *all = &s->deltas;
-    int i = 0;
-    while (i < all->n && (all->v[i].worker_id != worker_id || all->v[i].set_id != set_id))
-        i++;
-    if (i == (int)ARRAY_LEN(all->v)) {
-        TRY(store_flush_deltas(s, e));
-        i = 0;
-    }
-    if (i == all->n)
-        all->v[all->n++] = (struct store_delta){.worker_id = worker_id, .set_id = set_id};
-    all->v[i].done += done;
-    all->v[i].failed += failed;
-    return ERR_OK;
-}
-
 /* ---- attempts ---- */
 
-enum err_code store_lease(struct store *s, int64_t job, int attempt, int64_t worker_id,
-                          struct err *e)
+enum err_code store_lease(struct store *s, const struct store_lease *l, struct err *e)
 {
     static const char sql[] =
-        "UPDATE job SET state = 'leased', attempt = ?2, worker_id = ?3, leased_ms = ?4 "
-        "WHERE id = ?1 AND state = 'pending' AND attempt < ?2";
+        "UPDATE job SET state = 'leased', attempt = ?3, worker_id = ?4, leased_ms = ?5 "
+        "WHERE id BETWEEN ?1 AND ?2 AND state = 'pending' AND attempt < ?3 AND set_id = ?6";
     int64_t changed = 0;
     TRY(store_run(s, sql,
-                  ARGS(ARG_INT(job), ARG_INT(attempt), ARG_INT(worker_id), ARG_INT(store_now_ms())),
+                  ARGS(ARG_INT(l->first), ARG_INT(l->first + l->n - 1), ARG_INT(l->attempt),
+                       ARG_INT(l->worker_id), ARG_INT(store_now_ms()), ARG_INT(l->set_id)),
                   &changed, NULL, e));
     /* Dispatch leases what it knows to be pending; a difference means that somebody else wrote. */
-    if (changed != 1)
+    if (changed != l->n)
         return err_set(
             e, ERR_BUSY,
-            "%s: job %lld is no longer pending; was the database changed by another program?",
-            s->path, (long long)job);
-    return ERR_OK;
+            "%s: of jobs %lld to %lld only %lld are pending; was the database changed by "
+            "another program?",
+            s->path, (long long)l->first, (long long)(l->first + l->n - 1), (long long)changed);
+    return store_count_move(s, l->set_id, JOB_PENDING, JOB_LEASED, l->n, e);
 }
 
 static const char sql_provenance_find[] =
     "SELECT id FROM provenance WHERE weights_sha256 = ?1 AND data_sha256 = ?2 AND device = ?3 "
-    "AND host = ?4 AND program = ?5 AND numerics = ?6 AND tokenizer_sha256 = ?7";
+    "AND host = ?4 AND program = ?5 AND numerics = ?6 AND tokenizer_sha256 = ?7 "
+    "AND items_sha256 = ?8";
 static const char sql_provenance_add[] = "INSERT INTO provenance (weights_sha256, data_sha256, "
-                                         "device, host, program, numerics, tokenizer_sha256) "
-                                         "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id";
+                                         "device, host, program, numerics, tokenizer_sha256, "
+                                         "items_sha256) "
+                                         "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING id";
 
+/* Results come from few workers, checkpoints and files: most have the provenance of one of the last few. */
 static enum err_code provenance_of(struct store *s, const struct store_run_facts *facts,
                                    const struct job_result *r, int64_t *id, struct err *e)
 {
-    const struct store_arg args[] = {
-        ARG_TEXT(r->weights_sha256),   ARG_TEXT(r->data_sha256), ARG_TEXT(r->device),
-        ARG_TEXT(facts->host),         ARG_TEXT(r->program),     ARG_INT(facts->numerics),
-        ARG_TEXT(r->tokenizer_sha256),
-    };
+    const char *const texts[] = {r->weights_sha256, r->data_sha256, r->device,
+                                 facts->host,       r->program,     r->tokenizer_sha256,
+                                 r->items_sha256};
+    struct buf key = {0};
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+        buf_add(&key, texts[i], strlen(texts[i]) + 1);
+    buf_add(&key, &facts->numerics, sizeof(facts->numerics));
     *id = 0;
-    TRY(store_run(s, sql_provenance_find, args, ARRAY_LEN(args), NULL, id, e));
-    return *id != 0 ? ERR_OK : store_run(s, sql_provenance_add, args, ARRAY_LEN(args), NULL, id, e);
+    for (size_t i = 0; i < ARRAY_LEN(s->provenances) && *id == 0; i++) {
+        const struct store_last_provenance *p = &s->provenances[i];
+        if (p->key.len == key.len && memcmp(p->key.data, key.data, key.len) == 0)
+            *id = p->id;
+    }
+    if (*id != 0) {
+        buf_release(&key);
+        return ERR_OK;
+    }
+    const struct store_arg args[] = {
+        ARG_TEXT(r->weights_sha256),   ARG_TEXT(r->data_sha256),  ARG_TEXT(r->device),
+        ARG_TEXT(facts->host),         ARG_TEXT(r->program),      ARG_INT(facts->numerics),
+        ARG_TEXT(r->tokenizer_sha256), ARG_TEXT(r->items_sha256),
+    };
+    enum err_code rc = store_run(s, sql_provenance_find, args, ARRAY_LEN(args), NULL, id, e);
+    if (rc == ERR_OK && *id == 0)
+        rc = store_run(s, sql_provenance_add, args, ARRAY_LEN(args), NULL, id, e);
+    struct store_last_provenance *p = &s->provenances[s->next_provenance];
+    s->next_provenance = (s->next_provenance + 1) % (int)ARRAY_LEN(s->provenances);
+    buf_release(&p->key);
+    *p = (struct store_last_provenance){.id = *id, .key = key};
+    if (rc != ERR_OK)
+        buf_reset(&p->key);
+    return rc;
 }
 
 static const char sql_metric[] =
@@ -213,7 +199,11 @@ enum err_code store_done(struct store *s, const struct store_fence *f,
                        ARG_INT(store_now_ms()), ARG_INT(r->weights_read)),
                   NULL, NULL, e));
     TRY(add_numbers(s, f->job, facts, r, samples, e));
-    return add_delta(s, f->worker_id, facts->set_id, 1, 0, e);
+    TRY(store_count_move(s, facts->set_id, JOB_LEASED, JOB_DONE, 1, e));
+    return store_count_work(
+        s,
+        &(struct store_work_count){.worker_id = f->worker_id, .set_id = facts->set_id, .done = 1},
+        e);
 }
 
 static const char sql_attempt[] =
@@ -234,13 +224,19 @@ enum err_code store_end_attempt(struct store *s, const struct store_fence *f,
                            ARG_TEXT(err_name(end->code)), ARG_TEXT(end->text)),
                       NULL, NULL, e));
     int64_t set_id = 0;
+    enum job_state to = end->is_buried ? JOB_BURIED : JOB_PENDING;
     TRY(store_run(s, sql_end,
                   ARGS(ARG_INT(f->job), ARG_INT(f->attempt), ARG_INT(f->worker_id),
-                       ARG_TEXT(job_state_label(end->is_buried ? JOB_BURIED : JOB_PENDING)),
-                       ARG_INT(end->counts)),
+                       ARG_TEXT(job_state_label(to)), ARG_INT(end->counts)),
                   NULL, &set_id, e));
     *is_ours = set_id != 0;
-    return *is_ours && end->counts ? add_delta(s, f->worker_id, set_id, 0, 1, e) : ERR_OK;
+    if (!*is_ours)
+        return ERR_OK;
+    TRY(store_count_move(s, set_id, JOB_LEASED, to, 1, e));
+    return store_count_work(s,
+                            &(struct store_work_count){
+                                .worker_id = f->worker_id, .set_id = set_id, .failed = end->counts},
+                            e);
 }
 
 /* ---- identities ---- */
@@ -278,8 +274,8 @@ enum err_code store_pin_data(struct store *s, int64_t eval_id, const char *sha25
 /* ---- items ---- */
 
 static const char sql_item_set[] =
-    "INSERT INTO item_set (data_sha256, task, tokenizer_sha256) VALUES (?1, ?2, ?3) "
-    "ON CONFLICT (data_sha256, task, tokenizer_sha256) DO UPDATE SET task = task RETURNING id";
+    "INSERT INTO item_set (data_sha256, task, tokenizer_sha256, items_sha256) "
+    "VALUES (?1, ?2, ?3, ?4) ON CONFLICT (items_sha256) DO UPDATE SET task = task RETURNING id";
 static const char sql_item_known[] = "SELECT ifnull(max(i) + 1, 0) FROM item WHERE set_id = ?1";
 static const char sql_item[] =
     "INSERT INTO item (set_id, i, gold, chars, bytes, tokens) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
@@ -300,10 +296,10 @@ enum err_code store_items(struct store *s, const char *data_sha256, enum task ta
                           const struct item_list *l, struct err *e)
 {
     int64_t set_id = 0, known = 0;
-    TRY(store_run(
-        s, sql_item_set,
-        ARGS(ARG_TEXT(data_sha256), ARG_TEXT(task_label(task)), ARG_TEXT(l->tokenizer_sha256)),
-        NULL, &set_id, e));
+    TRY(store_run(s, sql_item_set,
+                  ARGS(ARG_TEXT(data_sha256), ARG_TEXT(task_label(task)),
+                       ARG_TEXT(l->tokenizer_sha256), ARG_TEXT(l->items_sha256)),
+                  NULL, &set_id, e));
     TRY(store_run(s, sql_item_known, ARGS(ARG_INT(set_id)), NULL, &known, e));
     struct buf chars = {0}, bytes = {0}, tokens = {0};
     enum err_code rc = ERR_OK;
@@ -341,5 +337,6 @@ enum err_code store_count(struct store *s, struct store_counts *out, struct err 
 {
     static const char sql[] = "SELECT state, sum(n) FROM tally GROUP BY state";
     *out = (struct store_counts){{0}};
+    TRY(store_flush_counters(s, e));
     return store_rows(s, sql, NULL, 0, add_count, out, e);
 }

@@ -65,8 +65,13 @@ MUST_USE enum err_code store_refusal(struct store *s, int64_t worker_id, int64_t
 
 /* ---- attempts ---- */
 
-MUST_USE enum err_code store_lease(struct store *s, int64_t job, int attempt, int64_t worker_id,
-                                   struct err *e);
+/* Jobs with consecutive numbers, all pending, in one set and before the same attempt. */
+struct store_lease {
+    int64_t first, n, worker_id, set_id;
+    int attempt;
+};
+/* Errors: ERR_BUSY when not all of them are so. */
+MUST_USE enum err_code store_lease(struct store *s, const struct store_lease *l, struct err *e);
 
 /* What fences a step: it changes nothing unless the job is leased in this attempt to this worker. */
 struct store_fence {
@@ -112,7 +117,7 @@ MUST_USE enum err_code store_pin_data(struct store *s, int64_t eval_id, const ch
 MUST_USE enum err_code store_note_size(struct store *s, const struct model_ref *m, int64_t n_params,
                                        struct err *e);
 
-/* Facts about items, once per (data, task, tokenizer); a longer list adds its further items. */
+/* Facts about items, once per items_identity; a longer list adds its further items. */
 MUST_USE enum err_code store_items(struct store *s, const char *data_sha256, enum task task,
                                    const struct item_list *l, struct err *e);
 

@@ -47,9 +47,6 @@ static enum err_code decode_header(const struct wire_frame *f, enum wire_type *t
 static enum err_code decode_body(const struct wire_frame *f, enum wire_type type, json_t **out,
                                  struct err *e)
 {
-    if (f->size > WIRE_MAX_JSON)
-        return err_set(e, ERR_FORMAT, "body of %s has %zu bytes, at most %d are allowed",
-                       wire_type_name(type), f->size, WIRE_MAX_JSON);
     TRY(json_parse((struct str){f->data, f->size}, wire_type_name(type), out, e));
     if (json_is_object(*out))
         return ERR_OK;
@@ -58,8 +55,8 @@ static enum err_code decode_body(const struct wire_frame *f, enum wire_type type
     return err_set(e, ERR_FORMAT, "body of %s is not a JSON object", wire_type_name(type));
 }
 
-static enum err_code decode(const struct wire_frame *frames, int n_frames, struct wire_msg *out,
-                            struct err *e)
+static enum err_code decode(const struct wire_frame *frames, int n_frames, bool leaves_results,
+                            struct wire_msg *out, struct err *e)
 {
     if (n_frames < 2 || n_frames > WIRE_MAX_FRAMES)
         return err_set(e, ERR_FORMAT, "message has %d frames, expected 2 to %d", n_frames,
@@ -71,17 +68,35 @@ static enum err_code decode(const struct wire_frame *frames, int n_frames, struc
                            i - 2, wire_type_name(out->type), frames[i].size, WIRE_MAX_BLOB);
         out->blobs[out->n_blobs++] = frames[i];
     }
+    out->text = (struct str){frames[1].data, frames[1].size};
+    if (out->text.n > WIRE_MAX_JSON)
+        return err_set(e, ERR_FORMAT, "body of %s has %zu bytes, at most %d are allowed",
+                       wire_type_name(out->type), out->text.n, WIRE_MAX_JSON);
+    if (leaves_results && out->type == WIRE_RESULT)
+        return ERR_OK;
     return decode_body(&frames[1], out->type, &out->body, e);
+}
+
+static enum err_code decode_or_nothing(const struct wire_frame *frames, int n_frames,
+                                       bool leaves_results, struct wire_msg *out, struct err *e)
+{
+    memset(out, 0, sizeof(*out));
+    enum err_code rc = decode(frames, n_frames, leaves_results, out, e);
+    if (rc != ERR_OK)
+        wire_msg_release(out);
+    return rc;
 }
 
 enum err_code wire_decode(const struct wire_frame *frames, int n_frames, struct wire_msg *out,
                           struct err *e)
 {
-    memset(out, 0, sizeof(*out));
-    enum err_code rc = decode(frames, n_frames, out, e);
-    if (rc != ERR_OK)
-        wire_msg_release(out);
-    return rc;
+    return decode_or_nothing(frames, n_frames, false, out, e);
+}
+
+enum err_code wire_decode_but_results(const struct wire_frame *frames, int n_frames,
+                                      struct wire_msg *out, struct err *e)
+{
+    return decode_or_nothing(frames, n_frames, true, out, e);
 }
 
 void wire_msg_release(struct wire_msg *m)

@@ -64,10 +64,11 @@ struct wire_frame {
     size_t size;
 };
 
-/* A decoded message. `body` is an owned reference; blobs borrow the frames they were decoded from. */
+/* A decoded message. `body` is an owned reference; text (the body as it came) and blobs borrow the frames. */
 struct wire_msg {
     enum wire_type type;
     json_t *body;
+    struct str text;
     struct wire_frame blobs[WIRE_MAX_BLOBS];
     int n_blobs;
 };
@@ -75,6 +76,9 @@ struct wire_msg {
 /* Errors: ERR_VERSION (both named), ERR_FORMAT; then *out is all zero. */
 MUST_USE enum err_code wire_decode(const struct wire_frame *frames, int n_frames,
                                    struct wire_msg *out, struct err *e);
+/* The same, but the body of a RESULT stays text, unread: `body` is NULL then. */
+MUST_USE enum err_code wire_decode_but_results(const struct wire_frame *frames, int n_frames,
+                                               struct wire_msg *out, struct err *e);
 void wire_msg_release(struct wire_msg *m);
 
 /* Bytes of the first two frames; blobs follow as they are. `body` is borrowed, NULL means {}; `json` is a growing buffer

@@ -155,8 +155,7 @@ static void send_items(struct engine *c, const struct job *job, const struct job
 {
     if (r->items == NULL || r->items->n == 0)
         return;
-    char *key = xasprintf("%s|%s|%s", r->data_sha256, task_label(job->eval.task),
-                          r->items->tokenizer_sha256);
+    const char *key = r->items->items_sha256;
     if (json_object_get(c->items_sent, key) == NULL) {
         send_message(c, WIRE_ITEMS,
                      json_pack("{s:s, s:s, s:o}", "data_sha256", r->data_sha256, "task",
@@ -164,7 +163,6 @@ static void send_items(struct engine *c, const struct job *job, const struct job
                      NULL);
         json_object_set_new(c->items_sent, key, json_true());
     }
-    xfree(key);
 }
 
 static enum err_code send_result(struct engine *c, const struct job *job,

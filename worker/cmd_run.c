@@ -155,11 +155,13 @@ static int run_run(const void *opts, int n_args, char **args)
 const struct cli_cmd cmd_run = {
     .name = "run",
     .summary = "serve a coordinator: take jobs, compute, report",
-    .doc = "Connects to a coordinator and works until it is told to leave.\n"
-           "  isobit-worker run --connect tcp://127.0.0.1:5555 --device cpu\n"
-           "SIGTERM or SIGINT: finishes the running job (at most --grace), hands the rest back and "
-           "ends with 0; a second one ends it at once. A coordinator that goes away is waited for. "
-           "Exit: 0 left in peace, 1 left with work in hand, 2 usage, 4 refused or no device.",
+    .doc =
+        "Connects to a coordinator and works until it is told to leave.\n"
+        "  isobit-worker run --connect tcp://127.0.0.1:5555 --device cpu\n"
+        "SIGTERM or SIGINT: finishes the running job (at most --grace), hands the rest back and "
+        "ends with 0; a second one ends it at once. SIGUSR1 does the same and leaves SIGTERM to "
+        "hurry it, as batch systems warn their jobs. A coordinator that goes away is waited for. "
+        "Exit: 0 left in peace, 1 left with work in hand, 2 usage, 4 refused or no device.",
     .opts = run_opts,
     .n_opts = ARRAY_LEN(run_opts),
     .opt_size = sizeof(struct run_opts),

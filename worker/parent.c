@@ -20,6 +20,7 @@ static const int64_t send_limit_ns = 5 * CLOCK_NS_PER_S; /* a START that the chi
 static const int64_t stop_limit_ns =
     10 * CLOCK_NS_PER_S;                                /* a REVOKE that the child does not heed */
 static const int64_t bye_limit_ns = 5 * CLOCK_NS_PER_S; /* ACKs that do not come while leaving */
+static const int64_t hurry_ns = 2 * CLOCK_NS_PER_S;     /* from TERM after USR1: KILL is near */
 enum { MAX_EARLY_DEATHS = 3 };
 
 struct parent {
@@ -37,6 +38,7 @@ struct parent {
     int64_t idle_since_ns;
     int64_t drain_end_ns; /* 0: not draining */
     int n_signals;
+    bool is_warned; /* by SIGUSR1, as Slurm's --signal sends it: SIGTERM and SIGKILL follow */
     bool is_over;
     struct err why; /* code ERR_OK: left in peace */
 };
@@ -288,7 +290,18 @@ static void on_signals(struct parent *p, int signal_fd, int64_t now_ns)
 {
     struct signalfd_siginfo info;
     while (read(signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
-        if (++p->n_signals > 1) {
+        if (info.ssi_signo == SIGUSR1) {
+            begin_drain(p, "a batch system takes the machine back", now_ns);
+            p->is_warned = true;
+            continue;
+        }
+        p->n_signals++;
+        if (p->is_warned && p->n_signals == 1) {
+            if (p->drain_end_ns > now_ns + hurry_ns)
+                p->drain_end_ns = now_ns + hurry_ns;
+            continue;
+        }
+        if (p->n_signals > 1) {
             struct err e;
             err_set(&e, ERR_STOPPED, "stopped at once by a second signal");
             give_up(p, &e);
@@ -355,6 +368,7 @@ enum err_code parent_run(const struct parent_options *o, struct err *e)
     sigaddset(&mask, SIGINT);
     sigaddset(&mask, SIGTERM);
     sigaddset(&mask, SIGHUP);
+    sigaddset(&mask, SIGUSR1);
     sigprocmask(SIG_BLOCK, &mask, &old);
     int signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
     enum err_code rc = ERR_OK;

@@ -19,7 +19,7 @@ struct parent_options {
     int64_t idle_ns;              /* leave after so long without a job; 0: stay */
 };
 
-/* Serves until told to leave (SIGTERM, SIGINT, DRAIN, idle). ERR_OK: left in peace. Errors: ERR_DENIED (refused by the
+/* Serves until told to leave (SIGTERM, SIGINT, SIGUSR1, DRAIN, idle). ERR_OK: left in peace. Errors: ERR_DENIED (refused by the
  * coordinator), ERR_CRASHED (the compute child does not start), ERR_STOPPED (left with work in hand), and those the child
  * reports of its device. */
 MUST_USE enum err_code parent_run(const struct parent_options *o, struct err *e);

@@ -307,16 +307,12 @@ int64_t uplink_tick(struct uplink *u, bool may_lease, int64_t now_ns)
 
 void uplink_add_items(struct uplink *u, json_t *body)
 {
-    const char *tokenizer = json_opt_str(json_object_get(body, "items"), "tokenizer_sha256", "");
-    char *key = xasprintf("%s|%s|%s", json_opt_str(body, "data_sha256", ""),
-                          json_opt_str(body, "task", ""), tokenizer);
+    const char *key = json_opt_str(json_object_get(body, "items"), "items_sha256", "");
     for (int i = 0; i < u->n_items; i++)
-        if (strcmp(u->items[i].key, key) == 0) {
-            xfree(key);
+        if (strcmp(u->items[i].key, key) == 0)
             return;
-        }
     u->items = xrealloc(u->items, (size_t)(u->n_items + 1) * sizeof(*u->items));
-    u->items[u->n_items++] = (struct uplink_item){.body = json_incref(body), .key = key};
+    u->items[u->n_items++] = (struct uplink_item){.body = json_incref(body), .key = xstrdup(key)};
 }
 
 enum err_code uplink_bye(struct uplink *u, struct err *e)

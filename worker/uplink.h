@@ -19,7 +19,7 @@ struct uplink_status {
 
 struct uplink_item { /* an ITEMS message, kept because every session gets it again */
     json_t *body;
-    char *key;     /* data, task and tokenizer */
+    char *key;     /* items_identity */
     int64_t epoch; /* in which it was sent last */
 };
 

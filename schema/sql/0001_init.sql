@@ -139,20 +139,13 @@ CREATE TABLE job (
 CREATE INDEX job_by_state ON job (state, worker_id)
 WHERE state = 'leased' OR state = 'buried' OR state = 'held' OR state = 'cancelled';
 
+-- Jobs by set and state, written once a commit for all jobs that moved in it (store_counters.c).
 CREATE TABLE tally (
     set_id INTEGER NOT NULL REFERENCES sweep_set (id),
     state TEXT NOT NULL,
     n INTEGER NOT NULL,
     PRIMARY KEY (set_id, state)
 ) STRICT, WITHOUT ROWID;
-
--- Inserting jobs adds to the tally in one step per set (store_plan.c): a trigger per row costs a third of a plan.
-CREATE TRIGGER job_moved AFTER UPDATE OF state, set_id ON job
-WHEN old.state <> new.state OR old.set_id <> new.set_id
-BEGIN
-    UPDATE tally SET n = n - 1 WHERE set_id = old.set_id AND state = old.state;
-    UPDATE tally SET n = n + 1 WHERE set_id = new.set_id AND state = new.state;
-END;
 
 CREATE TABLE pace (
     minute INTEGER NOT NULL, -- wall clock, minutes since 1970
@@ -172,7 +165,8 @@ CREATE TABLE provenance (
     weights_sha256 TEXT NOT NULL,
     data_sha256 TEXT NOT NULL,
     tokenizer_sha256 TEXT NOT NULL,
-    UNIQUE (weights_sha256, data_sha256, device, host, program, numerics, tokenizer_sha256)
+    items_sha256 TEXT NOT NULL, -- names the item set that the samples follow; '': none
+    UNIQUE (weights_sha256, data_sha256, device, host, program, numerics, tokenizer_sha256, items_sha256)
 ) STRICT;
 
 CREATE TABLE run (
@@ -225,12 +219,13 @@ CREATE TABLE refusal (
     PRIMARY KEY (worker_id, model_id)
 ) STRICT, WITHOUT ROWID;
 
+-- The items that evaluations make of a file under a tokenizer. Another window, method or subset makes others.
 CREATE TABLE item_set (
     id INTEGER PRIMARY KEY,
+    items_sha256 TEXT NOT NULL UNIQUE,
     data_sha256 TEXT NOT NULL,
     task TEXT NOT NULL,
-    tokenizer_sha256 TEXT NOT NULL,
-    UNIQUE (data_sha256, task, tokenizer_sha256)
+    tokenizer_sha256 TEXT NOT NULL
 ) STRICT;
 
 CREATE TABLE item (
@@ -402,9 +397,10 @@ SELECT w.uuid AS worker, w.host AS host, m.name AS model, r.code AS code, r.text
 FROM refusal r JOIN worker w ON w.id = r.worker_id JOIN model m ON m.id = r.model_id;
 
 CREATE VIEW samples AS
-SELECT job_id AS job, codec AS codec, blob AS blob FROM sample;
+SELECT s.job_id AS job, s.codec AS codec, s.blob AS blob, p.items_sha256 AS item_set
+FROM sample s JOIN run r ON r.job_id = s.job_id JOIN provenance p ON p.id = r.provenance_id;
 
 CREATE VIEW items AS
 SELECT t.data_sha256 AS data, t.task AS task, t.tokenizer_sha256 AS tokenizer, i.i AS i, i.gold AS gold,
-       i.chars AS chars, i.bytes AS bytes, i.tokens AS tokens
+       i.chars AS chars, i.bytes AS bytes, i.tokens AS tokens, t.items_sha256 AS item_set
 FROM item_set t JOIN item i ON i.set_id = t.id;

@@ -52,6 +52,11 @@ static void weights_are_read_once(const char *dir)
            (double)files);
     int64_t loads = ask(db, "SELECT count(*) FROM jobs WHERE weights_read > 0");
     expect(loads == 2, "jobs that read weights", (double)loads, 2);
+    int64_t n_samples = ask(db, "SELECT count(*) FROM samples");
+    expect(n_samples == 50, "jobs with samples", (double)n_samples, 50);
+    int64_t n_loose = ask(db, "SELECT count(*) FROM samples WHERE item_set NOT IN "
+                              "(SELECT item_set FROM items)");
+    expect(n_loose == 0, "samples whose items are not known", (double)n_loose, 0);
     support_run_release(&r);
     xfree(command);
     xfree(db);

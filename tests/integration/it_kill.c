@@ -3,143 +3,27 @@
  * ISOBIT_KILL_SEED the moments. */
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/mem.h"
-#include "base/rng.h"
-#include "schema/store.h"
-#include "tests/support/cluster.h"
+#include "tests/support/disturb.h"
 #include "tests/support/support.h"
 
-enum { N_WORKERS = 2 };
 static const char *const spec = "sweeps/smoke.yaml";
-static const char open_jobs[] = "SELECT count(*) FROM jobs WHERE state IN ('pending', 'leased')";
 
-struct story {
-    char *dir, *log;
-    char db[512];
-    char endpoint[256];
-    pid_t coordinator, workers[N_WORKERS];
-    struct rng rng;
-};
-
-static void start_coordinator(struct story *s)
+static void plan_smoke(const char *db)
 {
-    const char *const extra[] = {"--max-attempts", "1000", NULL};
-    s->coordinator = cluster_serve(s->db, s->endpoint, s->log, extra);
-}
-
-static void open_story(struct story *s, const char *name)
-{
-    snprintf(s->db, sizeof(s->db), "%s/%s.db", s->dir, name);
-    snprintf(s->endpoint, sizeof(s->endpoint), "tcp://127.0.0.1:0");
-    cluster_plan(spec, s->db);
-    start_coordinator(s);
-    for (int i = 0; i < N_WORKERS; i++)
-        s->workers[i] = cluster_worker(s->endpoint, s->log, NULL);
-}
-
-static void close_story(struct story *s)
-{
-    for (int i = 0; i < N_WORKERS; i++)
-        cluster_kill(s->workers[i]);
-    cluster_kill(s->coordinator);
-}
-
-static void kill_something(struct story *s)
-{
-    uint64_t dice = rng_below(&s->rng, 10);
-    int i = (int)rng_below(&s->rng, N_WORKERS);
-    if (dice >= 4) {
-        cluster_kill(s->workers[i]);
-        s->workers[i] = 0;
-    }
-    if (dice < 5) {
-        cluster_kill(s->coordinator);
-        usleep((useconds_t)rng_below(&s->rng, 300000));
-        start_coordinator(s);
-    }
-    if (s->workers[i] == 0)
-        s->workers[i] = cluster_worker(s->endpoint, s->log, NULL);
-}
-
-/* key|metric=value lines in order: what must not depend on who was killed. */
-static enum err_code add_result(void *arg, const struct store_row *r, struct err *e)
-{
-    (void)e;
-    buf_printf(arg, "%s|%s=%.17g\n", store_col_text(r, 0), store_col_text(r, 1),
-               store_col_num(r, 2));
-    return ERR_OK;
-}
-
-static struct buf read_results(const char *db)
-{
-    struct buf out = {0};
-    struct store *s = NULL;
-    struct err e;
-    CHECK(store_open(db, STORE_READ, &s, &e) == ERR_OK);
-    CHECK(store_query(s, "SELECT key, metric, value FROM results ORDER BY 1, 2", NULL, 0,
-                      add_result, &out, &e) == ERR_OK);
-    store_close(s);
-    return out;
-}
-
-static void print_log(const char *log)
-{
-    char *command = xasprintf("tail -n 60 %s >&2", log);
-    if (system(command) != 0) /* a test's own scaffolding; the path is ours */
-        fprintf(stderr, "no log\n");
-    xfree(command);
-}
-
-static void check_database(const struct story *s, const struct buf *expected)
-{
-    static const struct {
-        const char *sql, *what;
-    } zero[] = {
-        {"SELECT count(*) FROM jobs WHERE state <> 'done'", "jobs that are not done"},
-        {"SELECT count(*) FROM (SELECT 1 FROM results GROUP BY key, metric HAVING count(*) > 1)",
-         "results that stand twice"},
-        {"SELECT count(*) FROM jobs WHERE key NOT IN (SELECT key FROM results)",
-         "done jobs without a result"},
-    };
-    for (size_t i = 0; i < ARRAY_LEN(zero); i++) {
-        int64_t n = cluster_query(s->db, zero[i].sql);
-        EXPECT(n == 0, "%lld %s", (long long)n, zero[i].what);
-    }
-    struct buf got = read_results(s->db);
-    EXPECT(got.len == expected->len && memcmp(got.data, expected->data, got.len) == 0,
-           "results differ from the undisturbed run:\n%s---\n%s", got.data, expected->data);
-    buf_release(&got);
-}
-
-/* Kills until `n` kills are done or the sweep is; returns how many. */
-static int run_disturbed(struct story *s, int n)
-{
-    int done = 0;
-    while (done < n && cluster_query(s->db, open_jobs) > 0) {
-        usleep((useconds_t)(100000 + rng_below(&s->rng, 1400000)));
-        if (cluster_query(s->db, open_jobs) == 0)
-            break;
-        kill_something(s);
-        done++;
-    }
-    EXPECT(cluster_await(s->db, open_jobs, 0, 240), "the sweep did not end after %d kills", done);
-    return done;
+    cluster_plan(spec, db);
 }
 
 /* ---- `isobit run`, which takes its workers with it ---- */
 
-static pid_t start_run(const struct story *s)
+static pid_t start_run(const struct disturb *d)
 {
     const char *const args[] = {
-        "run", support_source(spec), "--db",           s->db,  "--device", "cpu", "--workers",
+        "run", support_source(spec), "--db",           d->db,  "--device", "cpu", "--workers",
         "1",   "--no-report",        "--max-attempts", "1000", NULL};
-    return cluster_start("isobit", args, s->log);
+    return cluster_start("isobit", args, d->log);
 }
 
 static bool is_gone_soon(pid_t pid)
@@ -153,65 +37,53 @@ static bool is_gone_soon(pid_t pid)
 }
 
 /* Killed again and again, each time started by the same command; its workers must not outlive it. */
-static int run_killed(struct story *s, int n)
+static int run_killed(struct disturb *d, int n)
 {
     int done = 0;
-    for (; done < n && (done == 0 || cluster_query(s->db, open_jobs) > 0); done++) {
-        pid_t pid = start_run(s);
-        usleep((useconds_t)(300000 + rng_below(&s->rng, 1700000)));
+    for (; done < n && (done == 0 || !disturb_await_end(d, 0)); done++) {
+        pid_t pid = start_run(d);
+        usleep((useconds_t)(300000 + rng_below(&d->rng, 1700000)));
         cluster_kill(pid);
         pid_t worker =
-            (pid_t)cluster_query(s->db, "SELECT pid FROM workers ORDER BY last_seen DESC LIMIT 1");
+            (pid_t)cluster_query(d->db, "SELECT pid FROM workers ORDER BY last_seen DESC LIMIT 1");
         EXPECT(is_gone_soon(worker), "worker %d outlives `isobit run`", (int)worker);
     }
-    int status = cluster_wait(start_run(s), 240);
+    int status = cluster_wait(start_run(d), 240);
     EXPECT(status == 0, "`isobit run` ended with %d after %d kills", status, done);
     return done;
 }
 
-static int env_or(const char *name, int def)
-{
-    int64_t v = 0;
-    const char *text = getenv(name);
-    return text != NULL && parse_i64(str_of(text), &v) ? (int)v : def;
-}
-
 int main(void)
 {
-    struct story s = {.dir = support_tmpdir(),
-                      .rng = {(uint64_t)env_or("ISOBIT_KILL_SEED", (int)getpid())}};
-    int n_kills = env_or("ISOBIT_KILLS", 10), n_done = 0, n_sweeps = 0;
-    s.log = xasprintf("%s/log", s.dir);
-    printf("seed %llu\n", (unsigned long long)s.rng.state);
+    int n_kills = 10, n_done = 0, n_sweeps = 0;
+    struct disturb d = disturb_new(plan_smoke, &n_kills);
 
-    open_story(&s, "undisturbed");
-    EXPECT(cluster_await(s.db, open_jobs, 0, 240), "the undisturbed sweep did not end");
-    close_story(&s);
-    struct buf expected = read_results(s.db);
+    disturb_open(&d, "undisturbed");
+    EXPECT(disturb_await_end(&d, 240), "the undisturbed sweep did not end");
+    disturb_close(&d);
+    struct buf expected = disturb_results(d.db);
     EXPECT(expected.len > 0, "the undisturbed sweep has no results");
 
     while (n_done < n_kills && cluster_failures() == 0) {
         char name[32];
         snprintf(name, sizeof(name), "disturbed-%d", n_sweeps++);
-        open_story(&s, name);
-        n_done += run_disturbed(&s, n_kills - n_done);
-        close_story(&s);
-        check_database(&s, &expected);
+        disturb_open(&d, name);
+        n_done += disturb_run(&d, n_kills - n_done);
+        disturb_close(&d);
+        disturb_check(&d, &expected);
     }
     printf("%d kills in %d sweeps\n", n_done, n_sweeps);
     buf_release(&expected);
 
-    snprintf(s.db, sizeof(s.db), "%s/run-undisturbed.db", s.dir);
-    EXPECT(cluster_wait(start_run(&s), 240) == 0, "the undisturbed `isobit run` failed");
-    expected = read_results(s.db);
-    snprintf(s.db, sizeof(s.db), "%s/run-killed.db", s.dir);
-    cluster_plan(spec, s.db);
-    printf("%d kills of `isobit run`\n", run_killed(&s, (n_kills + 2) / 3));
-    check_database(&s, &expected);
-    if (cluster_failures() > 0)
-        print_log(s.log);
+    snprintf(d.events, sizeof(d.events), "%s/none", d.dir); /* `isobit run` writes no events */
+    snprintf(d.db, sizeof(d.db), "%s/run-undisturbed.db", d.dir);
+    EXPECT(cluster_wait(start_run(&d), 240) == 0, "the undisturbed `isobit run` failed");
+    expected = disturb_results(d.db);
+    snprintf(d.db, sizeof(d.db), "%s/run-killed.db", d.dir);
+    plan_smoke(d.db);
+    printf("%d kills of `isobit run`\n", run_killed(&d, (n_kills + 2) / 3));
+    disturb_check(&d, &expected);
     buf_release(&expected);
-    xfree(s.log);
-    support_tmpdir_remove(s.dir);
+    disturb_free(&d);
     return cluster_failures() > 0;
 }

@@ -405,16 +405,8 @@ static void full_disk_loses_nothing(void)
     json_decref(m);
     EXPECT(n_done(&s) == 0, "done with a full disk");
     CHECK(prlimit(s.coordinator, RLIMIT_FSIZE, &free_again, NULL) == 0);
-    m = NULL;
-    for (int i = 0; i < 100 && m == NULL; i++) {
-        fake_beat(&f);
-        m = fake_await(&f, WIRE_REGISTER, 0.1);
-    }
-    EXPECT(m != NULL, "the coordinator did not go on when there was room again");
-    json_decref(m);
-    fake_register(&f);
-    fake_result(&f, lease, 0);
-    EXPECT(strcmp(fake_verdict(&f, 5), "accepted") == 0, "the result was not taken later");
+    EXPECT(strcmp(fake_verdict(&f, 10), "accepted") == 0,
+           "the coordinator did not go on when there was room again");
     EXPECT(n_done(&s) == 1, "%lld done", (long long)n_done(&s));
     json_decref(lease);
     fake_close(&f);

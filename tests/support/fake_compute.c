@@ -83,7 +83,8 @@ static bool work(struct pipe *p, int64_t ms, bool is_hanging)
         bool found = false;
         if (!is_hanging)
             send_message(p, WIRE_PROGRESS, json_pack("{s:I}", "counter", (json_int_t)counter));
-        usleep(5000);
+        int64_t left_us = (end_ns - clock_mono_ns()) / 1000;
+        usleep(is_hanging || left_us > 5000 ? 5000 : left_us > 0 ? (useconds_t)left_us : 0);
         if (pipe_receive(p, &m, &found, &e) != ERR_OK)
             exit(0);
         bool is_revoked = found && m.type == WIRE_REVOKE;

@@ -4,6 +4,7 @@
 #define ISOBIT_TESTS_SUPPORT_SWEEP_FIXTURE_H
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "schema/store_work.h"
@@ -46,6 +47,17 @@ static inline struct sweep fixture_sweep(struct arena *a, const char *name, int 
             for (int v = 0; v < n_evals; v++)
                 sw.jobs[n++] = (struct sweep_job){m, c, v};
     return sw;
+}
+
+/* Leases one job. */
+static inline enum err_code fixture_lease(struct store *s, int64_t job, int attempt,
+                                          int64_t worker_id, struct err *e)
+{
+    char sql[64];
+    struct store_lease l = {.first = job, .n = 1, .attempt = attempt, .worker_id = worker_id};
+    snprintf(sql, sizeof(sql), "SELECT set_id FROM job WHERE id = %lld", (long long)job);
+    TRY(store_query_int(s, sql, 0, &l.set_id, e));
+    return store_lease(s, &l, e);
 }
 
 /* A result whose numbers follow from the job, with the metrics of its task. */

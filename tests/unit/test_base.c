@@ -4,12 +4,14 @@
 #include <limits.h>
 #include <math.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/err.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "base/proc.h"
 #include "base/rng.h"
 #include "base/sha256.h"
 #include "base/str.h"
@@ -231,4 +233,53 @@ Test(rng, numbers_are_the_specified_ones)
     struct rng r = {0}; /* SplitMix64 from state 0 */
     cr_assert_eq(rng_u64(&r), 0xe220a8397b1dcdafU);
     cr_assert_eq(rng_u64(&r), 0x6e789e6aa1b965f4U);
+}
+
+static struct proc_output run_shell(const char *line, const char *input, int64_t limit_ns,
+                                    enum err_code expected)
+{
+    char *const argv[] = {"/bin/sh", "-c", (char *)line, NULL};
+    struct proc_output o = {0};
+    struct err e = {0};
+    cr_assert_eq(proc_run(argv, str_of(input), limit_ns, &o, &e), expected, "%s", e.text);
+    return o;
+}
+
+Test(proc, run_keeps_both_streams_and_the_status)
+{
+    struct proc_output o = run_shell("cat; echo bad >&2; exit 3", "in\n", 5000000000, ERR_OK);
+    cr_expect_str_eq(o.out.data, "in\n");
+    cr_expect_str_eq(o.err.data, "bad\n");
+    cr_expect_eq(WEXITSTATUS(o.status), 3);
+    proc_output_release(&o);
+}
+
+Test(proc, run_ends_what_does_not_end)
+{
+    run_shell("sleep 60", "", 100000000, ERR_TIMEOUT);
+}
+
+Test(proc, run_takes_no_endless_output)
+{
+    run_shell("yes", "", 20000000000, ERR_FORMAT);
+}
+
+Test(proc, find_looks_in_path_only)
+{
+    char *sh = proc_find("sh");
+    cr_expect(sh != NULL && sh[0] == '/');
+    xfree(sh);
+    cr_expect_null(proc_find("no-such-program-here"));
+}
+
+Test(io, last_line_is_what_a_program_said_last)
+{
+    char *dir = support_tmpdir(), *path = xasprintf("%s/log", dir), line[16];
+    support_write(path, "first\nthe second line is long\n\n", 31);
+    io_last_line(path, line, sizeof(line));
+    cr_expect_str_eq(line, "the second line");
+    io_last_line("/nonexistent", line, sizeof(line));
+    cr_expect_str_eq(line, "");
+    xfree(path);
+    support_tmpdir_remove(dir);
 }

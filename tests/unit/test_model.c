@@ -15,6 +15,16 @@
 static const char *const fixtures[] = {"gpt2",          "opt-prenorm",     "opt-postnorm-proj",
                                        "neox-parallel", "neox-sequential", "bloom-6heads",
                                        "bloom-8heads"};
+static const char *const settings[] = {"gpt2-no-scale",         "gpt2-scale-by-layer",
+                                       "gpt2-upcast",           "gpt2-untied-inner-relu",
+                                       "gpt2-gelu-eps",         "opt-no-bias",
+                                       "opt-no-affine",         "opt-no-final-norm",
+                                       "opt-postnorm",          "opt-postnorm-proj-untied-gelu",
+                                       "opt-prenorm-proj",      "neox-no-attention-bias",
+                                       "neox-full-rotary-base", "neox-sequential-tied",
+                                       "neox-gelu-new-eps",     "neox-state-dict",
+                                       "neox-gelu-fast",        "bloom-residual-normed",
+                                       "bloom-untied-eps",      "bloom-5-heads"};
 static const char *const models[] = {"bloom-s0",  "bloom-s1",  "bloom-s2",  "gpt2-s0",  "gpt2-s1",
                                      "gpt2-s2",   "opt-s0",    "opt-s1p",   "opt-s2",   "opt-s3",
                                      "pythia-s0", "pythia-s1", "pythia-s2", "pythia-s3"};
@@ -108,29 +118,43 @@ static double relative_error(const float *y, const float *ref, int64_t n)
     return sqrt(diff / size);
 }
 
+static void check_logits(const char *dir, const char *name)
+{
+    struct loaded l = load(dir, 32);
+    struct buf file = {0};
+    struct err e = {0};
+    char *path = xasprintf("%s/expected.safetensors", dir);
+    cr_assert_eq(io_read_file(path, (size_t)1 << 26, &file, &e), ERR_OK, "%s", e.text);
+    const int32_t *ids = expected_part(&file, "input_ids");
+    const float *ref = expected_part(&file, "logits_fp32");
+    const int64_t n = LENGTH * model_get_info(l.m)->vocab;
+    for (int b = 0; b < BATCH; b++) {
+        float *y = logits_of(&l, ids + b * LENGTH, LENGTH);
+        double error = relative_error(y, ref + b * n, n);
+        cr_expect_lt(error, 1e-6, "%s: %g", name, error);
+        xfree(y);
+    }
+    xfree(path);
+    buf_release(&file);
+    unload(&l);
+}
+
 Test(model, logits_of_all_families_equal_those_of_transformers)
 {
     for (size_t i = 0; i < ARRAY_LEN(fixtures); i++) {
         const char *dir = fixture_dir(fixtures[i]);
-        if (dir == NULL)
-            return;
-        struct loaded l = load(dir, 32);
-        struct buf file = {0};
-        struct err e = {0};
-        char *path = xasprintf("%s/expected.safetensors", dir);
-        cr_assert_eq(io_read_file(path, (size_t)1 << 26, &file, &e), ERR_OK, "%s", e.text);
-        const int32_t *ids = expected_part(&file, "input_ids");
-        const float *ref = expected_part(&file, "logits_fp32");
-        const int64_t n = LENGTH * model_get_info(l.m)->vocab;
-        for (int b = 0; b < BATCH; b++) {
-            float *y = logits_of(&l, ids + b * LENGTH, LENGTH);
-            double error = relative_error(y, ref + b * n, n);
-            cr_expect_lt(error, 1e-6, "%s: %g", fixtures[i], error);
-            xfree(y);
-        }
-        xfree(path);
-        buf_release(&file);
-        unload(&l);
+        if (dir != NULL)
+            check_logits(dir, fixtures[i]);
+    }
+}
+
+/* One tiny random model for each setting of config.json that changes the forward pass (tests/golden/make_families.py). */
+Test(model, logits_under_every_setting_equal_those_of_transformers)
+{
+    for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
+        char rel[200];
+        snprintf(rel, sizeof rel, "tests/golden/families/%s", settings[i]);
+        check_logits(support_source(rel), settings[i]);
     }
 }
 

@@ -243,6 +243,23 @@ Test(ppl, compressed_corpora_are_the_same_evaluation)
     close_fixture(&packed);
 }
 
+Test(ppl, a_document_may_hold_a_zero_character)
+{
+    static const char document[] = "{\"text\": \"one\\u0000two\"}\n";
+    struct fixture f;
+    open_fixture(&f, "d.jsonl", document, strlen(document), 512);
+    struct eval_set s = load(&f);
+    struct tok_ids ids = {0};
+    struct err e = {0};
+    cr_assert_eq(tok_encode(f.tok, (struct str){"one\0two", 7}, &ids, &e), ERR_OK, "%s", e.text);
+    cr_expect_geq(ids.n, 3);
+    cr_expect_eq(s.n_scored.v[0], (int64_t)ids.n);
+    cr_expect_eq(s.bytes.v[0], 7);
+    tok_ids_release(&ids);
+    eval_set_release(&s);
+    close_fixture(&f);
+}
+
 Test(ppl, documents_can_be_joined_into_one_stream)
 {
     struct fixture f;

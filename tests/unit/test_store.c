@@ -149,7 +149,7 @@ Test(store, a_rolled_back_group_leaves_nothing)
     plan("demo", 1, 1, 5, 0);
     int64_t w = worker();
     OK(store_begin(store, &err));
-    OK(store_lease(store, 1, 1, w, &err));
+    OK(fixture_lease(store, 1, 1, w, &err));
     cr_expect(finish(1, 1, w, TASK_perplexity));
     store_rollback(store);
     cr_expect_eq(ask("SELECT count(*) FROM job WHERE state = 'pending' AND attempt = 0"), 5);
@@ -163,7 +163,7 @@ Test(store, result_and_state_change_are_one_transaction)
     plan("demo", 1, 1, 5, 0);
     int64_t w = worker();
     OK(store_begin(store, &err));
-    OK(store_lease(store, 1, 1, w, &err));
+    OK(fixture_lease(store, 1, 1, w, &err));
     cr_expect(finish(1, 1, w, TASK_perplexity));
     OK(store_commit(store, &err));
     cr_expect_eq(ask("SELECT count(*) FROM job WHERE state = 'done'"), 1);
@@ -181,7 +181,7 @@ Test(store, a_fenced_result_changes_nothing)
     plan("demo", 1, 1, 5, 0);
     int64_t w = worker();
     OK(store_begin(store, &err));
-    OK(store_lease(store, 1, 1, w, &err));
+    OK(fixture_lease(store, 1, 1, w, &err));
     cr_expect_not(finish(1, 2, w, TASK_perplexity), "another attempt");
     cr_expect_not(finish(1, 1, w + 1, TASK_perplexity), "another worker");
     cr_expect_not(finish(2, 0, w, TASK_perplexity), "not leased");
@@ -198,14 +198,14 @@ Test(store, a_failed_attempt_is_recorded_and_buries_when_told)
     int64_t w = worker();
     bool is_ours = false;
     OK(store_begin(store, &err));
-    OK(store_lease(store, 3, 1, w, &err));
+    OK(fixture_lease(store, 3, 1, w, &err));
     struct store_fence f = {3, 1, w};
     struct store_ending end = {"failed", ERR_CRASHED, "killed by SIGSEGV", true, false};
     OK(store_end_attempt(store, &f, &end, &is_ours, &err));
     cr_expect(is_ours);
     OK(store_end_attempt(store, &f, &end, &is_ours, &err));
     cr_expect_not(is_ours);
-    OK(store_lease(store, 3, 2, w, &err));
+    OK(fixture_lease(store, 3, 2, w, &err));
     f.attempt = 2;
     end.is_buried = true;
     OK(store_end_attempt(store, &f, &end, &is_ours, &err));
@@ -223,8 +223,8 @@ Test(store, leasing_a_job_that_is_not_pending_is_an_error_and_breaks_the_group)
     plan("demo", 1, 1, 5, 0);
     int64_t w = worker();
     OK(store_begin(store, &err));
-    OK(store_lease(store, 1, 1, w, &err));
-    cr_expect_eq(store_lease(store, 1, 2, w, &err), ERR_BUSY);
+    OK(fixture_lease(store, 1, 1, w, &err));
+    cr_expect_eq(fixture_lease(store, 1, 2, w, &err), ERR_BUSY);
     store_rollback(store);
 }
 
@@ -255,7 +255,7 @@ Test(store, results_of_an_older_program_can_be_taken_back)
     int64_t w = worker();
     OK(store_begin(store, &err));
     for (int64_t job = 1; job <= 2; job++) {
-        OK(store_lease(store, job, 1, w, &err));
+        OK(fixture_lease(store, job, 1, w, &err));
         cr_expect(finish(job, 1, w, TASK_perplexity));
     }
     OK(store_pin_weights(store, 1, "abc", 10, 8, &err));
@@ -273,7 +273,7 @@ Test(store, results_of_an_older_program_can_be_taken_back)
                  "nothing left to pin it");
     check_tally();
     OK(store_begin(store, &err));
-    OK(store_lease(store, 1, 2, w, &err));
+    OK(fixture_lease(store, 1, 2, w, &err));
     cr_expect(finish(1, 2, w, TASK_perplexity));
     OK(store_commit(store, &err));
 }
@@ -284,7 +284,7 @@ Test(store, items_are_stored_once_and_a_longer_list_adds_the_rest)
     struct item items[3];
     for (int i = 0; i < 3; i++)
         items[i] = (struct item){i == 2 ? -1 : i, 2, chars, bytes, tokens};
-    struct item_list l = {items, 2, "tok"};
+    struct item_list l = {items, 2, "tok", "set"};
     OK(store_items(store, "data", TASK_piqa, &l, &err));
     l.n = 3;
     OK(store_items(store, "data", TASK_piqa, &l, &err));
@@ -292,6 +292,29 @@ Test(store, items_are_stored_once_and_a_longer_list_adds_the_rest)
     cr_expect_eq(ask("SELECT count(*) FROM items"), 3);
     cr_expect_eq(ask("SELECT json_extract(bytes, '$[1]') FROM items WHERE i = 1"), 6);
     cr_expect_eq(ask("SELECT count(*) FROM items WHERE gold IS NULL"), 1);
+}
+
+Test(store, items_of_another_window_are_other_items)
+{
+    const struct eval_spec spec = {.task = TASK_perplexity, .data = "d", .window = 256};
+    struct eval_spec wide = spec, context = spec, limited = spec;
+    wide.window = 512;
+    context.window = 0;
+    limited.limit = 7;
+    struct item_list a = {.n = 1}, b = {.n = 1}, c = {0};
+    items_identity(&spec, 2048, "data", "tok", a.items_sha256);
+    items_identity(&wide, 2048, "data", "tok", b.items_sha256);
+    items_identity(&context, 256, "data", "tok", c.items_sha256);
+    cr_expect_str_eq(c.items_sha256, a.items_sha256, "a window of the whole context");
+    items_identity(&limited, 0, "data", "tok", c.items_sha256);
+    cr_expect_str_eq(c.items_sha256, a.items_sha256, "a limit takes the first items");
+    int32_t few[] = {255}, many[] = {511};
+    a.items = &(struct item){-1, 1, few, few, few};
+    b.items = &(struct item){-1, 1, many, many, many};
+    OK(store_items(store, "data", TASK_perplexity, &a, &err));
+    OK(store_items(store, "data", TASK_perplexity, &b, &err));
+    cr_expect_eq(ask("SELECT count(DISTINCT item_set) FROM items"), 2);
+    cr_expect_eq(ask("SELECT max(tokens) FROM items"), 511);
 }
 
 /* ---- files ---- */
@@ -479,7 +502,7 @@ Test(store, after_a_failed_write_the_group_cannot_be_committed)
     plan("demo", 1, 1, 5, 0);
     int64_t w = worker();
     OK(store_begin(store, &err));
-    OK(store_lease(store, 1, 1, w, &err));
+    OK(fixture_lease(store, 1, 1, w, &err));
     cr_expect_neq(store_exec(store, "INSERT INTO job (id) VALUES (1)", &err), ERR_OK);
     cr_expect_neq(store_commit(store, &err), ERR_OK);
     cr_expect_eq(ask("SELECT count(*) FROM job WHERE state = 'pending'"), 5);

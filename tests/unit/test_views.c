@@ -59,7 +59,7 @@ static void finish(int64_t config, int64_t eval)
     struct store_samples none = {0};
     bool is_ours = false;
     OK(store_begin(store, &err));
-    OK(store_lease(store, job, attempt, worker_id, &err));
+    OK(fixture_lease(store, job, attempt, worker_id, &err));
     OK(store_done(store, &(struct store_fence){job, attempt, worker_id}, &facts, &r, &none,
                   &is_ours, &err));
     OK(store_pin_weights(store, 1, r.weights_sha256, r.n_params, r.n_params_linear, &err));
@@ -109,8 +109,8 @@ Test(views, columns_are_those_of_the_contract)
         {"progress", "sweep, pending, leased, done, buried, jobs_per_s, eta_s"},
         {"workers", "worker, host, device, program, state"},
         {"failures", "key, sweep, state, attempt, outcome, code, text"},
-        {"samples", "job, codec, blob"},
-        {"items", "data, task, tokenizer, i, gold, chars, bytes, tokens"},
+        {"samples", "job, codec, blob, item_set"},
+        {"items", "data, task, tokenizer, i, gold, chars, bytes, tokens, item_set"},
     };
     for (size_t i = 0; i < ARRAY_LEN(contract); i++) {
         struct buf names = {0};

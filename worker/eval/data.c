@@ -119,7 +119,7 @@ enum err_code data_next_record(struct data_reader *r, json_t **record, struct er
             return ERR_OK;
         if (str_trim(line).n == 0)
             continue;
-        TRY(json_parse(line, data_where(r), record, e));
+        TRY(json_parse_corpus(line, data_where(r), record, e));
         if (json_is_object(*record))
             return ERR_OK;
         json_decref(*record);

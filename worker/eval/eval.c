@@ -40,6 +40,8 @@ enum err_code eval_load(const struct eval_source *src, struct eval_set *out, str
     }
     requests_close(out);
     memcpy(out->tokenizer_sha256, tok_sha256(src->tok), SHA256_HEX);
+    items_identity(src->spec, src->context, out->data_sha256, out->tokenizer_sha256,
+                   out->items_sha256);
     return ERR_OK;
 }
 
@@ -167,6 +169,7 @@ static struct item_list *list_items(const struct eval_set *set, struct arena *a)
                                  .tokens = facts + 2 * n_flat + i * n_choices};
     *list = (struct item_list){.items = items, .n = set->n_items};
     memcpy(list->tokenizer_sha256, set->tokenizer_sha256, SHA256_HEX);
+    memcpy(list->items_sha256, set->items_sha256, SHA256_HEX);
     return list;
 }
 
@@ -179,4 +182,5 @@ void eval_score(const struct eval_set *set, const struct eval_scores *scores,
     out->items = list_items(set, a);
     memcpy(out->data_sha256, set->data_sha256, SHA256_HEX);
     memcpy(out->tokenizer_sha256, set->tokenizer_sha256, SHA256_HEX);
+    memcpy(out->items_sha256, set->items_sha256, SHA256_HEX);
 }

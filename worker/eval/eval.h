@@ -42,6 +42,7 @@ struct eval_set {
     struct tok_ids gold;                   /* [n_items], -1: none */
     struct tok_ids chars, bytes, n_scored; /* [n_items, n_choices] */
     char data_sha256[SHA256_HEX], tokenizer_sha256[SHA256_HEX];
+    char items_sha256[SHA256_HEX]; /* items_identity */
 };
 void eval_set_release(struct eval_set *s);
 

@@ -81,7 +81,7 @@ enum need {
  * three tensors to a quantizer and one matrix [3d, d] to the forward pass. */
 struct family_tensor {
     enum role role;
-    const char *name;    /* without the prefix; %d is the layer */
+    const char *name;    /* without the prefix; %d is the layer; "a|b": either */
     enum dim rows, cols; /* canonical [out, in]; vectors [n, DIM_ONE] */
     enum need need;
     bool is_transposed; /* stored [in, out] (GPT-2's Conv1D) */

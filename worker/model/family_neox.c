@@ -58,7 +58,7 @@ static const struct family_tensor tensors[] = {
     {ROLE_EMBED, "embed_in.weight", DIM_VOCAB, DIM_D, NEED_ALWAYS, false},
     {ROLE_FINAL_NORM_W, "final_layer_norm.weight", DIM_D, DIM_ONE, NEED_FINAL_NORM, false},
     {ROLE_FINAL_NORM_B, "final_layer_norm.bias", DIM_D, DIM_ONE, NEED_FINAL_NORM, false},
-    {ROLE_HEAD, "embed_out.weight", DIM_VOCAB, DIM_D, NEED_HEAD, false},
+    {ROLE_HEAD, "embed_out.weight|lm_head.weight", DIM_VOCAB, DIM_D, NEED_HEAD, false},
     {ROLE_NORM1_W, "layers.%d.input_layernorm.weight", DIM_D, DIM_ONE, NEED_NORM, false},
     {ROLE_NORM1_B, "layers.%d.input_layernorm.bias", DIM_D, DIM_ONE, NEED_NORM, false},
     {ROLE_QKV_W, "layers.%d.attention.query_key_value.weight", DIM_3D, DIM_D, NEED_ALWAYS, false},

@@ -43,24 +43,29 @@ const uint16_t *weights_master(const struct weights *w, enum role role, int laye
 }
 
 /* "prefix" + name with its %d replaced by the layer. */
-static void name_format(char *out, size_t size, const char *prefix, const char *name, int layer)
+static void name_format(char *out, size_t size, const char *prefix, struct str name, int layer)
 {
-    const char *mark = strstr(name, "%d");
-    if (mark == NULL)
-        snprintf(out, size, "%s%s", prefix, name);
-    else
-        snprintf(out, size, "%s%.*s%d%s", prefix, (int)(mark - name), name, layer, mark + 2);
+    const char *mark = memmem(name.p, name.n, "%d", 2);
+    int head = (int)(mark != NULL ? (size_t)(mark - name.p) : name.n);
+    int written = snprintf(out, size, "%s%.*s", prefix, head, name.p);
+    if (mark != NULL)
+        snprintf(out + written, size - (size_t)written, "%d%.*s", layer, (int)name.n - head - 2,
+                 mark + 2);
 }
 
 static const struct ckpt_tensor *find_tensor(const struct ckpt *c, const struct family_ops *ops,
                                              const struct family_tensor *row, int layer)
 {
-    char name[256];
-    name_format(name, sizeof name, ops->prefix, row->name, layer);
-    const struct ckpt_tensor *t = ckpt_find(c, name);
-    if (t == NULL) {
-        name_format(name, sizeof name, "", row->name, layer);
+    const struct ckpt_tensor *t = NULL;
+    struct str rest = str_of(row->name), field;
+    while (t == NULL && str_next_field(&rest, '|', &field)) {
+        char name[256];
+        name_format(name, sizeof name, ops->prefix, field, layer);
         t = ckpt_find(c, name);
+        if (t == NULL) {
+            name_format(name, sizeof name, "", field, layer);
+            t = ckpt_find(c, name);
+        }
     }
     return t;
 }
@@ -100,7 +105,7 @@ static enum err_code plan_tensor(struct planner *p, const struct family_tensor *
     struct weights *w = p->w;
     const struct ckpt_tensor *t = find_tensor(w->ckpt, p->ops, row, layer);
     char name[256];
-    name_format(name, sizeof name, "", row->name, layer);
+    name_format(name, sizeof name, "", str_of(row->name), layer);
     if (!family_is_needed(p->wiring, row->need)) {
         if (t != NULL && row->role != ROLE_HEAD)
             return err_set(e, ERR_FORMAT, "%s: tensor %s is there although config.json excludes it",
