@@ -80,7 +80,8 @@ static const struct row {
     {"values that are not those of the items", SMALL,
      "UPDATE metric SET value = value + 0.1 WHERE name = 'nll' AND job_id % 3 = 0",
      "fit --resamples 50", 0, "give another value than the stored one", "nan"},
-    {"no samples", NO_SAMPLES, "", "fit --resamples 50", 0, "without usable values per item", "nan"},
+    {"no samples", NO_SAMPLES, "", "fit --resamples 50", 0, "without usable values per item",
+     "nan"},
     {"damaged samples", SMALL, "UPDATE sample SET blob = x'00112233' WHERE job_id < 40",
      "fit --resamples 50", 0, "could not be read (job ", "nan"},
     {"no bootstrap", SMALL, "", "fit --resamples 0", 0, "No intervals: the bootstrap was switched",
@@ -120,13 +121,15 @@ static bool check_row(const char *dir, const struct row *r)
 static bool check_running_sweep(const char *dir)
 {
     char *command = xasprintf(
-        "cd %s && cp small.db live.db && (for i in $(seq 60); do sqlite3 -cmd '.timeout 5000' "
-        "live.db \"UPDATE metric SET value = value + 0.001 WHERE name = 'nll'; UPDATE job SET "
-        "state = 'pending' WHERE id = $i\" || exit 1; done) & "
-        "cd %s && for i in 1 2 3 4 5 6; do isobit-analysis fit --db live.db --resamples 100 "
-        "--json > live$i.json || exit 9; python3 -c 'import json, sys; d = json.load(open(sys.argv"
-        "[1])); assert d[\"groups\"]' live$i.json || exit 8; done; wait",
-        dir, dir);
+        "cd %s && cp small.db live.db || exit 7\n"
+        "for i in $(seq 60); do sqlite3 -cmd '.timeout 5000' live.db \"UPDATE metric SET value = "
+        "value + 0.001 WHERE name = 'nll'; UPDATE job SET state = 'pending' WHERE id = $i\" || "
+        "exit "
+        "6; done &\n"
+        "for i in 1 2 3 4 5 6; do isobit-analysis fit --db live.db --resamples 100 --json "
+        "> live$i.json || exit 9; python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); "
+        "assert d[\"groups\"]' live$i.json || exit 8; done; wait",
+        dir);
     struct support_run run = support_shell(command);
     bool is_ok = run.status == 0;
     printf("%s: a database that is being written\n", is_ok ? "ok" : "FAILED");
