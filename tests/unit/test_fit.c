@@ -4,7 +4,6 @@
 
 #include "analysis/figure.h"
 #include "analysis/fit.h"
-#include "analysis/html.h"
 #include "analysis/pivot.h"
 
 #define AT(x, y)                                                                                   \
@@ -134,12 +133,4 @@ Test(pivot, models_by_rows_widths_by_columns_baseline_in_each_row)
     cr_expect(isnan(p.rows[1].value[0]));
     cr_expect_float_eq(p.rows[1].value[2], 2.5, 0);
     arena_release(&a);
-}
-
-Test(html, hostile_text_is_escaped)
-{
-    struct buf b = {0};
-    html_escape(&b, "<script>\"a&b\"</script>");
-    cr_assert_str_eq(b.data, "&lt;script&gt;&quot;a&amp;b&quot;&lt;/script&gt;");
-    buf_release(&b);
 }
