@@ -68,6 +68,27 @@ void claim_state_exact(struct claim_ctx *c, struct bound b, double value, const 
         return;
     s->label = label;
     s->is_exact = true;
+    s->low = s->high = value;
+}
+
+void claim_state_mean(struct claim_ctx *c, struct bound b, const double *v, int n,
+                      const char *label)
+{
+    static const double normal_975 = 1.959963984540054;
+    struct mean m = {0};
+    struct mean square = {0};
+    for (int i = 0; i < n; i++)
+        mean_add(&m, v[i]);
+    for (int i = 0; i < n; i++)
+        mean_add(&square, (v[i] - mean_of(&m)) * (v[i] - mean_of(&m)));
+    struct statement *s = add_statement(c, b, mean_of(&m));
+    if (s == NULL)
+        return;
+    double half = m.n > 1 ? normal_975 * sqrt(square.sum / (m.n - 1) / m.n) : NAN;
+    s->label = label;
+    s->is_exact = true;
+    s->low = mean_of(&m) - half;
+    s->high = mean_of(&m) + half;
 }
 
 /* ---- verdicts ---- */
@@ -114,10 +135,8 @@ static enum verdict verdict_of_point(struct bound b, double value)
 
 static enum verdict verdict_of_part(struct bound b, const struct claim_part *p, double spread)
 {
-    if (isnan(p->value))
-        return VERDICT_NOT_COVERED;
     if (isnan(p->low))
-        return verdict_of_point(b, p->value);
+        return VERDICT_INCONCLUSIVE;
     switch (b.kind) {
     case BOUND_NEAR_ZERO:
         return fabs(p->value) < 2 * spread ? VERDICT_CONFIRMED : VERDICT_CONTRADICTED;
@@ -342,9 +361,9 @@ static void draw(struct runs *all, int r)
 
 /* ---- results ---- */
 
-/* The middle 95 % of the draws, moved by the bootstrap's own bias (mean of the draws minus the measured number): shares of wins and
- * correlations only lose by more noise, and their draws all lie on one side of them. What did not come out in every resample has
- * no interval. */
+/* The middle 95 % of the draws, and the same moved by the bootstrap's own bias (mean of the draws minus the measured number): shares
+ * of wins and correlations lose by more noise, so that their draws lie on one side of them. The interval spans both, which for
+ * gaps are the same. What did not come out in every resample has no interval. */
 static struct interval interval_of_draws(const struct run *run, int i, double *spread)
 {
     struct interval range = {NAN, NAN};
@@ -358,8 +377,8 @@ static struct interval interval_of_draws(const struct run *run, int i, double *s
         return range;
     *spread = spread_of(draws, run->n_draws);
     range = interval_of(draws, run->n_draws);
-    range.low -= bias;
-    range.high -= bias;
+    range.low = fmin(range.low, range.low - bias);
+    range.high = fmax(range.high, range.high - bias);
     if (s->least < s->most) {
         range.low = fmax(range.low, s->least);
         range.high = fmin(range.high, s->most);
@@ -367,7 +386,23 @@ static struct interval interval_of_draws(const struct run *run, int i, double *s
     return range;
 }
 
-static struct claim_part make_part(const struct run *run, int i, struct arena *a)
+/* Are there items behind every number that the claim stands on? */
+static bool has_items(const struct runs *all, const struct run *run)
+{
+    const struct claims_input *in = all->in;
+    bool is_nll = all->world.metric == METRIC_NLL || run->def->axes == AXES_SINGLE;
+    bool is_accuracy = all->world.metric == METRIC_ZERO_SHOT;
+    for (int i = 0; i < in->frame->n; i++) {
+        if (!run->used[i])
+            continue;
+        if ((is_nll && in->has_nll_items != NULL && !in->has_nll_items[i]) ||
+            (is_accuracy && in->has_zero_shot_items != NULL && !in->has_zero_shot_items[i]))
+            return false;
+    }
+    return true;
+}
+
+static struct claim_part make_part(const struct run *run, int i, bool has_interval, struct arena *a)
 {
     const struct statement *s = &run->statements[i];
     struct claim_part p = {.label = arena_strdup(a, s->label),
@@ -377,15 +412,21 @@ static struct claim_part make_part(const struct run *run, int i, struct arena *a
                            .needs = needs_text(s->bound, a)};
     double spread = NAN;
     if (s->is_exact) {
-        p.low = p.high = p.value;
-    } else if (!isnan(p.value)) {
+        p.low = s->low;
+        p.high = s->high;
+    } else if (!isnan(p.value) && has_interval) {
         struct interval range = interval_of_draws(run, i, &spread);
         p.low = range.low;
         p.high = range.high;
     }
-    p.verdict = s->bound.kind == BOUND_TOLD && !isnan(p.value)
-                    ? VERDICT_CONFIRMED
-                    : verdict_of_part(s->bound, &p, spread);
+    if (isnan(p.value))
+        p.verdict = VERDICT_NOT_COVERED;
+    else if (s->bound.kind == BOUND_TOLD)
+        p.verdict = VERDICT_CONFIRMED;
+    else if (run->n_draws == 0 && isnan(p.low)) /* nobody asked for intervals */
+        p.verdict = verdict_of_point(s->bound, p.value);
+    else
+        p.verdict = verdict_of_part(s->bound, &p, spread);
     return p;
 }
 
@@ -405,11 +446,14 @@ static struct claim_variant make_variant(const struct runs *all, const struct ru
     struct claim_variant v = {
         .metric = all->world.metric, .bits = all->world.bits, .n_parts = run->n};
     struct claim_part *parts = arena_array(a, (size_t)run->n + 1, sizeof(*parts));
+    bool has_interval = has_items(all, run);
     for (int i = 0; i < run->n; i++)
-        parts[i] = make_part(run, i, a);
+        parts[i] = make_part(run, i, has_interval, a);
     v.parts = parts;
     v.verdict = verdict_of_parts(run->statements, parts, run->n);
     v.decisive = decisive_part(run->statements, parts, run->n, v.verdict);
+    if (!has_interval && run->n_draws > 0)
+        v.reason = "no per-item values behind some of its rows, so no interval";
     if (v.verdict == VERDICT_NOT_COVERED)
         v.reason = run->def->lacks;
     else
@@ -442,6 +486,8 @@ static void settle(struct claim *claim, const struct claim_def *def, struct aren
                                    verdict_label(first->verdict), verdict_label(v->verdict));
         claim->verdict = VERDICT_INCONCLUSIVE;
     }
+    if (claim->note == NULL)
+        claim->note = first->reason;
     if (claim->note == NULL && !is_leading(def, first))
         claim->note = arena_printf(a, "judged by %s only", metric_info_of(first->metric)->title);
 }

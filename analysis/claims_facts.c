@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "analysis/claims.h"
 #include "analysis/stat.h"
@@ -186,10 +187,29 @@ enum err_code claims_facts_load(struct store *s, const struct frame *f, const st
                                 struct arena *a, struct claims_facts *out, struct err *e)
 {
     *out = (struct claims_facts){0};
-    if (items != NULL)
+    if (items->n > 0)
         load_ranks(f, items, a, out);
     struct store_counts counts;
     TRY(store_count(s, &counts, e));
     out->n_done = counts.n[JOB_DONE];
     return load_weight_std(s, a, out, e);
+}
+
+enum err_code claims_test(const struct source *src, const struct items *items,
+                          const struct bootstrap *b, int64_t n_threads, struct claims *out,
+                          struct err *e)
+{
+    struct claims_facts facts;
+    TRY(claims_facts_load(src->store, &src->frame, items, src->arena, &facts, e));
+    struct claims_input in = {.frame = &src->frame,
+                              .facts = &facts,
+                              .zero_shot = b->value[METRIC_ZERO_SHOT],
+                              .nll = b->value[METRIC_NLL],
+                              .has_zero_shot_items = b->is_drawn[METRIC_ZERO_SHOT],
+                              .has_nll_items = b->is_drawn[METRIC_NLL],
+                              .n_resamples = b->n_resamples,
+                              .n_threads = n_threads > 0 ? (int)n_threads
+                                                         : (int)sysconf(_SC_NPROCESSORS_ONLN)};
+    *out = claims_run(&in, src->arena);
+    return ERR_OK;
 }

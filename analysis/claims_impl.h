@@ -116,8 +116,9 @@ struct statement {
     const char *label;
     struct bound bound;
     int set;
-    double share;       /* of the set's covered statements that must hold */
-    bool is_exact;      /* arithmetic: its value is its interval */
+    double share;  /* of the set's covered statements that must hold */
+    bool is_exact; /* low and high are its interval: no resampling */
+    double low, high;
     double least, most; /* the statistic's natural range; equal: none */
 };
 
@@ -131,6 +132,9 @@ void claim_state(struct claim_ctx *c, struct bound b, double value, const char *
 void claim_range(struct claim_ctx *c, double least, double most);
 /* The same for a number without sampling error, which only the first pass needs to compute. */
 void claim_state_exact(struct claim_ctx *c, struct bound b, double value, const char *label);
+/* The same for the mean of independent numbers, one a model; its interval follows from their spread. */
+void claim_state_mean(struct claim_ctx *c, struct bound b, const double *v, int n,
+                      const char *label);
 
 /* ---- access; NULL and NaN stand for what was not measured ---- */
 

@@ -32,7 +32,7 @@ const struct claim_def claim_defs[] = {
      "needs 4 sizes of a family at several widths", AXES_NLL_ONLY, claim_power_law, true},
     {"C9", "3-bit OPT and Pythia collapse at their largest sizes.",
      "accuracy of the largest model at 3 bit <= 40", "%",
-     "needs OPT or Pythia whose largest model is above 45 % at 16 bit, and its 3-bit run",
+     "needs OPT or Pythia with a model of 1e9 parameters or more that is above 45 % at 16 bit",
      AXES_ACCURACY, claim_collapse, false},
     {"C10", "GPT-2 and BLOOM stay stable at 3 bit.",
      "a model of half a billion parameters or more loses <= 5 points from 4 to 3 bit", "points",

@@ -4,8 +4,9 @@
 #include "analysis/claims_impl.h"
 #include "analysis/stat.h"
 
-/* Where the models are large enough that a collapse shows. */
+/* Per cent; and the parameters from which a collapse at "the largest sizes" can be meant. */
 static const double near_chance = 40, well_above_chance = 45, chance = 31.25;
+static const double many_params = 1e9;
 
 /* Share of the budgets that the k-bit curve covers together with another one at which it is the best. */
 static double share_of_best(struct claim_ctx *c, const struct lane *lane, int k)
@@ -90,7 +91,7 @@ void claim_three_reverses(struct claim_ctx *c)
 /* At the most bits that the 3-bit curve reaches, where the largest model stands. */
 void claim_largest_bloom(struct claim_ctx *c)
 {
-    static const double large = 1.5e11;
+    static const double very_large = 1.5e11;
     claim_set(c, 1);
     for (int i = 0; i < c->world->n_lanes; i++) {
         const struct lane *lane = &c->world->lanes[i];
@@ -98,7 +99,7 @@ void claim_largest_bloom(struct claim_ctx *c)
         const struct curve *four = group_curve(lane->group, 4);
         double ahead = NAN;
         if (lane->family->id == FAMILY_BLOOM && three != NULL && four != NULL &&
-            four->n >= CLAIM_MIN_SIZES && three->points[three->n - 1].n_params >= large) {
+            four->n >= CLAIM_MIN_SIZES && three->points[three->n - 1].n_params >= very_large) {
             const struct curve_point *top = &three->points[three->n - 1];
             use_point(c, top);
             use_curve(c, four);
@@ -190,11 +191,12 @@ void claim_power_law(struct claim_ctx *c)
     }
 }
 
-/* The largest model says something only where its 16-bit run is well above chance. */
+/* The largest model says something only where it is a large one, and its 16-bit run well above chance. */
 static double accuracy_of_largest(struct claim_ctx *c, const struct lane *lane, struct slice s)
 {
     const struct curve *base = group_curve(lane->group, 16);
     if (base == NULL || base->n < CLAIM_MIN_SIZES ||
+        base->points[base->n - 1].n_params < many_params ||
         base->points[base->n - 1].value < well_above_chance)
         return NAN;
     const struct curve_point *largest = &base->points[base->n - 1];

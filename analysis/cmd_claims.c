@@ -1,7 +1,6 @@
 /* `isobit-analysis claims`: every claim of the paper, tested on a sweep. */
 #include <math.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include "analysis/bootstrap.h"
 #include "analysis/claims.h"
@@ -104,32 +103,20 @@ static void print_claims(const struct claims *c, bool has_parts)
     printf(". %s\n", c->remark);
 }
 
-static int n_threads_of(const struct bootstrap_opts *o)
-{
-    return o->n_threads > 0 ? (int)o->n_threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
-}
-
 static enum err_code answer(struct source *src, const void *arg, struct err *e)
 {
     struct answer *out = *(struct answer *const *)arg;
     const struct claims_opts *o = out->opts;
     struct items items = {0};
-    struct claims_facts facts;
     struct bootstrap b = {0};
-    bool has_resamples = o->bootstrap.n_resamples > 0;
-    if (has_resamples)
+    struct claims c;
+    if (o->bootstrap.n_resamples > 0) {
         TRY(items_read(src->store, &src->frame, src->arena, &items, e));
-    TRY(claims_facts_load(src->store, &src->frame, has_resamples ? &items : NULL, src->arena,
-                          &facts, e));
-    if (has_resamples)
         TRY(bootstrap_run(&src->frame, &items, &o->bootstrap, src->arena, &b, e));
-    struct claims_input in = {.frame = &src->frame,
-                              .facts = &facts,
-                              .zero_shot = b.value[METRIC_ZERO_SHOT],
-                              .nll = b.value[METRIC_NLL],
-                              .n_resamples = b.n_resamples,
-                              .n_threads = n_threads_of(&o->bootstrap)};
-    struct claims c = claims_run(&in, src->arena);
+    }
+    enum err_code rc = claims_test(src, &items, &b, o->bootstrap.n_threads, &c, e);
+    bootstrap_release(&b);
+    TRY(rc);
     if (o->is_json) {
         json_t *doc = claims_json(&c, &src->frame);
         cli_print_json(doc, true);
@@ -138,7 +125,6 @@ static enum err_code answer(struct source *src, const void *arg, struct err *e)
         print_claims(&c, o->has_parts);
     }
     out->is_contradicted = c.n_of[VERDICT_CONTRADICTED] > 0;
-    bootstrap_release(&b);
     return ERR_OK;
 }
 

@@ -49,20 +49,6 @@ static int find_remarks(const struct source *src, const struct items *items,
     return n;
 }
 
-static enum err_code test_claims(const struct source *src, const struct items *items,
-                                 const struct bootstrap *b, struct claims *out, struct err *e)
-{
-    struct claims_facts facts = {0};
-    TRY(claims_facts_load(src->store, &src->frame, items, src->arena, &facts, e));
-    struct claims_input in = {.frame = &src->frame,
-                              .facts = &facts,
-                              .zero_shot = b->value[METRIC_ZERO_SHOT],
-                              .nll = b->value[METRIC_NLL],
-                              .n_resamples = b->n_resamples};
-    *out = claims_run(&in, src->arena);
-    return ERR_OK;
-}
-
 static enum err_code make_page(struct source *src, const struct items *items,
                                const struct bootstrap *b, struct buf *page, struct err *e)
 {
@@ -72,7 +58,7 @@ static enum err_code make_page(struct source *src, const struct items *items,
     struct figure_intervals paired = bands_paired(b, &src->frame, src->arena);
     struct report r = {.source = src, .bootstrap = b, .intervals = &plain, .remarks = remarks};
     const char *sweep = src->opts->sweep != NULL ? src->opts->sweep : src->frame.rows[0].sweep;
-    TRY(test_claims(src, items, b, &claims, e));
+    TRY(claims_test(src, items, b, 0, &claims, e));
     r.title = arena_printf(src->arena, "Scaling report: %s", sweep);
     r.claims = &claims;
     r.n_remarks = find_remarks(src, items, b, remarks);

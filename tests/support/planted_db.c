@@ -111,8 +111,8 @@ static bool is_hit(const float *ll, const struct item *it, bool per_char)
 {
     int best = 0;
     for (int c = 1; c < it->n_choices; c++) {
-        float mine = per_char ? ll[c] / (float)it->chars[c] : ll[c];
-        float other = per_char ? ll[best] / (float)it->chars[best] : ll[best];
+        double mine = per_char ? (double)ll[c] / it->chars[c] : ll[c];
+        double other = per_char ? (double)ll[best] / it->chars[best] : ll[best];
         if (mine > other)
             best = c;
     }
@@ -261,13 +261,18 @@ static void make_sweep(struct writing *w)
                 sw->jobs[n++] = (struct sweep_job){m, c, t};
 }
 
-static void identity_of(const struct planted_model *m, struct job_result *r)
+static void identity_of(const struct writing *w, const struct planted_model *m, enum task task,
+                        struct job_result *r)
 {
+    enum { CONTEXT = 2048 };
     char text[128];
     snprintf(text, sizeof(text), "weights %s %s", m->family_name, m->size);
     sha256_bytes(text, strlen(text), r->weights_sha256);
     snprintf(text, sizeof(text), "tokenizer %s", m->family_name);
     sha256_bytes(text, strlen(text), r->tokenizer_sha256);
+    memcpy(r->data_sha256, w->tasks[task].data_sha256, sizeof(r->data_sha256));
+    items_identity(&w->sweep.evals[task].spec, CONTEXT, r->data_sha256, r->tokenizer_sha256,
+                   r->items_sha256);
 }
 
 static enum err_code write_job(struct writing *w, const struct sweep_job *job, int64_t id,
@@ -286,8 +291,7 @@ static enum err_code write_job(struct writing *w, const struct sweep_job *job, i
                            .n_params_linear = (int64_t)(m->n_params * w->p->linear_share),
                            .device = "cpu: planted",
                            .program = "isobit 0.1.0"};
-    identity_of(m, &r);
-    memcpy(r.data_sha256, t->data_sha256, sizeof(r.data_sha256));
+    identity_of(w, m, task, &r);
     fill_result(w, m, c, task, &r);
     void *packed = NULL;
     struct store_samples samples = {0};
@@ -299,7 +303,9 @@ static enum err_code write_job(struct writing *w, const struct sweep_job *job, i
     struct store_fence fence = {id, 1, w->worker_id};
     struct store_run_facts facts = {job->model + 1, job->config + 1, 1, "planted", 1};
     bool is_ours = false;
-    enum err_code rc = store_lease(w->store, id, 1, w->worker_id, e);
+    struct store_lease lease = {
+        .first = id, .n = 1, .worker_id = w->worker_id, .set_id = 1, .attempt = 1};
+    enum err_code rc = store_lease(w->store, &lease, e);
     if (rc == ERR_OK)
         rc = store_done(w->store, &fence, &facts, &r, &samples, &is_ours, e);
     xfree(packed);
@@ -341,18 +347,18 @@ static enum err_code write_facts(struct writing *w, struct err *e)
                                   .memory_bytes = (int64_t)1 << 30,
                                   .pid = 1};
     TRY(store_worker_hello(w->store, &worker, &w->worker_id, e));
-    for (int i = 0; i < w->n_models; i++) {
-        struct job_result r = {0};
-        identity_of(&w->models[i], &r);
-        double n = w->models[i].n_params;
-        TRY(store_pin_weights(w->store, i + 1, r.weights_sha256, (int64_t)n,
-                              (int64_t)(n * w->p->linear_share), e));
+    for (int i = 0; i < w->n_models; i++)
         for (int t = 0; t < PLANTED_TASKS; t++) {
+            struct job_result r = {0};
+            identity_of(w, &w->models[i], (enum task)t, &r);
             struct item_list list = {.items = w->tasks[t].items, .n = w->tasks[t].n};
             memcpy(list.tokenizer_sha256, r.tokenizer_sha256, sizeof(list.tokenizer_sha256));
-            TRY(store_items(w->store, w->tasks[t].data_sha256, (enum task)t, &list, e));
+            memcpy(list.items_sha256, r.items_sha256, sizeof(list.items_sha256));
+            TRY(store_items(w->store, r.data_sha256, (enum task)t, &list, e));
+            double n = w->models[i].n_params;
+            TRY(store_pin_weights(w->store, i + 1, r.weights_sha256, (int64_t)n,
+                                  (int64_t)(n * w->p->linear_share), e));
         }
-    }
     for (int t = 0; t < PLANTED_TASKS; t++)
         TRY(store_pin_data(w->store, t + 1, w->tasks[t].data_sha256, e));
     return ERR_OK;
