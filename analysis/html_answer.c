@@ -249,11 +249,13 @@ static void add_metric(struct buf *out, const struct answering *w)
     hj_open(out, '{');
     hj_put_text(out, "metric", is_nll ? "perplexity" : "zero-shot");
     hj_put_text(out, "note",
-                is_nll ? "Lower is better. Values between model sizes are interpolated along the "
-                         "curves, never extrapolated; ranges are 95 % intervals."
-                       : "Mean accuracy of LAMBADA, WinoGrande, HellaSwag and PIQA; higher is "
-                         "better. Values between model sizes are interpolated along the curves, "
-                         "never extrapolated; ranges are 95 % intervals.");
+                arena_printf(w->report->source->arena,
+                             "%s Values between model sizes are interpolated along the curves, "
+                             "never extrapolated: a curve ends with its largest model, and beyond "
+                             "that the checkpoint column knows better. Ranges are 95 %% intervals.",
+                             is_nll ? "Lower is better."
+                                    : "Mean accuracy of LAMBADA, WinoGrande, HellaSwag and PIQA; "
+                                      "higher is better."));
     hj_name(out, "families");
     hj_open(out, '[');
     for (int i = 0; i < w->n_groups;) {
