@@ -10,10 +10,14 @@
 
 /* ---- rankings of a model's configurations ---- */
 
+struct ranked_row {
+    const struct frame_row *row;
+};
+
 static int compare_model(const void *a, const void *b)
 {
-    const struct frame_row *x = *(const struct frame_row *const *)a;
-    const struct frame_row *y = *(const struct frame_row *const *)b;
+    const struct frame_row *x = ((const struct ranked_row *)a)->row;
+    const struct frame_row *y = ((const struct ranked_row *)b)->row;
     if (x->model_id != y->model_id)
         return x->model_id < y->model_id ? -1 : 1;
     if (x->compute != y->compute && strcmp(x->compute, y->compute) != 0)
@@ -102,13 +106,13 @@ static void add_row(struct rank_pairs *p, enum ranking what, const struct frame_
     }
 }
 
-static double rank_model(const struct frame_row *const *rows, int n, enum ranking what,
+static double rank_model(const struct ranked_row *rows, int n, enum ranking what,
                          const struct items *items, struct rank_pairs *room)
 {
     room->n = 0;
     for (int i = 0; i < n; i++)
-        if (i == 0 || rows[i]->config_id != rows[i - 1]->config_id)
-            add_row(room, what, rows[i], items);
+        if (i == 0 || rows[i].row->config_id != rows[i - 1].row->config_id)
+            add_row(room, what, rows[i].row, items);
     return agreement(room);
 }
 
@@ -116,20 +120,20 @@ static void load_ranks(const struct frame *f, const struct items *items, struct 
                        struct claims_facts *out)
 {
     size_t room = (size_t)f->n + 1;
-    const struct frame_row **rows = arena_array(a, room, sizeof(*rows));
+    struct ranked_row *rows = arena_array(a, room, sizeof(*rows));
     struct claims_ranks *ranks = arena_array(a, room, sizeof(*ranks));
     struct rank_pairs pairs = {arena_array(a, room, sizeof(double)),
                                arena_array(a, room, sizeof(double)), 0};
     for (int i = 0; i < f->n; i++)
-        rows[i] = &f->rows[i];
+        rows[i].row = &f->rows[i];
     qsort(rows, (size_t)f->n, sizeof(*rows), compare_model);
     for (int i = 0; i < f->n;) {
         int j = i;
-        while (j < f->n && is_same_ranking(rows[i], rows[j]))
+        while (j < f->n && is_same_ranking(rows[i].row, rows[j].row))
             j++;
         ranks[out->n_ranks++] = (struct claims_ranks){
-            .family = rows[i]->family,
-            .size = rows[i]->size,
+            .family = rows[i].row->family,
+            .size = rows[i].row->size,
             .halves_nll = rank_model(rows + i, j - i, RANKING_NLL, items, &pairs),
             .halves_zero_shot = rank_model(rows + i, j - i, RANKING_ZERO_SHOT, items, &pairs),
             .short_long = rank_model(rows + i, j - i, RANKING_SHORT_LONG, items, &pairs)};

@@ -115,11 +115,11 @@ struct bound {
 struct statement {
     const char *label;
     struct bound bound;
-    int set;
-    double share;  /* of the set's covered statements that must hold */
-    bool is_exact; /* low and high are its interval: no resampling */
-    double low, high;
+    double share;       /* of the set's covered statements that must hold */
     double least, most; /* the statistic's natural range; equal: none */
+    double low, high;   /* its interval, where it is exact */
+    int set;
+    bool is_exact; /* no resampling */
 };
 
 /* Opens a set of statements: `share` of those that are covered must hold (1: all). A claim holds when all of its sets do; it
@@ -135,6 +135,18 @@ void claim_state_exact(struct claim_ctx *c, struct bound b, double value, const 
 /* The same for the mean of independent numbers, one a model; its interval follows from their spread. */
 void claim_state_mean(struct claim_ctx *c, struct bound b, const double *v, int n,
                       const char *label);
+
+/* ---- verdicts ---- */
+
+/* Of one statistic with its interval, `spread` the standard deviation of its draws. */
+enum verdict verdict_of_part(struct bound b, const struct claim_part *p, double spread);
+/* Without an interval, where nobody asked for one: the statistic alone decides, but where nothing but an interval could. */
+enum verdict verdict_of_point(struct bound b, double value);
+enum verdict verdict_of_parts(const struct statement *s, const struct claim_part *p, int n);
+/* The part that speaks for the verdict: of those that agree with it the one closest to its threshold, or farthest beyond. */
+int decisive_part(const struct statement *s, const struct claim_part *p, int n, enum verdict v);
+/* ">= 0.7"; owned by `a`. */
+const char *bound_text(struct bound b, struct arena *a);
 
 /* ---- access; NULL and NaN stand for what was not measured ---- */
 
@@ -171,8 +183,8 @@ struct claim_def {
     const char *id, *sentence, *test, *unit;
     const char *lacks; /* what a sweep must have for it */
     enum claim_axes axes;
-    void (*compute)(struct claim_ctx *c); /* NULL: no sweep produces its data */
     bool is_slow;                         /* its interval comes from the first 200 resamples */
+    void (*compute)(struct claim_ctx *c); /* NULL: no sweep produces its data */
 };
 extern const struct claim_def claim_defs[];
 extern const int claim_n_defs;

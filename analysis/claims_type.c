@@ -70,7 +70,7 @@ void claim_type_ranks(struct claim_ctx *c)
     for (int k = 3; k <= 5; k++) {
         int before = n;
         for (int i = 0; i < c->world->n_families; i++)
-            n += collect_blocks(c, &c->world->families[i], k, v + n * N_TYPES);
+            n += collect_blocks(c, &c->world->families[i], k, v + (size_t)n * N_TYPES);
         has_data = has_data && n - before >= CLAIM_MIN_SIZES;
     }
     double rank[N_TYPES];
