@@ -10,6 +10,7 @@ extern const struct cli_cmd cmd_explain;
 extern const struct cli_cmd cmd_hold;
 extern const struct cli_cmd cmd_jobs;
 extern const struct cli_cmd cmd_plan;
+extern const struct cli_cmd cmd_priority;
 extern const struct cli_cmd cmd_release;
 extern const struct cli_cmd cmd_retry;
 extern const struct cli_cmd cmd_run;

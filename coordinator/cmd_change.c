@@ -1,4 +1,4 @@
-/* isobit retry, cancel, hold, release: what people ask of all jobs whose key matches a pattern. */
+/* isobit retry, cancel, hold, release, priority: what people ask of all jobs whose key matches a pattern. */
 #include <stddef.h>
 #include <stdio.h>
 
@@ -41,6 +41,7 @@ static const struct verb {
     {"cancel", "cancelled", "pending, leased, held or buried"},
     {"hold", "held", "pending or leased"},
     {"release", "pending again", "held"},
+    {"priority", "of that priority now", "open with another priority"},
 };
 
 static enum err_code check(const struct verb *v, const struct change_options *o, struct err *e)
@@ -75,7 +76,9 @@ static int report(const struct verb *v, const struct change_options *o, const ch
     return 0;
 }
 
-static int change(const struct verb *v, const struct change_options *o, const char *pattern)
+/* priority: of the verb of that name; NULL for the others. */
+static int change(const struct verb *v, const struct change_options *o, const char *pattern,
+                  const int64_t *priority)
 {
     struct err e;
     json_t *reply = NULL;
@@ -83,6 +86,8 @@ static int change(const struct verb *v, const struct change_options *o, const ch
         return cli_fail(&e);
     json_t *request = json_pack("{s:s, s:s, s:s*, s:s*}", "op", v->op, "pattern", pattern, "state",
                                 o->is_done ? "done" : NULL, "program", o->program);
+    if (request != NULL && priority != NULL)
+        json_object_set_new(request, "priority", json_integer(*priority));
     enum err_code rc = request != NULL
                            ? control_request(o->db, request, false, change_timeout_s, &reply, &e)
                            : err_set(&e, ERR_USAGE, "%s: the pattern is not UTF-8", v->op);
@@ -98,12 +103,23 @@ static int change(const struct verb *v, const struct change_options *o, const ch
     static int run_##name(const void *opts, int n_args, char **args)                               \
     {                                                                                              \
         (void)n_args;                                                                              \
-        return change(&verbs[row], opts, args[0]);                                                 \
+        return change(&verbs[row], opts, args[0], NULL);                                           \
     }
 RUN(retry, 0)
 RUN(cancel, 1)
 RUN(hold, 2)
 RUN(release, 3)
+
+static int run_priority(const void *opts, int n_args, char **args)
+{
+    (void)n_args;
+    struct err e;
+    int64_t priority = 0;
+    if (parse_i64(str_of(args[1]), &priority) && priority >= -1000 && priority <= 1000)
+        return change(&verbs[4], opts, args[0], &priority);
+    err_set(&e, ERR_USAGE, "priority %s: expected a whole number from -1000 to 1000", args[1]);
+    return cli_fail(&e);
+}
 
 #define PATTERN_DOC                                                                                \
     "KEY-PATTERN matches whole keys: `*` is any text, `?` one character. Works while a\n"          \
@@ -136,3 +152,19 @@ COMMAND(cancel, options, "stop jobs and run them no more",
 COMMAND(hold, options, "keep jobs from running until they are released",
         PATTERN_DOC "  isobit hold --db demo.db '*|task=hellaswag|*'");
 COMMAND(release, options, "let held jobs run", PATTERN_DOC "  isobit release --db demo.db '*'");
+
+const struct cli_cmd cmd_priority = {
+    .name = "priority",
+    .args = "KEY-PATTERN N",
+    .summary = "let jobs go before others, or after them",
+    .doc = PATTERN_DOC "  isobit priority --db demo.db '*|task=lambada|*' 10\n"
+                       "\n"
+                       "Jobs of a higher priority are leased first; what is leased already stays.\n"
+                       "New jobs have the priority of their `isobit plan --priority`, else 0.",
+    .opts = options,
+    .n_opts = ARRAY_LEN(options),
+    .opt_size = sizeof(struct change_options),
+    .min_args = 2,
+    .max_args = 2,
+    .run = run_priority,
+};

@@ -5,6 +5,7 @@
 
 #include "base/cli.h"
 #include "coordinator/cmd.h"
+#include "coordinator/control.h"
 #include "coordinator/lock.h"
 #include "coordinator/place.h"
 #include "coordinator/rows.h"
@@ -34,6 +35,7 @@ struct explaining {
     bool is_served;
     json_t *workers;  /* live ones: rows of the view */
     json_t *refusals; /* worker, model, text */
+    json_t *live;     /* what the coordinator knows of them beyond that; NULL: nobody serves */
 };
 
 /* One more sentence: say(why, "format", …). */
@@ -52,6 +54,19 @@ static const char *refusal_of(const struct explaining *x, const char *worker, co
             return json_opt_str(r, "text", "");
     }
     return NULL;
+}
+
+/* Seconds until a worker leaves; negative when it has not said. */
+static double seconds_left(const struct explaining *x, const char *worker)
+{
+    size_t i = 0;
+    json_t *w = NULL;
+    json_array_foreach(json_object_get(x->live, "workers"), i, w)
+    {
+        if (strcmp(json_opt_str(w, "uuid", ""), worker) == 0)
+            return json_opt_num(w, "left_s", -1);
+    }
+    return -1;
 }
 
 static bool has_label(const char *list, const char *label)
@@ -84,6 +99,10 @@ static int say_who_cannot(const struct explaining *x, const json_t *job, json_t 
             say(why, "worker %.8s on %s cannot serve %s: %s", uuid, host, model, refusal);
         else
             n++;
+        double left_s = seconds_left(x, uuid);
+        if (left_s >= 0)
+            say(why, "worker %.8s on %s leaves in %s and takes nothing that would not end before",
+                uuid, host, fmt_duration(left_s, a));
         if (memory > 0 && need > memory)
             say(why,
                 "%s needs about %s, worker %.8s on %s has %s: it gets the job only if nobody else "
@@ -163,6 +182,15 @@ static enum err_code say_why(struct explaining *x, const json_t *job, json_t *wh
 }
 
 /* ---- gathering ---- */
+
+/* Without an answer the explanation is only shorter. */
+static void ask_live(struct explaining *x)
+{
+    static const double timeout_s = 2;
+    json_t *request = json_pack("{s:s}", "op", "workers");
+    ERR_IGNORE(control_request(x->db, request, false, timeout_s, &x->live, &(struct err){0}));
+    json_decref(request);
+}
 
 static enum err_code explain_job(struct explaining *x, json_t *job, struct err *e)
 {
@@ -247,6 +275,8 @@ static enum err_code explain(const struct explain_options *o, const char *patter
         return err_set(e, ERR_USAGE, "explain: --db F.db is missing");
     TRY(store_open(o->db, STORE_READ, &x.s, e));
     x.is_served = lock_is_held(o->db, &owner) && owner.control[0] != '\0';
+    if (x.is_served)
+        ask_live(&x);
     enum err_code rc = gather(&x, pattern, &jobs, e);
     *n = json_array_size(jobs);
     if (rc == ERR_OK)
@@ -254,6 +284,7 @@ static enum err_code explain(const struct explain_options *o, const char *patter
     json_decref(jobs);
     json_decref(x.workers);
     json_decref(x.refusals);
+    json_decref(x.live);
     store_close(x.s);
     return rc;
 }

@@ -19,6 +19,9 @@
 typedef enum err_code (*op_fn)(struct store *s, const json_t *request, json_t *reply,
                                struct err *e);
 
+/* As `isobit plan --priority` has them. */
+enum { MAX_PRIORITY = 1000 };
+
 static void put_int(json_t *reply, const char *key, int64_t v)
 {
     json_object_set_new(reply, key, json_integer(v));
@@ -100,6 +103,20 @@ static enum err_code op_change(struct store *s, const json_t *request, json_t *r
     return ERR_OK;
 }
 
+static enum err_code op_priority(struct store *s, const json_t *request, json_t *reply,
+                                 struct err *e)
+{
+    const char *pattern = NULL;
+    int64_t priority = 0;
+    struct store_changed n = {0};
+    TRY(json_need_str(request, "pattern", "request", &pattern, e));
+    TRY(json_need_int(request, "priority", "request", -MAX_PRIORITY, MAX_PRIORITY, &priority, e));
+    TRY(store_prioritize(s, pattern, (int)priority, &n, e));
+    put_int(reply, "matched", n.matched);
+    put_int(reply, "changed", n.changed);
+    return ERR_OK;
+}
+
 static enum err_code op_backup(struct store *s, const json_t *request, json_t *reply, struct err *e)
 {
     const char *out = NULL;
@@ -125,9 +142,9 @@ static const struct {
     op_fn run;
     bool is_write; /* in a transaction */
 } ops[] = {
-    {"plan", op_plan, true},      {"retry", op_change, true},   {"cancel", op_change, true},
-    {"hold", op_change, true},    {"release", op_change, true}, {"backup", op_backup, false},
-    {"status", op_status, false},
+    {"plan", op_plan, true},         {"retry", op_change, true},   {"cancel", op_change, true},
+    {"priority", op_priority, true}, {"hold", op_change, true},    {"release", op_change, true},
+    {"backup", op_backup, false},    {"status", op_status, false},
 };
 
 static size_t find_op(const char *name)

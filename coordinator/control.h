@@ -1,4 +1,4 @@
-/* Changes that people ask for: plan, retry, cancel, hold, release, backup, drain. One implementation, two ways in: directly on
+/* Changes that people ask for: plan, retry, cancel, hold, release, priority, backup, drain. One implementation, two ways in: directly on
  * a store whose lock the command holds, or as REQUEST/REPLY through the control socket of a running `serve`. A request is
  * {"op": "plan"|"retry"|…, …}; a reply {"ok": true, …} or {"ok": false, "code": "FORMAT", "text": "…"}. */
 #ifndef ISOBIT_COORDINATOR_CONTROL_H

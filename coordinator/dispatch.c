@@ -138,6 +138,7 @@ enum err_code dispatch_hello(struct dispatch *d, const struct worker_hello *h, i
     if (!s->is_live)
         s->since_ns = now_ns;
     session_describe(s, h);
+    s->end_ns = h->left_s > 0 ? now_ns + (int64_t)(h->left_s * CLOCK_NS_PER_S) : 0;
     session_set_live(&d->sessions, s);
     s->seen_ns = s->noted_ns = now_ns;
     dispatch_set_credit(d, s, 0);
@@ -275,11 +276,11 @@ static enum err_code next_for(struct dispatch *d, int slot, struct arena *a, str
     bool *skip = xcalloc((size_t)b->n_lanes, sizeof(*skip));
     int32_t *jobs = xcalloc(MAX_SLICE_JOBS, sizeof(*jobs));
     enum err_code rc = ERR_OK;
-    double slice_s = (double)d->options.slice_ns * 1e-9;
+    const struct place_time time = {(double)d->options.slice_ns * 1e-9, d->now_ns};
     int n = 0;
     int32_t lane = place_lane(b, &d->sessions, slot, skip);
     while (lane >= 0 && n == 0) {
-        n = place_slice(b, &d->pace, &d->sessions, slot, lane, slice_s, jobs, MAX_SLICE_JOBS);
+        n = place_slice(b, &d->pace, &d->sessions, slot, lane, &time, jobs, MAX_SLICE_JOBS);
         if (n == 0) { /* all that is left there is not for this session */
             skip[lane] = true;
             lane = place_lane(b, &d->sessions, slot, skip);
@@ -403,7 +404,7 @@ enum err_code dispatch_count(struct dispatch *d, int64_t now_ns, struct dispatch
 
 json_t *dispatch_workers_json(const struct dispatch *d, int64_t now_ns)
 {
-    json_t *all = json_array();
+    json_t *all = json_array(), *w = NULL;
     for (int i = 0; i < d->sessions.n_slots; i++) {
         const struct session *s = d->sessions.v[i];
         if (s == NULL || !s->is_live)
@@ -412,10 +413,12 @@ json_t *dispatch_workers_json(const struct dispatch *d, int64_t now_ns)
                                      ? d->board.parts.models[s->model].ref.name
                                      : NULL;
         json_array_append_new(
-            all, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:i, s:f}", "uuid", s->uuid, "host",
-                           s->host, "device", s->device, "program", s->program, "state",
-                           s->held.n > 0 ? "busy" : "idle", "checkpoint", checkpoint, "jobs",
-                           s->held.n, "seconds", (double)(now_ns - s->since_ns) * 1e-9));
+            all, w = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s?, s:i, s:f}", "uuid", s->uuid, "host",
+                               s->host, "device", s->device, "program", s->program, "state",
+                               s->held.n > 0 ? "busy" : "idle", "checkpoint", checkpoint, "jobs",
+                               s->held.n, "seconds", (double)(now_ns - s->since_ns) * 1e-9));
+        if (s->end_ns != 0)
+            json_object_set_new(w, "left_s", json_real((double)(s->end_ns - now_ns) * 1e-9));
     }
     return all;
 }

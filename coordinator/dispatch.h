@@ -42,6 +42,7 @@ struct worker_hello {
     int64_t memory_bytes;
     unsigned computes; /* bit i: enum compute i */
     int64_t pid;
+    double left_s;            /* until it leaves; 0: not known */
     const int64_t *held_jobs; /* ids with attempts it holds from before */
     const int *held_attempts;
     int n_held;

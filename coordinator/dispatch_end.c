@@ -254,6 +254,8 @@ enum err_code dispatch_fail(struct dispatch *d, const struct dispatch_ref *at, e
     *v = VERDICT_ACCEPTED;
     struct board_job *j = &d->board.jobs[job];
     bool is_elsewhere = err_fate(code) == ERR_FATE_ELSEWHERE;
+    if (code == ERR_NOMEM && s->memory_bytes > 0)
+        session_limit(&d->sessions, d->board.cells[j->cell].model, s->memory_bytes);
     if (is_elsewhere)
         TRY(refuse_model(d, s, j, code, text, e));
     else

@@ -192,6 +192,8 @@ void intake_revoke(struct intake *in, const struct revoke *v, int n)
 
 /* ---- HELLO ---- */
 
+static const double max_left_s = 1e9; /* what ends later has no end that matters */
+
 static enum err_code read_held(const json_t *list, struct arena *a, struct worker_hello *h,
                                struct err *e)
 {
@@ -237,6 +239,8 @@ static enum err_code read_hello(const json_t *b, struct arena *a, struct worker_
     if (!is_uuid(h->uuid))
         return err_set(e, ERR_FORMAT, "HELLO: \"uuid\" is not 32 hexadecimal digits");
     h->numerics = (int)numerics;
+    double left_s = json_opt_num(b, "left_s", 0);
+    h->left_s = left_s < max_left_s ? left_s : 0;
     for (size_t i = 0; i < json_array_size(computes); i++) {
         const char *label = json_string_value(json_array_get(computes, i));
         int c = label != NULL ? compute_of(str_of(label)) : -1;
@@ -397,6 +401,9 @@ static enum err_code on_return(struct intake *in, struct intake_seat *seat, cons
     const char *reason = json_opt_str(body, "reason", "drain");
     const char *text = json_opt_str(body, "text", "");
     bool is_missing = strcmp(reason, "missing") == 0;
+    enum err_code why_missing = err_from_name(json_opt_str(body, "code", "NOTFOUND"));
+    if (err_fate(why_missing) != ERR_FATE_ELSEWHERE)
+        why_missing = ERR_NOTFOUND;
     if (!is_missing && strcmp(reason, "revoked") != 0)
         reason = "drain";
     size_t i;
@@ -409,7 +416,10 @@ static enum err_code on_return(struct intake *in, struct intake_seat *seat, cons
         if (attempt < 0 || attempt > INT32_MAX)
             continue;
         struct dispatch_ref at = {seat->session, job, (int)attempt};
-        TRY(dispatch_return(in->dispatch, &at, reason, text, now_ns, &v, e));
+        if (is_missing)
+            TRY(dispatch_fail(in->dispatch, &at, why_missing, text, now_ns, &v, e));
+        else
+            TRY(dispatch_return(in->dispatch, &at, reason, text, now_ns, &v, e));
         put_ack(in, seat, job, attempt, verdict_name(v));
     }
     if (is_missing)

@@ -1,5 +1,7 @@
 #include "coordinator/place.h"
 
+#include <math.h>
+
 #include "base/mem.h"
 
 int64_t place_bytes(const struct store_model *m, enum compute c)
@@ -15,10 +17,11 @@ static bool fits(const struct session *s, const struct board *b, const struct bo
            place_bytes(&b->parts.models[l->model], l->compute) <= s->memory_bytes;
 }
 
-static bool can_run(const struct session *s, const struct board_lane *l)
+static bool can_run(const struct session_table *t, const struct session *s,
+                    const struct board_lane *l)
 {
     return s->is_live && (s->computes >> l->compute & 1) != 0 &&
-           !session_refuses(s, false, l->model);
+           !session_refuses(s, false, l->model) && !session_is_too_small(t, s, l->model);
 }
 
 /* A checkpoint too large for a worker goes to one that it fits; when it fits nobody, the worker may stream it, or says
@@ -29,7 +32,7 @@ static bool is_for_another(const struct board *b, const struct session_table *t,
     if (fits(s, b, l))
         return false;
     for (int i = 0; i < t->n_slots; i++)
-        if (t->v[i] != NULL && can_run(t->v[i], l) && fits(t->v[i], b, l))
+        if (t->v[i] != NULL && can_run(t, t->v[i], l) && fits(t->v[i], b, l))
             return true;
     return false;
 }
@@ -85,7 +88,7 @@ int32_t place_lane(const struct board *b, const struct session_table *t, int slo
     struct merit best_merit = {{0}};
     for (int32_t i = 0; i < b->n_lanes; i++) {
         const struct board_lane *l = &b->lanes[i];
-        if (l->n_pending == 0 || (skip != NULL && skip[i]) || !can_run(s, l) ||
+        if (l->n_pending == 0 || (skip != NULL && skip[i]) || !can_run(t, s, l) ||
             is_for_another(b, t, s, l))
             continue;
         struct merit m = merit_of(b, s, others[l->model], l);
@@ -130,9 +133,29 @@ static int32_t max_cells(const struct board *b, const struct session_table *t, i
 static bool has_other(const struct session_table *t, int slot, const struct board_lane *l)
 {
     for (int i = 0; i < t->n_slots; i++)
-        if (i != slot && t->v[i] != NULL && can_run(t->v[i], l))
+        if (i != slot && t->v[i] != NULL && can_run(t, t->v[i], l))
             return true;
     return false;
+}
+
+/* Seconds a session needs for a job, as far as measured jobs tell; when none does, a slice's length. */
+static double expected_seconds(const struct board *b, const struct pace *p, const struct session *s,
+                               const struct board_job *j, double slice_s)
+{
+    double seconds = pace_job_seconds(p, &b->parts, b->cells[j->cell].model, j->eval);
+    return seconds < 0 ? slice_s : seconds * s->slowness;
+}
+
+/* Until the session leaves, less what it has in hand. */
+static double seconds_left(const struct board *b, const struct pace *p, const struct session *s,
+                           double slice_s, int64_t now_ns)
+{
+    if (s->end_ns == 0)
+        return INFINITY;
+    double left = (double)(s->end_ns - now_ns) * 1e-9;
+    for (int32_t i = 0, j = s->held.head; i < s->held.n; i++, j = b->jobs[j].next)
+        left -= expected_seconds(b, p, s, &b->jobs[j], slice_s);
+    return left;
 }
 
 /* Seconds of the jobs just added; negative as long as this checkpoint has not been measured. */
@@ -149,12 +172,12 @@ static double seconds_of(const struct board *b, const struct pace *p, int32_t mo
 }
 
 int place_slice(const struct board *b, const struct pace *p, const struct session_table *t,
-                int slot, int32_t lane, double slice_s, int32_t *jobs, int max)
+                int slot, int32_t lane, const struct place_time *time, int32_t *jobs, int max)
 {
     const struct board_lane *l = &b->lanes[lane];
     int32_t cells_left = max_cells(b, t, slot, l);
     bool is_elsewhere = has_other(t, slot, l);
-    double seconds = 0;
+    double seconds = 0, left = seconds_left(b, p, t->v[slot], time->slice_s, time->now_ns);
     int n = 0;
     for (int32_t c = l->cursor; c < l->first_cell + l->n_cells && cells_left > 0; c++) {
         const struct board_cell *cell = &b->cells[c];
@@ -167,8 +190,13 @@ int place_slice(const struct board *b, const struct pace *p, const struct sessio
             const struct board_job *j = &b->jobs[i];
             /* A job that failed here last has its next try elsewhere, as long as there is an elsewhere. */
             bool is_avoided = j->avoid == slot && is_elsewhere;
-            if (j->is_pending && !is_avoided && !session_refuses(t->v[slot], true, j->eval))
-                jobs[n++] = i;
+            if (!j->is_pending || is_avoided || session_refuses(t->v[slot], true, j->eval))
+                continue;
+            double needed = isinf(left) ? 0 : expected_seconds(b, p, t->v[slot], j, time->slice_s);
+            if (needed > left) /* it would be cut short */
+                continue;
+            left -= needed;
+            jobs[n++] = i;
         }
         if (n == before)
             continue;
@@ -177,7 +205,7 @@ int place_slice(const struct board *b, const struct pace *p, const struct sessio
         if (more < 0) /* the first slice of a checkpoint is one configuration: it measures */
             break;
         seconds += more * t->v[slot]->slowness;
-        if (seconds >= slice_s)
+        if (seconds >= time->slice_s)
             break;
     }
     return n;

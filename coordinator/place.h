@@ -15,9 +15,14 @@ int64_t place_bytes(const struct store_model *m, enum compute c);
 int32_t place_lane(const struct board *b, const struct session_table *t, int slot,
                    const bool *skip);
 
+struct place_time {
+    double slice_s; /* how long a slice should last */
+    int64_t now_ns;
+};
+
 /* Jobs of one slice from a lane, in the order to run them: indices into b->jobs, at most `max`. Returns their number; 0 when
- * nothing in the lane is for this session. */
+ * nothing in the lane is for this session: refused, failed there last, or too long for the time it has left. */
 int place_slice(const struct board *b, const struct pace *p, const struct session_table *t,
-                int slot, int32_t lane, double slice_s, int32_t *jobs, int max);
+                int slot, int32_t lane, const struct place_time *time, int32_t *jobs, int max);
 
 #endif

@@ -24,6 +24,7 @@ void session_table_release(struct session_table *t)
     for (int i = 0; i < t->n_slots; i++)
         session_free(t->v[i]);
     xfree(t->v);
+    xfree(t->limits);
     *t = (struct session_table){0};
 }
 
@@ -105,5 +106,25 @@ bool session_refuses(const struct session *s, bool is_eval, int32_t index)
     for (int i = 0; i < s->n_refused; i++)
         if (s->refused[i].is_eval == is_eval && s->refused[i].index == index)
             return true;
+    return false;
+}
+
+void session_limit(struct session_table *t, int32_t model, int64_t bytes)
+{
+    int i = 0;
+    while (i < t->n_limits && t->limits[i].model != model)
+        i++;
+    if (i == t->n_limits) {
+        t->limits = xrealloc(t->limits, (size_t)(i + 1) * sizeof(*t->limits));
+        t->limits[t->n_limits++] = (struct session_limit){.model = model};
+    }
+    t->limits[i].bytes = bytes > t->limits[i].bytes ? bytes : t->limits[i].bytes;
+}
+
+bool session_is_too_small(const struct session_table *t, const struct session *s, int32_t model)
+{
+    for (int i = 0; i < t->n_limits; i++)
+        if (t->limits[i].model == model)
+            return s->memory_bytes > 0 && s->memory_bytes <= t->limits[i].bytes;
     return false;
 }

@@ -19,6 +19,7 @@ struct session {
     char *uuid, *host, *device, *program;
     unsigned computes; /* bit i: enum compute i */
     int64_t memory_bytes;
+    int64_t end_ns;                      /* when it leaves, monotonic; 0: not known */
     int64_t since_ns, seen_ns, noted_ns; /* noted: last_seen written to the database */
     int credit;                          /* slices it can still take */
     int64_t begun_group;                 /* the transaction it began in */
@@ -32,11 +33,19 @@ struct session {
     int n_refused;
 };
 
+/* A checkpoint for which a device with so much memory was too small: no smaller one is offered it. */
+struct session_limit {
+    int32_t model;
+    int64_t bytes;
+};
+
 /* All zero is an empty table. */
 struct session_table {
     struct session **v; /* by slot; NULL: free */
     int n_slots, n_live;
     int64_t n_ever;
+    struct session_limit *limits;
+    int n_limits;
 };
 
 void session_table_release(struct session_table *t);
@@ -53,5 +62,7 @@ void session_describe(struct session *s, const struct worker_hello *h);
 void session_set_live(struct session_table *t, struct session *s);
 void session_refuse(struct session *s, bool is_eval, int32_t index);
 bool session_refuses(const struct session *s, bool is_eval, int32_t index);
+void session_limit(struct session_table *t, int32_t model, int64_t bytes);
+bool session_is_too_small(const struct session_table *t, const struct session *s, int32_t model);
 
 #endif

@@ -47,6 +47,17 @@ enum err_code store_change(struct store *s, enum store_change what, const char *
     return out->changed > 0 ? store_recount(s, e) : ERR_OK;
 }
 
+enum err_code store_prioritize(struct store *s, const char *pattern, int priority,
+                               struct store_changed *out, struct err *e)
+{
+    static const char sql[] =
+        "UPDATE job SET priority = ?2 WHERE priority <> ?2 AND "
+        "state IN ('pending', 'leased', 'held', 'buried') AND id IN (" MATCHING ")";
+    *out = (struct store_changed){0};
+    TRY(store_run(s, sql_match_count, ARGS(ARG_TEXT(pattern)), NULL, &out->matched, e));
+    return store_run(s, sql, ARGS(ARG_TEXT(pattern), ARG_INT(priority)), &out->changed, NULL, e);
+}
+
 /* The jobs to take back, as a temporary table: four tables lose rows by it. */
 static const char sql_stale[] =
     "INSERT INTO stale SELECT j.id FROM (" MATCHING ") x JOIN job j ON j.id = x.id "

@@ -138,6 +138,9 @@ struct store_changed {
 /* Applies to every job whose key matches `pattern` (str_glob over the whole key). */
 MUST_USE enum err_code store_change(struct store *s, enum store_change what, const char *pattern,
                                     struct store_changed *out, struct err *e);
+/* Sets the priority of all jobs that match and are not done or cancelled. */
+MUST_USE enum err_code store_prioritize(struct store *s, const char *pattern, int priority,
+                                        struct store_changed *out, struct err *e);
 /* Takes back results of done jobs whose program version is below `before` ("0.2.0"; NULL: all): the jobs become pending, and
  * checkpoints and data files without any result left are no longer pinned. */
 MUST_USE enum err_code store_invalidate(struct store *s, const char *pattern, const char *before,

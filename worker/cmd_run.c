@@ -1,5 +1,6 @@
 /* isobit-worker run: serves a coordinator until told to leave. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -9,9 +10,10 @@
 #include "worker/cmd.h"
 #include "worker/parent.h"
 #include "worker/topo.h"
+#include "worker/walltime.h"
 
 struct run_opts {
-    const char *connect, *device, *bind, *compute_program;
+    const char *connect, *device, *bind, *compute_program, *walltime;
     int64_t memory, threads, credit;
     double grace, job_timeout, idle_timeout;
 };
@@ -84,6 +86,13 @@ static const struct cli_opt run_opts[] = {
      .min = 0,
      .max = 1e7,
      .offset = AT(idle_timeout)},
+    {.name = "walltime",
+     .type = CLI_STRING,
+     .arg = "TIME",
+     .help = "when this machine is taken away: 5400, 90m, 2h, 1-12:00:00 from now, or a date such "
+             "as 2026-11-23T06:00:00Z; no job is taken that would not end before (default: "
+             "SLURM_JOB_END_TIME)",
+     .offset = AT(walltime)},
     {.name = "compute-program",
      .type = CLI_STRING,
      .arg = "PATH",
@@ -103,6 +112,25 @@ static enum err_code bind_to(const char *text, struct err *e)
                        "--bind %s: expected PART/PARTS with PART from 0 to PARTS - 1, e.g. 0/2",
                        text);
     return topo_bind((int)i, (int)n, e);
+}
+
+/* Monotonic ns at which the machine is taken away; 0: never. */
+static enum err_code end_of(const char *walltime, int64_t *end_ns, struct err *e)
+{
+    int64_t at_s = 0, left_s = 0, now_s = clock_wall_ns() / CLOCK_NS_PER_S;
+    const char *slurm = getenv("SLURM_JOB_END_TIME");
+    *end_ns = 0;
+    if (walltime == NULL && (slurm == NULL || !parse_i64(str_of(slurm), &at_s)))
+        return ERR_OK;
+    if (walltime == NULL || parse_date(walltime, &at_s))
+        left_s = at_s - now_s;
+    else if (!parse_duration(walltime, &left_s))
+        return err_set(e, ERR_USAGE,
+                       "--walltime %s: expected a time from now such as 5400, 90m, 2h or "
+                       "1-12:00:00, or a date such as 2026-11-23T06:00:00Z",
+                       walltime);
+    *end_ns = clock_mono_ns() + (left_s > 0 ? left_s : 0) * CLOCK_NS_PER_S;
+    return ERR_OK;
 }
 
 static enum err_code serve(const struct run_opts *o, struct err *e)
@@ -126,6 +154,8 @@ static enum err_code serve(const struct run_opts *o, struct err *e)
                           "--memory",
                           memory,
                           NULL};
+    int64_t end_ns = 0;
+    TRY(end_of(o->walltime, &end_ns, e));
     const struct parent_options po = {
         .connect = o->connect,
         .compute_argv = argv,
@@ -133,6 +163,7 @@ static enum err_code serve(const struct run_opts *o, struct err *e)
         .grace_ns = (int64_t)(o->grace * CLOCK_NS_PER_S),
         .job_timeout_ns = (int64_t)(o->job_timeout * CLOCK_NS_PER_S),
         .idle_ns = (int64_t)(o->idle_timeout * CLOCK_NS_PER_S),
+        .end_ns = end_ns,
     };
     if (o->bind != NULL)
         TRY(bind_to(o->bind, e));

@@ -149,6 +149,12 @@ void hand_answer_return(struct hand_job *j, const char *reason, const char *text
                 NULL);
 }
 
+void hand_answer_missing(struct hand_job *j, enum err_code code, const char *text)
+{
+    hand_answer_return(j, "missing", text);
+    json_object_set_new(j->body, "code", json_string(err_name(code)));
+}
+
 void hand_return_waiting(struct hand *h, const json_t *like_start, const char *reason,
                          const char *text)
 {

@@ -56,6 +56,8 @@ void hand_answer(struct hand_job *j, enum wire_type type, json_t *body,
 /* Answers with FAIL or RETURN in this worker's own words. */
 void hand_answer_fail(struct hand_job *j, enum err_code code, const char *text);
 void hand_answer_return(struct hand_job *j, const char *reason, const char *text);
+/* RETURN `missing`, with the error that says whether files or memory are. */
+void hand_answer_missing(struct hand_job *j, enum err_code code, const char *text);
 /* RETURN for everything waiting; of the checkpoint of `like` only when that is not NULL. */
 void hand_return_waiting(struct hand *h, const json_t *like_start, const char *reason,
                          const char *text);

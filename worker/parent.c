@@ -118,7 +118,11 @@ static void on_ready(struct parent *p, const json_t *body, int64_t now_ns)
         give_up(p, &e);
         return;
     }
-    p->up = (struct uplink){.keys = p->o->keys, .credit_max = p->o->credit};
+    p->up = (struct uplink){
+        .keys = p->o->keys,
+        .credit_max = p->o->credit,
+        .end_ns = p->o->end_ns != 0 ? p->o->end_ns - p->o->grace_ns : 0,
+    };
     if (uplink_open(&p->up, p->context, p->o->connect, make_hello(body), &p->hand, now_ns, &e) !=
         ERR_OK)
         give_up(p, &e);
@@ -143,7 +147,7 @@ static void answer_failure(struct parent *p, struct hand_job *j, enum err_code c
         hand_answer(j, WIRE_FAIL, json_incref((json_t *)body), NULL);
         return;
     }
-    hand_answer_return(j, "missing", text);
+    hand_answer_missing(j, code, text);
     hand_return_waiting(&p->hand, j->start, "missing", text);
 }
 
@@ -319,6 +323,13 @@ static void watch_idleness(struct parent *p, int64_t now_ns)
         begin_drain(p, "nothing to do", now_ns);
 }
 
+/* The machine is taken away at a known moment: what runs then is handed back before it, at no cost. */
+static void watch_walltime(struct parent *p, int64_t now_ns)
+{
+    if (p->o->end_ns != 0 && now_ns >= p->o->end_ns - p->o->grace_ns)
+        begin_drain(p, "its time ends", now_ns);
+}
+
 /* ---- the loop ---- */
 
 static int64_t tick(struct parent *p, int64_t now_ns)
@@ -330,6 +341,7 @@ static int64_t tick(struct parent *p, int64_t now_ns)
     start_next_job(p, now_ns);
     watch_running(p, now_ns);
     watch_idleness(p, now_ns);
+    watch_walltime(p, now_ns);
     int64_t wait_ns = CLOCK_NS_PER_S / 4;
     if (p->has_uplink) {
         int64_t next_ns = uplink_tick(&p->up, p->drain_end_ns == 0, now_ns);

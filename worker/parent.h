@@ -17,6 +17,7 @@ struct parent_options {
     int64_t grace_ns;             /* a drain waits so long for the running job */
     int64_t job_timeout_ns;       /* without progress; 0: none */
     int64_t idle_ns;              /* leave after so long without a job; 0: stay */
+    int64_t end_ns;               /* monotonic: when the machine is taken away; 0: never */
 };
 
 /* Serves until told to leave (SIGTERM, SIGINT, SIGUSR1, DRAIN, idle). ERR_OK: left in peace. Errors: ERR_DENIED (refused by the

@@ -220,6 +220,10 @@ void uplink_receive(struct uplink *u, int64_t now_ns)
 static void send_hello(struct uplink *u, int64_t now_ns)
 {
     json_object_set_new(u->hello, "held", hand_held_json(u->hand));
+    if (u->end_ns != 0) {
+        int64_t left_ns = u->end_ns > now_ns ? u->end_ns - now_ns : 1;
+        json_object_set_new(u->hello, "left_s", json_real((double)left_ns * 1e-9));
+    }
     u->hello_ns = now_ns + (send_up(u, WIRE_HELLO, u->hello, NULL) ? hello_again_ns : retry_ns);
 }
 

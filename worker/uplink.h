@@ -36,6 +36,7 @@ struct uplink {
     int64_t heard_ns, silence_ns; /* last sign of life; how long none is borne */
     int64_t hello_ns, beat_ns;    /* when the next one is due */
     int credit_max, credit_given;
+    int64_t end_ns; /* when this worker leaves; 0: not known */
     struct uplink_item *items;
     int n_items;
     struct uplink_status status; /* the owner keeps it up to date */

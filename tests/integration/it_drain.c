@@ -128,6 +128,30 @@ static void restart_goes_on_and_until_done_ends(const char *self)
     close_story(&s);
 }
 
+/* A worker whose machine is taken away in 5 s leaves before, with nothing cut short. */
+static void worker_leaves_before_its_time_ends(const char *self)
+{
+    struct story s = open_story(self, "100");
+    const char *const args[] = {"--compute-program", self, "--walltime", "5s",
+                                "--grace",           "1",  NULL};
+    EXPECT(await_some_done(&s, 2), "no job was done");
+    cluster_kill(s.worker);
+    int64_t n_before = cluster_query(s.db, done);
+    int64_t start_ns = clock_mono_ns();
+    s.worker = cluster_worker(s.endpoint, s.log, args);
+    EXPECT(await_some_done(&s, n_before + 3), "no job was done");
+    int status = cluster_wait(s.worker, 8);
+    double seconds = clock_seconds_since(start_ns);
+    EXPECT(status == 0 && seconds < 5.0, "it ended with %d after %.1f s", status, seconds);
+    s.worker = 0;
+    EXPECT(cluster_await(s.db,
+                         "SELECT count(*) FROM failures WHERE worker <> "
+                         "(SELECT worker FROM workers ORDER BY first_seen LIMIT 1)",
+                         0, 1),
+           "leaving cost an attempt");
+    close_story(&s);
+}
+
 int main(int argc, char **argv)
 {
     if (fake_compute_main(argc, argv))
@@ -138,5 +162,6 @@ int main(int argc, char **argv)
     coordinator_sends_workers_away(self);
     second_signal_ends_at_once(self);
     restart_goes_on_and_until_done_ends(self);
+    worker_leaves_before_its_time_ends(self);
     return cluster_failures() > 0;
 }

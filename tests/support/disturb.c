@@ -43,7 +43,7 @@ void disturb_free(struct disturb *d)
     support_tmpdir_remove(d->dir);
 }
 
-static void start_coordinator(struct disturb *d)
+void disturb_start_coordinator(struct disturb *d)
 {
     const char *const extra[] = {"--max-attempts", "1000", "--events", d->events, NULL};
     d->coordinator = cluster_serve(d->db, d->endpoint, d->log, extra);
@@ -55,7 +55,7 @@ void disturb_open(struct disturb *d, const char *name)
     snprintf(d->events, sizeof(d->events), "%s.jsonl", d->db);
     snprintf(d->endpoint, sizeof(d->endpoint), "tcp://127.0.0.1:0");
     d->plan(d->db);
-    start_coordinator(d);
+    disturb_start_coordinator(d);
     for (int i = 0; i < DISTURB_WORKERS; i++)
         d->workers[i] = cluster_worker(d->endpoint, d->log, d->worker_args);
 }
@@ -83,7 +83,7 @@ static void kill_something(struct disturb *d)
     if (dice < 5) {
         cluster_kill(d->coordinator);
         usleep((useconds_t)rng_below(&d->rng, 300000));
-        start_coordinator(d);
+        disturb_start_coordinator(d);
     }
     if (d->workers[i] == 0)
         d->workers[i] = cluster_worker(d->endpoint, d->log, d->worker_args);

@@ -27,6 +27,8 @@ void disturb_free(struct disturb *d);
 /* A new database DIR/NAME.db with its coordinator and workers. */
 void disturb_open(struct disturb *d, const char *name);
 void disturb_close(struct disturb *d);
+/* On d->endpoint, over d->db, with an event log. */
+void disturb_start_coordinator(struct disturb *d);
 /* Until nothing is pending or leased; false after `seconds`. */
 bool disturb_await_end(const struct disturb *d, double seconds);
 /* Kills workers (50 %), the coordinator (40 %) or both, until `n` kills are done or the sweep is; returns how many. */

@@ -657,6 +657,76 @@ Test(dispatch, jobs_wait_for_a_worker_that_can_compute_and_hold_them)
     cr_expect_eq(n, 15);
 }
 
+/* A worker that leaves in 20 s gets jobs of 8 s until 16 s of them are in its hand, and then none. */
+Test(dispatch, a_worker_that_leaves_gets_no_job_it_cannot_finish)
+{
+    plan(1, 8, 5);
+    start();
+    int64_t a = join("a", 4);
+    struct slice s;
+    for (int round = 0; round < 2; round++) { /* two configurations measure: 8 s a job */
+        cr_assert(next(&s));
+        for (int i = 0; i < s.n_jobs; i++) {
+            struct job_result r = fixture_result(&arena, s.jobs[i].eval.task, 0.5);
+            enum verdict v = VERDICT_FENCED;
+            r.seconds = 8;
+            begin();
+            OK(dispatch_result(dispatch, &(struct dispatch_ref){a, s.jobs[i].id, s.jobs[i].attempt},
+                               &r, &no_samples, now_ns, &v, &err));
+            commit();
+        }
+    }
+    struct worker_hello h = hello_of("b");
+    int64_t b = 0;
+    h.left_s = 20;
+    begin();
+    OK(dispatch_hello(dispatch, &h, now_ns, &b, &err));
+    commit();
+    dispatch_credit(dispatch, b, 8);
+    begin();
+    OK(dispatch_bye(dispatch, a, &err));
+    commit();
+    int n = 0;
+    while (next(&s))
+        n += s.n_jobs;
+    cr_expect_eq(n, 2, "%d jobs of 8 s for 20 s", n);
+    h.left_s = 0; /* its time was extended */
+    begin();
+    OK(dispatch_hello(dispatch, &h, now_ns, &b, &err));
+    commit();
+    dispatch_credit(dispatch, b, 8);
+    cr_expect(next(&s), "without an end it gets the rest");
+}
+
+Test(dispatch, out_of_memory_is_tried_again_on_a_larger_device_only)
+{
+    plan(1, 2, 5);
+    start();
+    struct worker_hello h = hello_of("small");
+    int64_t session[3] = {0};
+    static const int64_t bytes[] = {(int64_t)8 << 30, (int64_t)8 << 30, (int64_t)24 << 30};
+    static const char *const names[] = {"small", "same", "large"};
+    struct slice s;
+    for (int i = 0; i < 3; i++) {
+        h.uuid = names[i];
+        h.memory_bytes = bytes[i];
+        begin();
+        OK(dispatch_hello(dispatch, &h, now_ns, &session[i], &err));
+        commit();
+        if (i == 0) {
+            dispatch_credit(dispatch, session[0], 1);
+            cr_assert(next(&s));
+            cr_assert_eq(fail(session[0], &s.jobs[0], ERR_NOMEM), VERDICT_ACCEPTED);
+        }
+    }
+    dispatch_credit(dispatch, session[1], 1);
+    cr_expect(!next(&s), "as small a device is not tried");
+    dispatch_credit(dispatch, session[2], 1);
+    cr_assert(next(&s));
+    cr_expect_eq(s.session, session[2]);
+    cr_expect_eq(ask("SELECT max(failures) FROM job"), 0, "it cost no attempt");
+}
+
 Test(dispatch, what_fits_nobody_is_given_to_somebody)
 {
     plan(1, 1, 5);
