@@ -7,8 +7,8 @@
 #include "base/str.h"
 
 /* One block a line of the picture, in order: "x y low high name"; low and high are y where there is no interval. */
-void gnuplot_add_data(struct buf *out, const struct figure *fig);
+void gnuplot_add_data(struct buf *s, const struct figure *fig);
 /* Draws NAME.dat into NAME.svg, NAME.png and NAME.pdf. */
-void gnuplot_add_script(struct buf *out, const struct figure *fig);
+void gnuplot_add_script(struct buf *s, const struct figure *fig);
 
 #endif
