@@ -169,7 +169,7 @@ static void draw_nll(const struct run *run, const struct draw_set *s, struct scr
         w->columns[c] = run->columns[s->first + c].job->nll;
     draw_sum_floats(w->counts, s->n_items, (const float *const *)w->columns, s->n, w->sums);
     const double *tokens = NULL;
-    double drawn[DRAW_BLOCK];
+    double drawn[DRAW_BLOCK] = {0};
     for (int c = 0; c < s->n; c++) {
         const struct item_job *j = run->columns[s->first + c].job;
         if (j->tokens != tokens) {

@@ -18,9 +18,8 @@ struct curve_point {
 };
 
 struct curve {
-    int k;
-    struct curve_point *points; /* ascending log2_bits, all different; finite values */
-    int n;
+    int k, n;
+    struct curve_point *points; /* [n], ascending log2_bits, all different; finite values */
 };
 
 /* All bit widths of one family in one setting, ascending k, the 16-bit baseline last. */

@@ -92,8 +92,8 @@ struct linear linear_difference(const struct linear *x, const struct linear *y, 
 {
     if (x->n == 0 || y->n == 0)
         return (struct linear){0};
-    int *rows = arena_array(a, (size_t)(x->n + y->n), sizeof(*rows));
-    double *weights = arena_array(a, (size_t)(x->n + y->n), sizeof(*weights));
+    int *rows = arena_array(a, (size_t)x->n + (size_t)y->n, sizeof(*rows));
+    double *weights = arena_array(a, (size_t)x->n + (size_t)y->n, sizeof(*weights));
     for (int i = 0; i < x->n; i++) {
         rows[i] = x->rows[i];
         weights[i] = x->weights[i];

@@ -135,11 +135,17 @@ static enum err_code add_row(void *arg, const struct store_row *r, struct err *e
     return ERR_OK;
 }
 
-/* Rows by (sweep, model, configuration), to find the one that a job belongs to. */
+/* Where a row stands, to find the one that a job belongs to. */
+struct place {
+    const char *sweep;
+    int64_t model_id, config_id;
+    struct frame_row *row;
+};
+
 static int compare_place(const void *a, const void *b)
 {
-    const struct frame_row *x = *(struct frame_row *const *)a;
-    const struct frame_row *y = *(struct frame_row *const *)b;
+    const struct place *x = a;
+    const struct place *y = b;
     int by_sweep = strcmp(x->sweep, y->sweep);
     if (by_sweep != 0)
         return by_sweep;
@@ -149,7 +155,7 @@ static int compare_place(const void *a, const void *b)
 }
 
 struct placing {
-    struct frame_row **by_place;
+    struct place *v; /* sorted */
     size_t n;
 };
 
@@ -160,25 +166,24 @@ static enum err_code place_job(void *arg, const struct store_row *r, struct err 
 {
     (void)e;
     struct placing *p = arg;
-    struct frame_row wanted = {.sweep = store_col_text(r, 0),
-                               .model_id = store_col_int(r, 1),
-                               .config_id = store_col_int(r, 2)};
-    const struct frame_row *key = &wanted;
-    struct frame_row **row = bsearch(&key, p->by_place, p->n, sizeof(*p->by_place), compare_place);
+    struct place wanted = {.sweep = store_col_text(r, 0),
+                           .model_id = store_col_int(r, 1),
+                           .config_id = store_col_int(r, 2)};
+    const struct place *at = bsearch(&wanted, p->v, p->n, sizeof(*p->v), compare_place);
     int task = task_of(str_of(store_col_text(r, 3)));
-    if (row != NULL && task >= 0)
-        (*row)->job[task] = store_col_int(r, 4);
+    if (at != NULL && task >= 0)
+        at->row->job[task] = store_col_int(r, 4);
     return ERR_OK;
 }
 
 static enum err_code place_jobs(struct store *s, const struct frame_filter *filter, struct arena *a,
                                 struct frame *f, struct err *e)
 {
-    struct placing p = {.by_place = arena_array(a, (size_t)f->n + 1, sizeof(*p.by_place)),
-                        .n = (size_t)f->n};
+    struct placing p = {.v = arena_array(a, (size_t)f->n + 1, sizeof(*p.v)), .n = (size_t)f->n};
     for (int i = 0; i < f->n; i++)
-        p.by_place[i] = &f->rows[i];
-    qsort(p.by_place, p.n, sizeof(*p.by_place), compare_place);
+        p.v[i] = (struct place){f->rows[i].sweep, f->rows[i].model_id, f->rows[i].config_id,
+                                &f->rows[i]};
+    qsort(p.v, p.n, sizeof(*p.v), compare_place);
     const char *params[] = {filter->sweep != NULL ? filter->sweep : ""};
     return store_query(s, cells_sql, params, ARRAY_LEN(params), place_job, &p, e);
 }

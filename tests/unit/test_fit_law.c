@@ -152,7 +152,7 @@ Test(fit_law, parallel_lines_have_their_distance_as_offset_and_no_residual)
 {
     struct curve_point four[] = {AT(20, 4, 1), AT(22, 3, 2), AT(24, 2, 3)};
     struct curve_point sixteen[] = {AT(21, 3.75, 1), AT(23, 2.75, 2), AT(25, 1.75, 3)};
-    struct curve curves[] = {{4, four, 3}, {16, sixteen, 3}};
+    struct curve curves[] = {{4, 3, four}, {16, 3, sixteen}};
     struct group g = {.curves = curves, .n_curves = 2};
     struct offset_fit fit = offset_fit(&g, 4, &arena);
     cr_assert_eq(fit.n_curves, 2);
@@ -170,7 +170,7 @@ Test(fit_law, curves_that_nothing_connects_to_the_widest_are_left_out)
     struct curve_point low2[] = {AT(10, 5, 1), AT(12, 4, 2)};
     struct curve_point high[] = {AT(20, 4, 1), AT(22, 3, 2)};
     struct curve_point high2[] = {AT(20, 4.5, 1), AT(22, 3.5, 2)};
-    struct curve curves[] = {{4, low, 2}, {5, low2, 2}, {8, high, 2}, {16, high2, 2}};
+    struct curve curves[] = {{4, 2, low}, {5, 2, low2}, {8, 2, high}, {16, 2, high2}};
     struct group g = {.curves = curves, .n_curves = 4};
     struct offset_fit fit = offset_fit(&g, 4, &arena);
     cr_assert_eq(fit.n_curves, 2);
@@ -183,13 +183,13 @@ Test(fit_law, one_size_or_one_width_gives_no_law_and_no_offsets)
 {
     struct curve_point one[] = {AT(20, 4, 1e6)};
     struct curve_point other[] = {AT(22, 3, 1e6)};
-    struct curve single_size[] = {{4, one, 1}, {16, other, 1}};
+    struct curve single_size[] = {{4, 1, one}, {16, 1, other}};
     struct group sizes = {.curves = single_size, .n_curves = 2};
     cr_expect_eq(offset_fit(&sizes, 4, &arena).n_curves, 0);
     cr_expect_not(law_fit(&sizes, 4, &arena).is_fitted);
 
     struct curve_point line[] = {AT(20, 4, 1e6), AT(22, 3, 4e6)};
-    struct curve single_width[] = {{4, line, 2}};
+    struct curve single_width[] = {{4, 2, line}};
     struct group widths = {.curves = single_width, .n_curves = 1};
     cr_expect_eq(offset_fit(&widths, 4, &arena).n_curves, 0);
     cr_expect_not(law_fit(&widths, 4, &arena).is_fitted);
@@ -204,7 +204,7 @@ Test(fit_law, a_law_of_logarithms_needs_positive_values)
 {
     struct curve_point a[] = {AT(20, 0, 1e6), AT(22, 3, 4e6)};
     struct curve_point b[] = {AT(22, 2, 1e6), AT(24, 1, 4e6)};
-    struct curve curves[] = {{4, a, 2}, {16, b, 2}};
+    struct curve curves[] = {{4, 2, a}, {16, 2, b}};
     struct group g = {.curves = curves, .n_curves = 2};
     cr_expect_not(law_fit(&g, 4, &arena).is_fitted);
     arena_release(&arena);
@@ -215,7 +215,7 @@ Test(fit_law, weights_as_stored_are_no_width_of_the_study)
     struct curve_point four[] = {AT(20, 4, 1), AT(24, 2, 2)};
     struct curve_point sixteen[] = {AT(20, 5, 1), AT(24, 3, 2)};
     struct curve_point stored[] = {AT(20, 9, 1), AT(24, 9, 2)};
-    struct curve curves[] = {{4, four, 2}, {16, sixteen, 2}, {32, stored, 2}};
+    struct curve curves[] = {{4, 2, four}, {16, 2, sixteen}, {32, 2, stored}};
     struct group g = {.curves = curves, .n_curves = 3};
     struct offset_fit fit = offset_fit(&g, 4, &arena);
     cr_assert_eq(fit.n_curves, 2);
@@ -229,7 +229,7 @@ Test(fit_law, a_point_of_two_checkpoints_weighs_both_rows)
     int last[] = {2};
     struct curve_point points[] = {{.log2_bits = 20, .value = 3, .rows = pair, .n_rows = 2},
                                    {.log2_bits = 22, .value = 1, .rows = last, .n_rows = 1}};
-    struct curve curve = {4, points, 2};
+    struct curve curve = {4, 2, points};
     struct group g = {.curves = &curve, .n_curves = 1};
     const double values[] = {2, 4, 1};
     struct linear l = linear_value(&curve, 21, &arena);
