@@ -266,6 +266,12 @@ static enum err_code add_samples(void *arg, const struct store_row *r, struct er
     return ERR_OK;
 }
 
+/* Tasks whose items are averaged; the samples of others mean something else. */
+static bool has_scores(enum task t)
+{
+    return t == TASK_perplexity || task_is_zero_shot(t);
+}
+
 /* One entry per job that the frame names, ascending. */
 static void list_jobs(const struct frame *f, struct items *out, struct arena *a)
 {
@@ -273,7 +279,7 @@ static void list_jobs(const struct frame *f, struct items *out, struct arena *a)
     int n = 0;
     for (int i = 0; i < f->n; i++)
         for (int t = 0; t < TASK_COUNT; t++)
-            if (f->rows[i].job[t] != 0)
+            if (f->rows[i].job[t] != 0 && has_scores((enum task)t))
                 out->jobs[n++] = (struct item_job){.job = f->rows[i].job[t], .task = (enum task)t};
     qsort(out->jobs, (size_t)n, sizeof(*out->jobs), compare_job);
     for (int i = 0; i < n; i++)

@@ -215,8 +215,9 @@ static void fill_result(struct writing *w, const struct planted_model *m, const 
     case TASK_piqa:
         score_choices(w, t, threshold, noise, true, r);
         break;
+    case TASK_weight_std:
     case TASK_COUNT:
-        BUG("not a task");
+        BUG("not a task that is planted");
     }
     r->n = r->n_items = t->n;
     r->samples = w->ll;

@@ -64,12 +64,12 @@ Test(item_scores, items_of_a_row_give_its_stored_metrics)
 {
     struct loaded l = load();
     cr_assert_gt(l.frame.n, 10);
-    cr_expect_eq(l.items.n, l.frame.n * TASK_COUNT);
+    cr_expect_eq(l.items.n, l.frame.n * PLANTED_TASKS);
     cr_expect_eq(l.items.n_unreadable, 0, "%s", l.items.unreadable);
     for (int i = 0; i < l.frame.n; i++) {
         const struct frame_row *row = &l.frame.rows[i];
         double acc = 0, norm = 0;
-        for (int t = 0; t < TASK_COUNT; t++) {
+        for (int t = 0; t < PLANTED_TASKS; t++) {
             const struct item_job *j = items_of(&l.items, row->job[t]);
             cr_assert_not_null(j);
             bool is_normed = t == TASK_hellaswag || t == TASK_piqa;
@@ -116,7 +116,7 @@ Test(item_scores, damaged_samples_are_left_out_and_named)
         change(damages[i].sql);
         struct loaded l = load();
         cr_assert_eq(l.items.n_unreadable, (int)i + 1, "%s", damages[i].sql);
-        cr_expect_eq(l.items.n, l.frame.n * TASK_COUNT - (int)i - 1);
+        cr_expect_eq(l.items.n, l.frame.n * PLANTED_TASKS - (int)i - 1);
         cr_expect_not_null(strstr(l.items.unreadable, "job 1: codec"), "%s", l.items.unreadable);
         store_close(l.store);
     }
@@ -179,6 +179,16 @@ Test(item_scores, a_perplexity_that_is_no_number_is_capped_and_not_mistaken_for_
     store_close(l.store);
 }
 
+Test(item_scores, samples_of_other_tasks_are_not_taken_for_items)
+{
+    struct loaded l = load();
+    l.frame.rows[0].job[TASK_weight_std] = l.frame.rows[0].job[TASK_piqa];
+    l.frame.rows[0].job[TASK_piqa] = 0;
+    OK(items_read(l.store, &l.frame, &arena, &l.items, &err));
+    cr_expect_eq(l.items.n, l.frame.n * PLANTED_TASKS - 1);
+    store_close(l.store);
+}
+
 Test(item_scores, a_reader_keeps_its_snapshot_while_a_sweep_writes)
 {
     struct store *reader = NULL;
@@ -191,7 +201,7 @@ Test(item_scores, a_reader_keeps_its_snapshot_while_a_sweep_writes)
     cr_expect_eq(before, after);
     store_close(reader);
     struct loaded l = load();
-    cr_expect_eq(l.items.n, l.frame.n * TASK_COUNT - 9);
+    cr_expect_eq(l.items.n, l.frame.n * PLANTED_TASKS - 9);
     store_close(l.store);
 }
 
