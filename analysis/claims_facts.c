@@ -147,8 +147,8 @@ static void load_ranks(const struct frame *f, const struct items *items, struct 
 static const char weight_std_sql[] =
     "SELECT family, size, n_params,"
     " max(CASE metric WHEN 'spearman_ffn1_relu' THEN value END),"
-    " max(CASE metric WHEN 'spearman_kvq_attention' THEN value END),"
-    " max(CASE metric WHEN 'spearman_attention_ffn1' THEN value END) "
+    " max(CASE metric WHEN 'spearman_kvq_attn' THEN value END),"
+    " max(CASE metric WHEN 'spearman_attn_ffn1' THEN value END) "
     "FROM results WHERE task = 'weight-std' AND family = 'opt' GROUP BY family, size, n_params "
     "ORDER BY n_params LIMIT 64";
 

@@ -8,6 +8,8 @@
 #include "analysis/claims.h"
 #include "base/rng.h"
 #include "tests/support/planted.h"
+#include "tests/support/support.h"
+#include "tests/support/sweep_fixture.h"
 
 enum { RESAMPLES = 20 };
 
@@ -267,4 +269,90 @@ Test(claims, every_planted_verdict_is_reached)
         expect_verdicts(&plants[i], &c);
         arena_release(&a);
     }
+}
+
+/* ---- what the database knows beside the curves ---- */
+
+static void add_weight_std(struct store *s, const struct sweep *sw, int model, int64_t worker,
+                           const double values[3])
+{
+    struct err e = {0};
+    struct arena a = {0};
+    const struct metric metrics[] = {{"spearman_ffn1_relu", values[0], NAN, 100},
+                                     {"spearman_kvq_attn", values[1], NAN, 100},
+                                     {"spearman_attn_ffn1", values[2], NAN, 100}};
+    struct job_result r = fixture_result(&a, TASK_perplexity, 1);
+    r.metrics = metrics;
+    r.n_metrics = ARRAY_LEN(metrics);
+    int64_t job = (int64_t)(model + 1) * sw->n_evals; /* the last evaluation of the model */
+    struct store_lease lease = {
+        .first = job, .n = 1, .worker_id = worker, .set_id = 1, .attempt = 1};
+    struct store_fence fence = {job, 1, worker};
+    struct store_run_facts facts = {model + 1, 1, 1, "host", 1};
+    struct store_samples samples = {0};
+    bool is_ours = false;
+    bool ok = store_pin_weights(s, model + 1, r.weights_sha256, 100000000 * (model + 1), 1, &e) ==
+                  ERR_OK &&
+              store_lease(s, &lease, &e) == ERR_OK &&
+              store_done(s, &fence, &facts, &r, &samples, &is_ours, &e) == ERR_OK;
+    cr_assert(ok && is_ours, "%s", e.text);
+    arena_release(&a);
+}
+
+Test(claims, weights_are_judged_by_the_evaluation_weight_std)
+{
+    static const double good[3][3] = {{0.05, 0.2, 0.55}, {-0.1, 0.3, 0.6}, {0.02, 0.4, 0.7}};
+    struct arena a = {0};
+    struct err e = {0};
+    char *dir = support_tmpdir();
+    struct sweep sw = fixture_sweep(&a, "weights", 3, 1, TASK_COUNT);
+    for (int m = 0; m < sw.n_models; m++)
+        sw.models[m].ref.family = "opt";
+    struct store *s = NULL;
+    struct store_plan_counts counts;
+    struct store_worker worker = {.uuid = "w",
+                                  .host = "h",
+                                  .device = "cpu",
+                                  .program = "isobit 0.1.0",
+                                  .computes = "fp32",
+                                  .numerics = 1,
+                                  .memory_bytes = 1,
+                                  .pid = 1};
+    int64_t worker_id = 0;
+    bool ok = store_open(arena_printf(&a, "%s/w.db", dir), STORE_CREATE, &s, &e) == ERR_OK &&
+              store_plan(s, &sw, 0, &counts, &e) == ERR_OK && store_begin(s, &e) == ERR_OK &&
+              store_worker_hello(s, &worker, &worker_id, &e) == ERR_OK;
+    cr_assert(ok, "%s", e.text);
+    for (int m = 0; m < sw.n_models; m++)
+        add_weight_std(s, &sw, m, worker_id, good[m]);
+    cr_assert_eq(store_commit(s, &e), ERR_OK, "%s", e.text);
+    struct frame none = {0};
+    struct items no_items = {0};
+    struct claims_facts facts;
+    cr_assert_eq(claims_facts_load(s, &none, &no_items, &a, &facts, &e), ERR_OK, "%s", e.text);
+    cr_expect_eq(facts.n_done, 3);
+    cr_assert_eq(facts.n_weight_std, 3);
+    cr_expect_float_eq(facts.weight_std[1].control, -0.1, 1e-12);
+    cr_expect_float_eq(facts.weight_std[2].ffn, 0.7, 1e-12);
+    struct claims_input in = {.frame = &none, .facts = &facts};
+    struct claims c = claims_run(&in, &a);
+    cr_expect_eq(find(&c, "C32")->verdict, VERDICT_CONFIRMED);
+    struct claims_weight_std *worse = (struct claims_weight_std *)facts.weight_std;
+    worse[2].ffn = 0.3; /* neither large nor growing */
+    c = claims_run(&in, &a);
+    cr_expect_eq(find(&c, "C32")->verdict, VERDICT_CONTRADICTED);
+    store_close(s);
+    arena_release(&a);
+    support_tmpdir_remove(dir);
+}
+
+Test(claims, an_empty_frame_covers_nothing_but_arithmetic)
+{
+    struct arena a = {0};
+    struct frame none = {0};
+    struct claims_input in = {.frame = &none};
+    struct claims c = claims_run(&in, &a);
+    cr_expect_eq(c.n_of[VERDICT_CONFIRMED], 2, "C13 and C29");
+    cr_expect_eq(c.n_of[VERDICT_NOT_COVERED], c.n - 2);
+    arena_release(&a);
 }
