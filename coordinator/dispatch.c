@@ -402,6 +402,11 @@ enum err_code dispatch_count(struct dispatch *d, int64_t now_ns, struct dispatch
     return ERR_OK;
 }
 
+const struct eval_spec *dispatch_eval(const struct dispatch *d, int i)
+{
+    return i < d->board.parts.n_evals ? &d->board.parts.evals[i].spec : NULL;
+}
+
 json_t *dispatch_workers_json(const struct dispatch *d, int64_t now_ns)
 {
     json_t *all = json_array(), *w = NULL;

@@ -13,7 +13,7 @@
 #include "worker/walltime.h"
 
 struct run_opts {
-    const char *connect, *device, *bind, *compute_program, *walltime;
+    const char *connect, *device, *bind, *compute_program, *walltime, *cache;
     int64_t memory, threads, credit;
     double grace, job_timeout, idle_timeout;
 };
@@ -86,6 +86,12 @@ static const struct cli_opt run_opts[] = {
      .min = 0,
      .max = 1e7,
      .offset = AT(idle_timeout)},
+    {.name = "cache",
+     .type = CLI_STRING,
+     .arg = "DIR",
+     .help = "where data files that this machine lacks are kept, after they were fetched from the "
+             "coordinator (default: ~/.cache/isobit/data)",
+     .offset = AT(cache)},
     {.name = "walltime",
      .type = CLI_STRING,
      .arg = "TIME",
@@ -159,6 +165,7 @@ static enum err_code serve(const struct run_opts *o, struct err *e)
     const struct parent_options po = {
         .connect = o->connect,
         .compute_argv = argv,
+        .cache_dir = o->cache,
         .credit = (int)o->credit,
         .grace_ns = (int64_t)(o->grace * CLOCK_NS_PER_S),
         .job_timeout_ns = (int64_t)(o->job_timeout * CLOCK_NS_PER_S),
