@@ -14,6 +14,7 @@
 #include "coordinator/plan.h"
 #include "coordinator/progress.h"
 #include "coordinator/serve.h"
+#include "coordinator/site.h"
 #include "schema/hub.h"
 
 /* Local workers die with this process, so a short lease makes the next run take their jobs up soon. */
@@ -25,10 +26,10 @@ static const int64_t stall_ns = 20 * CLOCK_NS_PER_S;
 static const int64_t leave_ns = 2 * CLOCK_NS_PER_S;
 
 struct run_opts {
-    const char *db, *report, *compute_program;
+    const char *db, *report, *compute_program, *http;
     struct cli_list devices;
     int64_t workers, max_attempts;
-    bool is_without_report;
+    bool is_without_report, is_http_open;
 };
 
 #define AT(field) offsetof(struct run_opts, field)
@@ -62,6 +63,16 @@ static const struct cli_opt options[] = {
      .type = CLI_FLAG,
      .help = "leave the report out",
      .offset = AT(is_without_report)},
+    {.name = "http",
+     .type = CLI_STRING,
+     .arg = "HOST:PORT",
+     .help = "show a web page, JSON and Prometheus metrics there, e.g. 127.0.0.1:8080 (port 0: a "
+             "free one)",
+     .offset = AT(http)},
+    {.name = "http-open",
+     .type = CLI_FLAG,
+     .help = "--http may be an address that other machines reach: whoever does can read",
+     .offset = AT(is_http_open)},
     {.name = "max-attempts",
      .type = CLI_INT,
      .arg = "N",
@@ -83,6 +94,7 @@ struct run {
     const char *spec_path;
     char *db, *report, *logs;
     struct local *local;
+    struct site *site; /* NULL: no web page */
     struct progress progress;
     int64_t largest_params; /* of the sweep's checkpoints */
     int told_fd;            /* the terminal's stderr while the log goes to a file */
@@ -172,6 +184,8 @@ static void on_turn(void *arg, struct serve *s, int64_t now_ns)
     struct run *r = arg;
     const struct dispatch_counts *c = serve_counts(s);
     progress_show(&r->progress, c, now_ns);
+    if (r->site != NULL)
+        site_publish(r->site, s, now_ns);
     if (!r->is_workerless && !local_turn(r->local, !serve_is_draining(s), now_ns, &r->why)) {
         r->is_workerless = true;
         serve_drain(s, "no local worker stays alive");
@@ -182,6 +196,17 @@ static void on_turn(void *arg, struct serve *s, int64_t now_ns)
         r->is_stalled = true;
         serve_drain(s, "no worker here can run what is pending");
     }
+}
+
+static enum err_code open_site(struct run *r, struct err *e)
+{
+    const struct site_options so = {
+        .db_path = r->db, .address = r->o->http, .is_open = r->o->is_http_open};
+    if (r->o->http == NULL)
+        return ERR_OK;
+    TRY(site_open(&so, &r->site, e));
+    fprintf(stderr, "page on %s\n", site_url(r->site));
+    return ERR_OK;
 }
 
 static enum err_code work(struct run *r, struct serve *s, enum serve_end *end, struct err *e)
@@ -195,6 +220,7 @@ static enum err_code work(struct run *r, struct serve *s, enum serve_end *end, s
         .log_dir = r->logs,
         .compute_program = r->o->compute_program,
     };
+    TRY(open_site(r, e));
     TRY(turn_log_to_file(r, e));
     progress_init(&r->progress, r->told_fd);
     r->leased_ns = clock_mono_ns();
@@ -283,6 +309,7 @@ static enum err_code serve_and_work(struct run *r, int *status, struct err *e)
         rc = work(r, s, &end, e);
     if (rc == ERR_OK && !is_idle)
         rc = serve_count(s, &c, e);
+    site_close(r->site);
     serve_close(s);
     if (rc != ERR_OK)
         return rc;

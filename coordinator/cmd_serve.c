@@ -4,10 +4,11 @@
 #include "base/clock.h"
 #include "coordinator/cmd.h"
 #include "coordinator/serve.h"
+#include "coordinator/site.h"
 
 struct serve_opts {
-    const char *db, *listen, *events;
-    bool is_until_done;
+    const char *db, *listen, *http, *events;
+    bool is_until_done, is_http_open;
     double grace, lease, heartbeat, slice;
     int64_t max_attempts;
 };
@@ -25,6 +26,16 @@ static const struct cli_opt options[] = {
      .help = "address for workers; port 0 takes a free one; other machines' need keys",
      .def = "tcp://127.0.0.1:5555",
      .offset = AT(listen)},
+    {.name = "http",
+     .type = CLI_STRING,
+     .arg = "HOST:PORT",
+     .help = "show a web page, JSON and Prometheus metrics there, e.g. 127.0.0.1:8080 (port 0: a "
+             "free one)",
+     .offset = AT(http)},
+    {.name = "http-open",
+     .type = CLI_FLAG,
+     .help = "--http may be an address that other machines reach: whoever does can read",
+     .offset = AT(is_http_open)},
     {.name = "until-done",
      .type = CLI_FLAG,
      .help = "end when no job is pending or leased",
@@ -115,6 +126,25 @@ static int finish(struct serve *s, enum serve_end end, const char *db)
     return 0;
 }
 
+/* The web page hears of what the coordinator knows. */
+static void on_turn(void *arg, struct serve *s, int64_t now_ns)
+{
+    struct site *const *site = arg;
+    if (*site != NULL)
+        site_publish(*site, s, now_ns);
+}
+
+static enum err_code open_site(const struct serve_opts *o, struct site **out, struct err *e)
+{
+    const struct site_options so = {
+        .db_path = o->db, .address = o->http, .is_open = o->is_http_open};
+    if (o->http == NULL)
+        return ERR_OK;
+    TRY(site_open(&so, out, e));
+    printf("page on %s\n", site_url(*out));
+    return ERR_OK;
+}
+
 static int run(const void *opts, int n_args, char **args)
 {
     (void)n_args;
@@ -122,6 +152,7 @@ static int run(const void *opts, int n_args, char **args)
     const struct serve_opts *o = opts;
     struct err e;
     struct serve *s = NULL;
+    struct site *site = NULL;
     if (check(o, &e) != ERR_OK)
         return cli_fail(&e);
     const struct serve_options so = {
@@ -134,12 +165,16 @@ static int run(const void *opts, int n_args, char **args)
         .events_path = o->events,
         .grace_ns = to_ns(o->grace),
         .is_until_done = o->is_until_done,
+        .turn = o->http != NULL ? on_turn : NULL,
+        .turn_arg = &site,
     };
     if (serve_open(&so, &s, &e) != ERR_OK)
         return cli_fail(&e);
     printf("serving %s on %s\n", o->db, serve_endpoint(s));
+    enum err_code rc = open_site(o, &site, &e);
     fflush(stdout);
-    int status = finish(s, serve_run(s), o->db);
+    int status = rc == ERR_OK ? finish(s, serve_run(s), o->db) : cli_fail(&e);
+    site_close(site);
     serve_close(s);
     return status;
 }
@@ -147,13 +182,15 @@ static int run(const void *opts, int n_args, char **args)
 const struct cli_cmd cmd_serve = {
     .name = "serve",
     .summary = "hand a database's jobs to workers",
-    .doc = "Leases the jobs of a database to workers that connect, and writes their results.\n"
-           "  isobit serve --db sweep.db --listen tcp://127.0.0.1:5555\n"
-           "  isobit-worker run --connect tcp://127.0.0.1:5555\n"
-           "The first line on stdout names the address. SIGINT or SIGTERM: hands out nothing more, "
-           "waits for workers to finish (--grace) and ends; a second one ends at once. Killed or "
-           "stopped, it goes on where it was when it is started again. Exit: 0 stopped or all "
-           "done, 1 some jobs failed or workers were still busy, 3 bad database, 4 busy.",
+    .doc =
+        "Leases the jobs of a database to workers that connect, and writes their results.\n"
+        "  isobit serve --db sweep.db --listen tcp://127.0.0.1:5555\n"
+        "  isobit-worker run --connect tcp://127.0.0.1:5555\n"
+        "The first line on stdout names the address; with --http the second one names the web page "
+        "(docs/HTTP.md). SIGINT or SIGTERM: hands out nothing more, "
+        "waits for workers to finish (--grace) and ends; a second one ends at once. Killed or "
+        "stopped, it goes on where it was when it is started again. Exit: 0 stopped or all "
+        "done, 1 some jobs failed or workers were still busy, 3 bad database, 4 busy.",
     .opts = options,
     .n_opts = ARRAY_LEN(options),
     .opt_size = sizeof(struct serve_opts),

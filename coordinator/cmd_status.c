@@ -1,17 +1,23 @@
 /* isobit status: how far the sweeps of a database are, and who works on them. Read from the database, so it needs nobody's
  * permission; what a running coordinator knows beyond it is added when it answers. */
+#include <math.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/cli.h"
+#include "base/clock.h"
 #include "coordinator/cmd.h"
 #include "coordinator/control.h"
 #include "coordinator/lock.h"
+#include "coordinator/progress.h"
 #include "coordinator/rows.h"
+#include "coordinator/screen.h"
 #include "schema/store_work.h"
 
+enum { BAR_WIDTH = 30 };
 static const double ask_timeout_s = 2; /* status must not hang on a coordinator that does */
 
 struct status_options {
@@ -113,90 +119,159 @@ static long long count_of(const json_t *o, const char *key)
     return json_opt_int(o, key, 0);
 }
 
-static void print_sweeps(const json_t *doc)
+static void add_sweeps(const json_t *doc, struct buf *out)
 {
     size_t i = 0;
     json_t *w = NULL;
-    printf("%-20s %9s %9s %9s %9s %9s %9s %9s\n", "sweep", "pending", "leased", "done", "buried",
-           "held", "cancelled", "total");
+    buf_printf(out, "%-20s %9s %9s %9s %9s %9s %9s %9s\n", "sweep", "pending", "leased", "done",
+               "buried", "held", "cancelled", "total");
     json_array_foreach(json_object_get(doc, "sweeps"), i, w)
     {
         long long done = count_of(w, "done"), total = count_of(w, "total");
-        printf("%-20s %9lld %9lld %9lld %9lld %9lld %9lld %9lld  %3lld %%",
-               json_opt_str(w, "sweep", ""), count_of(w, "pending"), count_of(w, "leased"), done,
-               count_of(w, "buried"), count_of(w, "held"), count_of(w, "cancelled"), total,
-               total > 0 ? 100 * done / total : 0);
+        buf_printf(out, "%-20s %9lld %9lld %9lld %9lld %9lld %9lld %9lld  %3lld %%",
+                   json_opt_str(w, "sweep", ""), count_of(w, "pending"), count_of(w, "leased"),
+                   done, count_of(w, "buried"), count_of(w, "held"), count_of(w, "cancelled"),
+                   total, total > 0 ? 100 * done / total : 0);
         double rate = json_opt_num(w, "jobs_per_s", 0);
         char left[32];
         if (rate > 0 && count_of(w, "pending") + count_of(w, "leased") > 0)
-            printf("  %.3g jobs/s, about %s left", rate,
-                   fmt_duration(json_opt_num(w, "eta_s", 0), left));
-        printf("\n");
+            buf_printf(out, "  %.3g jobs/s, about %s left", rate,
+                       fmt_duration(json_opt_num(w, "eta_s", 0), left));
+        buf_addc(out, '\n');
     }
 }
 
-static void print_worker(const json_t *w)
+static void add_worker(const json_t *w, struct buf *out)
 {
-    printf("worker %.8s  %-4s  %s, %s: %lld done, %lld failed, %lld leased",
-           json_opt_str(w, "worker", ""), json_opt_str(w, "state", ""), json_opt_str(w, "host", ""),
-           json_opt_str(w, "device", ""), count_of(w, "done"), count_of(w, "failed"),
-           count_of(w, "leased"));
+    buf_printf(out, "worker %.8s  %-4s  %s, %s: %lld done, %lld failed, %lld leased",
+               json_opt_str(w, "worker", ""), json_opt_str(w, "state", ""),
+               json_opt_str(w, "host", ""), json_opt_str(w, "device", ""), count_of(w, "done"),
+               count_of(w, "failed"), count_of(w, "leased"));
     if (json_opt_str(w, "checkpoint", NULL) != NULL)
-        printf("; has %s loaded", json_opt_str(w, "checkpoint", ""));
-    printf("\n");
+        buf_printf(out, "; has %s loaded", json_opt_str(w, "checkpoint", ""));
+    buf_addc(out, '\n');
 }
 
-static void print_text(const json_t *doc, const char *db)
+static void add_text(const json_t *doc, const char *db, struct buf *out)
 {
     size_t i = 0;
     json_t *w = NULL;
     const json_t *served = json_object_get(doc, "served");
     if (json_is_object(served))
-        printf("%s, served by process %lld on %s\n", db, count_of(served, "pid"),
-               json_opt_str(served, "host", ""));
+        buf_printf(out, "%s, served by process %lld on %s\n", db, count_of(served, "pid"),
+                   json_opt_str(served, "host", ""));
     else
-        printf("%s, not served: `isobit serve --db %s` hands its jobs to workers\n", db, db);
-    print_sweeps(doc);
+        buf_printf(out, "%s, not served: `isobit serve --db %s` hands its jobs to workers\n", db,
+                   db);
+    add_sweeps(doc, out);
     json_array_foreach(json_object_get(doc, "workers"), i, w)
     {
-        print_worker(w);
+        add_worker(w, out);
     }
 }
 
-static void print(const struct status_options *o, const json_t *doc)
+static struct dispatch_counts all_counts(const json_t *doc)
 {
-    if (o->is_json) {
-        cli_print_json(doc, !o->is_watch);
-    } else {
-        if (o->is_watch && isatty(STDOUT_FILENO))
-            printf("\033[H\033[J");
-        print_text(doc, o->db);
+    const json_t *states = json_object_get(doc, "states");
+    size_t i = 0;
+    json_t *row = NULL;
+    struct dispatch_counts c = {.pending = count_of(states, "pending"),
+                                .leased = count_of(states, "leased"),
+                                .done = count_of(states, "done"),
+                                .buried = count_of(states, "buried")};
+    json_array_foreach(json_object_get(doc, "sweeps"), i, row)
+    {
+        /* Sweeps share jobs, so rates do not add up: the fastest one, and the slowest one to end, speak for all. */
+        c.jobs_per_s = fmax(c.jobs_per_s, json_opt_num(row, "jobs_per_s", 0));
+        c.eta_s = fmax(c.eta_s, json_opt_num(row, "eta_s", 0));
     }
-    fflush(stdout);
+    json_array_foreach(json_object_get(doc, "workers"), i, row)
+    {
+        c.workers += strcmp(json_opt_str(row, "state", ""), "live") == 0;
+    }
+    return c;
+}
+
+/* What --watch says where nothing can be redrawn: "12:30:05 123/456 jobs 27%  3.4 jobs/s  2 workers  2m 10s left". */
+static void add_line(const json_t *doc, struct buf *out)
+{
+    const struct dispatch_counts c = all_counts(doc);
+    char clock[16];
+    struct tm t;
+    time_t now = time(NULL);
+    localtime_r(&now, &t);
+    strftime(clock, sizeof(clock), "%H:%M:%S ", &t);
+    buf_adds(out, clock);
+    progress_format(&c, 0, out);
+    buf_addc(out, '\n');
+}
+
+static void add_bar(const json_t *doc, struct buf *out)
+{
+    const struct dispatch_counts c = all_counts(doc);
+    progress_format(&c, BAR_WIDTH, out);
+    buf_adds(out, "\n\n");
+}
+
+/* ---- showing ---- */
+
+static void render(const struct status_options *o, const json_t *doc, bool is_terminal,
+                   struct buf *out)
+{
+    buf_reset(out);
+    if (o->is_json) {
+        json_append(out, doc, !o->is_watch);
+        buf_addc(out, '\n');
+    } else if (o->is_watch && !is_terminal) {
+        add_line(doc, out);
+    } else {
+        if (o->is_watch)
+            add_bar(doc, out);
+        add_text(doc, o->db, out);
+    }
+}
+
+static bool is_over(const json_t *doc)
+{
+    const json_t *states = json_object_get(doc, "states");
+    return count_of(states, "pending") + count_of(states, "leased") == 0;
+}
+
+static enum err_code watch(const struct status_options *o, struct store *s, struct buf *text,
+                           struct err *e)
+{
+    struct screen screen;
+    enum err_code rc = ERR_OK;
+    TRY(screen_open(&screen, STDOUT_FILENO, o->is_json, e));
+    for (bool goes_on = true; goes_on;) {
+        json_t *doc = NULL;
+        rc = gather(s, o->db, &doc, e);
+        if (rc != ERR_OK)
+            break;
+        render(o, doc, screen.is_terminal, text);
+        screen_draw(&screen, text);
+        goes_on = !is_over(doc);
+        json_decref(doc);
+        if (goes_on)
+            goes_on = screen_wait(&screen, (int64_t)(o->every_s * CLOCK_NS_PER_S)) != SCREEN_LEAVE;
+    }
+    screen_close(&screen, text);
+    return rc;
 }
 
 static enum err_code show(const struct status_options *o, struct err *e)
 {
     struct store *s = NULL;
-    bool is_over = false;
+    struct buf text = {0};
+    json_t *doc = NULL;
     TRY(store_open(o->db, STORE_READ, &s, e));
-    enum err_code rc = ERR_OK;
-    while (rc == ERR_OK && !is_over) {
-        json_t *doc = NULL;
-        rc = gather(s, o->db, &doc, e);
-        if (rc != ERR_OK)
-            break;
-        print(o, doc);
-        const json_t *states = json_object_get(doc, "states");
-        is_over = !o->is_watch || count_of(states, "pending") + count_of(states, "leased") == 0;
+    enum err_code rc = o->is_watch ? watch(o, s, &text, e) : gather(s, o->db, &doc, e);
+    if (rc == ERR_OK && !o->is_watch) {
+        render(o, doc, false, &text);
+        fwrite(text.data, 1, text.len, stdout);
         json_decref(doc);
-        if (!is_over)
-            nanosleep(
-                &(struct timespec){.tv_sec = (time_t)o->every_s,
-                                   .tv_nsec =
-                                       (long)((o->every_s - (double)(time_t)o->every_s) * 1e9)},
-                NULL);
     }
+    buf_release(&text);
     store_close(s);
     return rc;
 }
@@ -223,6 +298,10 @@ const struct cli_cmd cmd_status = {
         "\n"
         "  isobit status --db demo.db\n"
         "  isobit status --db demo.db --watch\n"
+        "\n"
+        "--watch redraws a terminal until nothing is left or Ctrl-C; elsewhere it prints a line "
+        "at\n"
+        "a time. A live view for the browser: `isobit serve --http`.\n"
         "\n"
         "--json prints db, served{pid, host, control} or null, states{state: jobs}, sweeps[rows\n"
         "of the view `progress`], workers[rows of the view `workers`, of live ones also\n"

@@ -176,6 +176,12 @@ const struct dispatch_counts *serve_counts(const struct serve *s)
     return &s->counts;
 }
 
+json_t *serve_workers_json(const struct serve *s, int64_t now_ns)
+{
+    return s->intake.dispatch != NULL ? dispatch_workers_json(s->intake.dispatch, now_ns)
+                                      : json_array();
+}
+
 /* ---- trouble: the database cannot be written ---- */
 
 /* What memory took for granted of the lost transaction is undone, and its messages are kept to be handled again; but when it
@@ -306,9 +312,9 @@ static json_t *answer_request(struct serve *s, const json_t *request, int64_t no
     const char *op = json_opt_str(request, "op", "");
     if (strcmp(op, "workers") == 0)
         return json_pack("{s:b, s:o, s:s, s:b, s:f, s:o}", "ok", true, "workers",
-                         dispatch_workers_json(s->intake.dispatch, now_ns), "endpoint", s->endpoint,
-                         "is_draining", s->drain_end_ns != 0, "jobs_per_s", s->counts.jobs_per_s,
-                         "eta_s", s->counts.eta_s < 0 ? json_null() : json_real(s->counts.eta_s));
+                         serve_workers_json(s, now_ns), "endpoint", s->endpoint, "is_draining",
+                         s->drain_end_ns != 0, "jobs_per_s", s->counts.jobs_per_s, "eta_s",
+                         s->counts.eta_s < 0 ? json_null() : json_real(s->counts.eta_s));
     if (strcmp(op, "drain") == 0) {
         serve_drain(s, "asked through the control socket");
         return json_pack("{s:b}", "ok", true);
