@@ -66,6 +66,7 @@ struct slice {
     int64_t session;
     struct job *jobs; /* owned by the arena */
     int n_jobs;
+    int64_t limit_s;         /* a job of it that runs longer has failed; 0: none */
     int64_t estimated_bytes; /* memory a worker needs for the checkpoint; 0: not known */
 };
 /* Leases the next slice to any session with credit. *found = false: nothing to hand out now. Call until then. */

@@ -183,11 +183,14 @@ void intake_lease(struct intake *in, const struct slice *s)
     }
     xfree(names);
     seat->n_in_hand += s->n_jobs;
-    put(in, &seat->peer, WIRE_LEASE,
+    json_t *lease =
         json_pack("{s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "slice", (json_int_t)s->id, "lease_ns",
                   (json_int_t)in->options.lease_ns, "estimated_bytes",
                   (json_int_t)s->estimated_bytes, "model", model_ref_to_json(&s->jobs[0].model),
-                  "configs", configs, "evals", evals, "jobs", jobs));
+                  "configs", configs, "evals", evals, "jobs", jobs);
+    if (s->limit_s > 0)
+        json_object_set_new(lease, "limit_s", json_integer(s->limit_s));
+    put(in, &seat->peer, WIRE_LEASE, lease);
 }
 
 void intake_revoke(struct intake *in, const struct revoke *v, int n)

@@ -250,6 +250,12 @@ static void watch_running(struct parent *p, int64_t now_ns)
     if (p->stop_ns != 0 && now_ns >= p->stop_ns) {
         kill_running(p, j, now_ns);
         hand_answer_return(j, "revoked", "revoked while it ran");
+    } else if (j->limit_s > 0 && p->up.status.running_s > (double)j->limit_s) {
+        char *text =
+            xasprintf("ran longer than the sweep's job_limit of %lld s", (long long)j->limit_s);
+        kill_running(p, j, now_ns);
+        hand_answer_fail(j, ERR_TIMEOUT, text);
+        xfree(text);
     } else if (p->o->job_timeout_ns > 0 && now_ns - p->counter_ns > p->o->job_timeout_ns) {
         char *text = xasprintf("no progress for %.0f s", (double)p->o->job_timeout_ns * 1e-9);
         kill_running(p, j, now_ns);
