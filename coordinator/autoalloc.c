@@ -16,6 +16,7 @@
 #include "coordinator/control.h"
 #include "coordinator/lock.h"
 #include "coordinator/slurm_cli.h"
+#include "schema/store_work.h"
 
 static const double ask_timeout_s = 10;
 
@@ -60,14 +61,6 @@ static char *reachable(const char *endpoint)
     return xstrdup(endpoint);
 }
 
-static enum err_code ask(const char *db_path, const char *op, json_t **reply, struct err *e)
-{
-    json_t *request = json_pack("{s:s}", "op", op);
-    enum err_code rc = control_request(db_path, request, false, ask_timeout_s, reply, e);
-    json_decref(request);
-    return rc;
-}
-
 static enum err_code ask_live(const char *db_path, char **connect, struct err *e)
 {
     struct lock_owner owner;
@@ -75,7 +68,10 @@ static enum err_code ask_live(const char *db_path, char **connect, struct err *e
     *connect = NULL;
     if (!lock_is_held(db_path, &owner) || owner.control[0] == '\0')
         return ERR_OK;
-    TRY(ask(db_path, "workers", &reply, e));
+    json_t *request = json_pack("{s:s}", "op", "workers");
+    enum err_code rc = control_request(db_path, request, false, ask_timeout_s, &reply, e);
+    json_decref(request);
+    TRY(rc);
     const char *endpoint = json_opt_str(reply, "endpoint", NULL);
     if (endpoint != NULL && !json_opt_bool(reply, "is_draining", false))
         *connect = reachable(endpoint);
@@ -88,15 +84,24 @@ enum err_code autoalloc_find_coordinator(const char *db_path, char **out, struct
     return ask_live(db_path, out, e);
 }
 
+/* Read from the database, as `status` does: whoever asks through the lock would be in the way of a coordinator that starts. */
+static enum err_code count_jobs(const char *db_path, struct store_counts *n, struct err *e)
+{
+    struct store *store = NULL;
+    TRY(store_open(db_path, STORE_READ, &store, e));
+    enum err_code rc = store_count(store, n, e);
+    store_close(store);
+    return rc;
+}
+
 static enum err_code ask_facts(const struct autoalloc_options *o, struct facts *f, struct err *e)
 {
-    json_t *reply = NULL;
+    struct store_counts n;
     *f = (struct facts){0};
-    TRY(ask(o->script.db_path, "status", &reply, e));
-    f->pending = json_opt_int(reply, job_state_label(JOB_PENDING), 0);
-    f->leased = json_opt_int(reply, job_state_label(JOB_LEASED), 0);
-    f->done = json_opt_int(reply, job_state_label(JOB_DONE), 0);
-    json_decref(reply);
+    TRY(count_jobs(o->script.db_path, &n, e));
+    f->pending = n.n[JOB_PENDING];
+    f->leased = n.n[JOB_LEASED];
+    f->done = n.n[JOB_DONE];
     TRY(ask_live(o->script.db_path, &f->connect, e));
     f->is_served = f->connect != NULL;
     if (f->is_served && o->script.connect != NULL) {

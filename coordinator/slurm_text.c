@@ -200,6 +200,21 @@ static void add_word(struct buf *b, const char *word)
     buf_addc(b, '\'');
 }
 
+/* Workers take no job that would not end before the warning. Slurm 23 and later say when a job ends, others are asked. */
+static void add_walltime(const struct slurm_script *s, struct buf *b)
+{
+    buf_printf(
+        b,
+        "ends=${SLURM_JOB_END_TIME:+@$SLURM_JOB_END_TIME}\n"
+        "[ -n \"$ends\" ] || ends=$(squeue --noheader --jobs=\"$SLURM_JOB_ID\" --format=%%e)\n"
+        "if [ -n \"$ends\" ] && ends=$(date -d \"$ends\" +%%s 2>/dev/null); then\n"
+        "    left=$((ends - $(date +%%s) - %lld))\n"
+        "    [ \"$left\" -gt 0 ] || left=1\n"
+        "    export ISOBIT_WALLTIME=\"$left\"\n"
+        "fi\n",
+        (long long)s->drain_s);
+}
+
 static void add_worker(const struct slurm_script *s, struct buf *b)
 {
     int64_t n = s->gpus > 0 ? s->gpus : 1;
@@ -258,6 +273,7 @@ enum err_code slurm_write_script(const struct slurm_script *s, struct buf *out, 
     buf_printf(out, "#!/bin/sh\n# Workers for %s, started by `isobit slurm`.\n", s->db_path);
     TRY(add_options(s, out, e));
     buf_adds(out, before_workers);
+    add_walltime(s, out);
     add_worker(s, out);
     buf_adds(out, after_workers);
     return ERR_OK;

@@ -1,47 +1,10 @@
 /* What `isobit status`, --watch and the page read, over a database of a million jobs of which half are done, 1000 leased and
  * 1000 buried, with 16 workers. Against one pass over the jobs, which none of these views may need.
  * Benchmark: views-1m */
-#include "schema/store_impl.h"
-#include "schema/store_work.h"
-#include "tests/bench/bench.h"
+#include "tests/bench/million.h"
 #include "tests/support/support.h"
-#include "tests/support/sweep_fixture.h"
 
 enum { REPEATS = 9 };
-
-static const char fill[] =
-    "INSERT INTO worker (id, uuid, host, device, program, numerics, memory_bytes, computes, pid, "
-    "state, first_seen_ms, last_seen_ms) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 "
-    "FROM n WHERE i < 16) SELECT i, printf('%032d', i), 'host', 'cpu', 'isobit 0.1.0', 1, 0, "
-    "'fp32', i, 'live', 0, 0 FROM n;"
-    "INSERT INTO provenance VALUES (1, 'cpu', 'host', 'isobit 0.1.0', 1, 'a', 'b', 'c', '');"
-    "UPDATE job SET state = 'done', attempt = 1 WHERE id <= 500000;"
-    "UPDATE job SET state = 'leased', attempt = 1, worker_id = 1 + id % 16 "
-    "WHERE id BETWEEN 500001 AND 501000;"
-    "UPDATE job SET state = 'buried', attempt = 3, failures = 3 WHERE id BETWEEN 501001 AND 502000;"
-    "INSERT INTO run SELECT id, 1, 1 + id % 16, 1, 0.5, 100, 5000, 1700000000000, 0 FROM job "
-    "WHERE state = 'done';"
-    "INSERT INTO metric SELECT id, 'acc', 0.5, 0.01, 100 FROM job WHERE state = 'done';"
-    "INSERT INTO attempt SELECT id, 3, 1, 0, 1, 'failed', 'CRASHED', 'the compute process ended' "
-    "FROM job WHERE state = 'buried';"
-    "INSERT INTO pace SELECT unixepoch('now') / 60, 1, 1000";
-
-static void make(void *arg)
-{
-    struct arena a = {0};
-    struct err e;
-    struct store *s = NULL;
-    struct store_plan_counts counts;
-    struct sweep sw = fixture_sweep(&a, "million", 20, 10000, 5);
-    bench_must(store_open(arg, STORE_CREATE, &s, &e), &e);
-    bench_must(store_plan(s, &sw, 0, &counts, &e), &e);
-    bench_must(store_begin(s, &e), &e);
-    bench_must(store_exec(s, fill, &e), &e);
-    bench_must(store_recount(s, &e), &e);
-    bench_must(store_commit(s, &e), &e);
-    store_close(s);
-    arena_release(&a);
-}
 
 static enum err_code count_row(void *arg, const struct store_row *row, struct err *e)
 {
@@ -90,7 +53,7 @@ int main(void)
     };
     char *dir = support_tmpdir(), *db = xasprintf("%s/million.db", dir);
     double worst = 0;
-    bench_finish(bench_start(make, db));
+    bench_finish(bench_start(million_make, db));
     for (size_t i = 0; i < ARRAY_LEN(views); i++) {
         double ms = measure(db, views[i], REPEATS);
         worst = ms > worst ? ms : worst;

@@ -185,12 +185,17 @@ static void pauses_when_starts_fail_and_goes_on_when_told(struct story *s)
 }
 
 /* Slurm queues its preempted workers again. */
+static void start_slurm_in_main(struct story *s)
+{
+    static const char *const extra[] = {"--partition", "main", "--max", "2",
+                                        "--backlog",   "2",    NULL};
+    start_slurm(s, extra);
+}
+
 static struct story start_requeued(void)
 {
     struct story s = open_story("150");
-    static const char *const extra[] = {"--partition", "main", "--max", "2",
-                                        "--backlog",   "2",    NULL};
-    start_slurm(&s, extra);
+    start_slurm_in_main(&s);
     return s;
 }
 
@@ -213,6 +218,19 @@ static struct story start_limited(void)
     return s;
 }
 
+/* What runs goes on without it, and belongs to the next one. */
+static void may_be_stopped_and_started_again(struct story *s)
+{
+    expect_exit(s, SIGINT, 0);
+    EXPECT(count_in_log(s, "2 Slurm jobs with workers go on") == 1, "it does not say what goes on");
+    EXPECT(n_jobs("main", "RUNNING") == 2, "workers end with it");
+    int64_t n = count_in_log(s, "slurm submitted");
+    start_slurm_in_main(s);
+    EXPECT(await_log(s, "slurm coordinator", 2, 10), "it does not start again");
+    sleep(2);
+    EXPECT(count_in_log(s, "slurm submitted") == n, "it does not find its own Slurm jobs");
+}
+
 static void grow_to_the_maximum_and_survive_preemption(struct story *requeued,
                                                        struct story *limited)
 {
@@ -221,6 +239,7 @@ static void grow_to_the_maximum_and_survive_preemption(struct story *requeued,
     EXPECT(cluster_await(requeued->db, "SELECT count(*) FROM workers WHERE state = 'live'", 2, 10),
            "not two workers");
     EXPECT(n_jobs("main", "RUNNING,PENDING") == 2, "more Slurm jobs than --max");
+    may_be_stopped_and_started_again(requeued);
     take_the_node();
     EXPECT(await_jobs("high", "RUNNING", 1, 30), "the high job does not get the node");
     EXPECT(await_jobs("high", "RUNNING", 0, 30), "the high job does not end");

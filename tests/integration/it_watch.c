@@ -92,9 +92,11 @@ static void redraws_until_control_c(const char *db)
     size_t drawn = w.seen.len;
     EXPECT(await_text(&w, "\033[H", drawn, 10), "it does not draw again");
     expect_narrow(&w);
-    struct support_run r = support_shell(xasprintf("isobit hold --db %s '*|k=16|*'", db));
+    char *hold = xasprintf("isobit hold --db %s '*|k=16|*'", db);
+    struct support_run r = support_shell(hold);
     EXPECT(r.status == 0, "%s", r.err.data);
     support_run_release(&r);
+    xfree(hold);
     drawn = w.seen.len;
     EXPECT(await_text(&w, "565", drawn, 10), "a change is not shown");
     const struct winsize wide = {.ws_col = 2 * COLUMNS, .ws_row = ROWS};

@@ -200,8 +200,9 @@ static int run_script(const char *worker, const char *during, struct proc_output
     struct err e;
     s.worker_program = worker;
     cr_assert_eq(slurm_write_script(&s, &text, &e), ERR_OK);
-    char *whole = xasprintf("SLURM_JOB_ID=7\nscontrol() { echo \"scontrol $*\"; }\n%s\n%s", during,
-                            text.data);
+    char *whole = xasprintf("SLURM_JOB_ID=7\nscontrol() { echo \"scontrol $*\"; }\n"
+                            "squeue() { echo NONE; }\n%s\n%s",
+                            during, text.data);
     char *const argv[] = {"/bin/sh", "-c", whole, NULL};
     cr_assert_eq(proc_run(argv, (struct str){0}, (int64_t)10000000000, out, &e), ERR_OK, "%s",
                  e.text);
@@ -234,6 +235,32 @@ Test(slurm, script_hands_the_warning_on_and_queues_again)
     close(fd);
     cr_expect_eq(run_script(path, "me=$$; (sleep 0.5; kill -TERM $me; kill -USR1 $me) &", &out), 0);
     cr_expect(strstr(out.out.data, "drained\nscontrol requeue 7\n") != NULL, "%s", out.out.data);
+    proc_output_release(&out);
+    unlink(path);
+}
+
+/* A worker that says what it was told of the time. */
+Test(slurm, script_tells_workers_when_the_warning_comes)
+{
+    struct proc_output out;
+    char path[] = "/tmp/isobit-test-worker-XXXXXX";
+    int fd = mkstemp(path);
+    static const char worker[] = "#!/bin/sh\necho \"time ${ISOBIT_WALLTIME:-none}\"\n";
+    int64_t left = 0;
+    cr_assert_eq(write(fd, worker, sizeof(worker) - 1), (ssize_t)sizeof(worker) - 1);
+    fchmod(fd, 0700);
+    close(fd);
+    run_script(path, ":", &out);
+    cr_expect_str_eq(out.out.data, "time none\n");
+    proc_output_release(&out);
+    run_script(path, "squeue() { date -d '+1000 seconds' +%Y-%m-%dT%H:%M:%S; }", &out);
+    cr_assert(str_starts(str_of(out.out.data), "time ") &&
+              parse_i64(str_trim(str_of(out.out.data + 5)), &left));
+    cr_expect(left >= 900 && left <= 910, "%s", out.out.data);
+    proc_output_release(&out);
+    run_script(path, "SLURM_JOB_END_TIME=$(($(date +%s) + 2000))", &out);
+    cr_assert(parse_i64(str_trim(str_of(out.out.data + 5)), &left));
+    cr_expect(left >= 1900 && left <= 1910, "%s", out.out.data);
     proc_output_release(&out);
     unlink(path);
 }
