@@ -22,7 +22,7 @@ if(NOT CMAKE_CUDA_COMPILER OR NOT CUDAToolkit_FOUND OR NOT TARGET CUDA::cublasLt
 endif()
 
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-  set(CMAKE_CUDA_ARCHITECTURES 80-real 90) # A100, H100/H200; newer ones through sm_90's PTX
+  set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real 90-virtual) # A100; H100, H200; newer ones through PTX
 endif()
 enable_language(CUDA)
 
@@ -38,6 +38,9 @@ target_compile_options(isobit-cuda PRIVATE
   --fmad=false -Xcompiler=-Wall,-Wextra,-ffp-contract=off
   $<$<BOOL:${ISOBIT_WERROR}>:-Werror=all-warnings>)
 target_compile_definitions(isobit-cuda PRIVATE _GNU_SOURCE ISOBIT_VERSION="${PROJECT_VERSION}")
+if("${CMAKE_CUDA_ARCHITECTURES}" MATCHES "90a") # Hopper's asynchronous matrix instructions
+  target_compile_definitions(isobit-cuda PRIVATE ISOBIT_HAS_SM_90A)
+endif()
 # Errors and small memory come from base, linked in and hidden. The archive by its path: its flags are for C.
 set_target_properties(isobit_base PROPERTIES POSITION_INDEPENDENT_CODE ON)
 add_dependencies(isobit-cuda isobit_base)

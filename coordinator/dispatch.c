@@ -67,6 +67,7 @@ static enum err_code note_worker(struct dispatch *d, const struct worker_hello *
         .host = h->host,
         .device = h->device,
         .program = h->program,
+        .public_key = h->public_key,
         .computes = computes_text(h->computes, &computes),
         .numerics = h->numerics,
         .memory_bytes = h->memory_bytes,

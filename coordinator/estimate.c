@@ -207,7 +207,8 @@ static void estimate_items(const struct eval_spec *ev, struct estimate_eval *ee)
     const struct task_facts *f = &task_facts[ev->task];
     double published = f->requests / f->choices;
     double items = published;
-    int64_t lines = ee->is_here ? count_lines(ev->data_path) : -1;
+    bool has_items = ev->task != TASK_weight_std; /* whose items are windows of a text */
+    int64_t lines = ee->is_here && has_items ? count_lines(ev->data_path) : -1;
     ee->source = lines >= 0 ? TOKENS_LINES : TOKENS_PUBLISHED;
     if (lines >= 0)
         items = (double)lines;

@@ -8,7 +8,7 @@
 
 _Static_assert((int)WIRE_NUMERICS == (int)DISPATCH_NUMERICS, "one numerics version");
 
-enum { MAX_HELD = 65536, MAX_DIFFERING = 3, MAX_CREDIT = 16, MAX_PARTS = 8 };
+enum { MAX_HELD = 65536, MAX_DIFFERING = 3, MAX_CREDIT = 16, MAX_PARTS = 8, MAX_HELLOS = 64 };
 
 /* ---- seats ---- */
 
@@ -282,7 +282,7 @@ static enum err_code on_hello(struct intake *in, const struct link_inbox *box,
         return ERR_OK;
     }
     enum err_code rc = dispatch_hello(in->dispatch, h, now_ns, &session, &why);
-    if (rc == ERR_VERSION) {
+    if (rc == ERR_VERSION || rc == ERR_DENIED) {
         put_refusal(in, &box->from, &why);
         return ERR_OK;
     }
@@ -292,6 +292,8 @@ static enum err_code on_hello(struct intake *in, const struct link_inbox *box,
     }
     struct intake_seat *seat = seat_take(in, session);
     *seat = (struct intake_seat){.session = session, .peer = box->from, .n_in_hand = h->n_held};
+    memcpy(seat->who, box->who, sizeof(seat->who));
+    memcpy(seat->uuid, h->uuid, sizeof(seat->uuid));
     put(in, &box->from, WIRE_WELCOME,
         json_pack("{s:I, s:I, s:I}", "session", (json_int_t)session, "heartbeat_ns",
                   (json_int_t)in->options.heartbeat_ns, "lease_ns",
@@ -509,13 +511,23 @@ static void complain(struct intake *in, const char *text)
                   text);
 }
 
+/* One worker a connection: else one connection could fill the table of sessions. */
+static enum err_code check_alone(const struct intake *in, const struct link_inbox *box,
+                                 const struct worker_hello *h, struct err *bad)
+{
+    for (int i = 0; i < in->n_seats; i++)
+        if (peer_is(&in->seats[i].peer, &box->from) && strcmp(in->seats[i].uuid, h->uuid) != 0)
+            return err_set(bad, ERR_FORMAT, "HELLO: a second worker on one connection");
+    return ERR_OK;
+}
+
 static enum err_code on_hello_message(struct intake *in, const struct link_inbox *box,
                                       int64_t now_ns, struct err *bad, struct err *e)
 {
     struct arena a = {0};
-    struct worker_hello h = {0};
+    struct worker_hello h = {.public_key = box->who};
     enum err_code rc = ERR_OK;
-    if (read_hello(box->msg.body, &a, &h, bad) == ERR_OK)
+    if (read_hello(box->msg.body, &a, &h, bad) == ERR_OK && check_alone(in, box, &h, bad) == ERR_OK)
         rc = on_hello(in, box, &h, now_ns, e);
     arena_release(&a);
     return rc;
@@ -576,6 +588,56 @@ static enum err_code on_session_message(struct intake *in, struct intake_seat *s
     return ERR_OK;
 }
 
+/* ---- keys ---- */
+
+static const char revoked[] = "this worker's key is no longer listed by the coordinator";
+
+enum err_code intake_begin(struct intake *in, struct err *e)
+{
+    in->n_hellos = 0;
+    if (in->generation == in->door->generation)
+        return ERR_OK;
+    for (int i = in->n_seats - 1; i >= 0; i--) {
+        struct intake_seat *seat = &in->seats[i];
+        enum door_role role = door_role(in->door, seat->who);
+        if (role == DOOR_WORKER || role == DOOR_ANYBODY)
+            continue;
+        struct err why;
+        err_set(&why, ERR_DENIED, "%s", revoked);
+        put_refusal(in, &seat->peer, &why);
+        int64_t session = seat->session;
+        seat_leave(in, seat);
+        TRY(dispatch_bye(in->dispatch, session, e));
+    }
+    in->generation = in->door->generation;
+    return ERR_OK;
+}
+
+/* What a sender may not say at all, before it is looked at. True: it is dealt with. */
+static bool turn_away(struct intake *in, const struct link_inbox *box, struct err *bad)
+{
+    struct err why;
+    switch (door_role(in->door, box->who)) {
+    case DOOR_WORKER:
+    case DOOR_ANYBODY:
+        return false;
+    case DOOR_READER:
+        err_set(&why, ERR_DENIED,
+                "the key \"%s\" may only ask for the state of things: a worker needs one of "
+                "allow/workers (worker.key)",
+                door_name(in->door, box->who));
+        if (box->msg.type == WIRE_HELLO)
+            put_refusal(in, &box->from, &why);
+        else
+            *bad = why;
+        return true;
+    case DOOR_NOBODY:
+        err_set(bad, ERR_DENIED, "%s", revoked);
+        return true;
+    }
+    return true;
+}
+
 /* Which session speaks; a RESULT's text is parsed for it and kept. 0: none is named. */
 static int64_t session_of(struct intake *in, const struct wire_msg *m, struct err *bad)
 {
@@ -592,10 +654,14 @@ enum err_code intake_apply(struct intake *in, struct link_inbox *box, int64_t no
 {
     struct err bad = {0};
     enum err_code rc = ERR_OK;
-    if (box->is_bad && box->why.code == ERR_VERSION) {
+    if (turn_away(in, box, &bad)) {
+        rc = ERR_OK;
+    } else if (box->is_bad && box->why.code == ERR_VERSION) {
         put_refusal(in, &box->from, &box->why);
     } else if (box->is_bad) {
         bad = box->why;
+    } else if (box->msg.type == WIRE_HELLO && ++in->n_hellos > MAX_HELLOS) {
+        err_set(&bad, ERR_BUSY, "more than %d HELLOs in one turn", MAX_HELLOS);
     } else if (box->msg.type == WIRE_HELLO) {
         in->n_writes++;
         rc = on_hello_message(in, box, now_ns, &bad, e);
@@ -603,6 +669,7 @@ enum err_code intake_apply(struct intake *in, struct link_inbox *box, int64_t no
         int64_t session = session_of(in, &box->msg, &bad);
         struct intake_seat *seat = session > 0 ? seat_of(in, session) : NULL;
         bool is_known = seat != NULL && peer_is(&seat->peer, &box->from) &&
+                        strcmp(seat->who, box->who) == 0 &&
                         dispatch_knows(in->dispatch, seat->session);
         in->n_writes += is_known && box->msg.type != WIRE_BEAT && box->msg.type != WIRE_CREDIT &&
                         box->msg.type != WIRE_FETCH;

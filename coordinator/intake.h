@@ -6,6 +6,7 @@
 
 #include "base/json_text.h"
 #include "coordinator/dispatch.h"
+#include "coordinator/door.h"
 #include "coordinator/files.h"
 #include "schema/link.h"
 
@@ -13,6 +14,8 @@
 struct intake_seat {
     int64_t session;
     struct link_peer peer;
+    char who[LINK_KEY_HEX]; /* the key behind the connection; "": none is in force */
+    char uuid[33];
     int64_t n_in_hand;   /* leased or claimed by HELLO, less those acknowledged */
     int64_t n_committed; /* n_in_hand after the last commit */
     int64_t n_claimed;   /* what its last BEAT said */
@@ -29,6 +32,9 @@ struct intake_out {
 
 struct intake {
     struct dispatch *dispatch; /* kept */
+    const struct door *door;   /* kept */
+    int64_t generation;        /* of the door's list that the seats were checked against */
+    int n_hellos;              /* in this turn */
     struct dispatch_options options;
     struct intake_seat *seats;
     int n_seats, cap_seats;
@@ -46,6 +52,8 @@ enum { INTAKE_MAX_SEATS = 1024 };
 
 void intake_release(struct intake *in);
 
+/* Begins a turn, inside a transaction: sessions whose key is no longer listed end, and their jobs return. */
+MUST_USE enum err_code intake_begin(struct intake *in, struct err *e);
 /* One message, inside a transaction. Errors: those of the store only; then the transaction must be rolled back. */
 MUST_USE enum err_code intake_apply(struct intake *in, struct link_inbox *box, int64_t now_ns,
                                     struct err *e);

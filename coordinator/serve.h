@@ -12,8 +12,8 @@ struct serve; /* opaque */
 
 struct serve_options {
     const char *db_path;
-    const char *listen;           /* "tcp://127.0.0.1:0" */
-    const struct link_keys *keys; /* NULL: only local addresses */
+    const char *listen;   /* "tcp://127.0.0.1:0" */
+    const char *keys_dir; /* NULL: no keys, and only local addresses */
     struct dispatch_options dispatch;
     const char *events_path; /* the event log (docs/EVENTS.md); NULL: none */
     int64_t grace_ns;        /* a drain waits so long for workers to leave */

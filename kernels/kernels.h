@@ -36,6 +36,7 @@ struct kern_info {
     int threads;
     int64_t batch_tokens;     /* a batch of more gains nothing */
     int64_t activation_bytes; /* nor does one whose activations of a layer take more */
+    int64_t row_step;         /* products like multiples of this many rows; 1: any */
 };
 
 MUST_USE enum err_code kern_open(const struct kern_options *o, struct kern **out, struct err *e);

@@ -56,11 +56,12 @@ MUST_USE enum err_code store_each_open_job(struct store *s, store_open_fn fn, vo
 
 struct store_worker {
     const char *uuid, *host, *device, *program;
-    const char *computes; /* "fp32,bf16" */
+    const char *computes;   /* "fp32,bf16" */
+    const char *public_key; /* that its connection proved; "" or NULL: no keys are in force */
     int numerics;
     int64_t memory_bytes, pid;
 };
-/* Adds or renews a worker by uuid, state live. */
+/* Adds or renews a worker by uuid, state live. Errors: ERR_DENIED when another key brought this uuid first. */
 MUST_USE enum err_code store_worker_hello(struct store *s, const struct store_worker *w,
                                           int64_t *id, struct err *e);
 /* state: live, left, lost; renews last_seen. A worker that is no longer live refuses nothing. */

@@ -88,6 +88,8 @@ static enum err_code read_perplexity(const struct spec_source *src, const struct
         char *why = arena_printf(src->arena, "task %s, only on perplexity", task_label(ev->task));
         for (size_t i = 0; i < ARRAY_LEN(perplexity_keys); i++)
             TRY(refuse_key(src, map, perplexity_keys[i], why, e));
+        if (ev->task == TASK_weight_std)
+            return refuse_key(src, map, "join", "task weight-std, which joins nothing", e);
         return ERR_OK;
     }
     const char *labels[METHOD_COUNT];

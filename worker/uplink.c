@@ -14,9 +14,30 @@ static const int64_t retry_ns = CLOCK_NS_PER_S / 10;
 static const int64_t resend_first_ns = 10 * CLOCK_NS_PER_S;
 static const int64_t resend_max_ns = 60 * CLOCK_NS_PER_S;
 
+/* A key that is not listed is as final as REFUSE. Everything else may be a coordinator that is just starting or a stranger on
+ * its port, so it is told and tried again. */
+static void on_failure(void *arg, bool is_unlisted, const char *text)
+{
+    struct uplink *u = arg;
+    if (is_unlisted) {
+        u->is_refused = true;
+        err_set(&u->why, ERR_DENIED,
+                "the coordinator at %s does not list this worker's key %s: ask for a new one "
+                "(`isobit keygen DIR --add-worker NAME` there)",
+                u->endpoint, u->keys->public_key);
+        return;
+    }
+    u->n_failures++;
+    if ((u->n_failures & (u->n_failures - 1)) == 0)
+        log_event(LOG_WARN, "uplink", "no-handshake", "coordinator=%s count=%lld text=\"%s\"",
+                  u->endpoint, (long long)u->n_failures,
+                  u->keys == NULL ? "it may want keys: give --keys DIR" : text);
+}
+
 static enum err_code open_link(struct uplink *u, int64_t now_ns, struct err *e)
 {
-    struct link_options o = {.keys = u->keys};
+    u->door = (struct link_door){.arg = u, .on_failure = on_failure};
+    struct link_options o = {.keys = u->keys, .door = &u->door};
     TRY(link_connect(u->context, u->endpoint, &o, &u->link, e));
     u->heard_ns = now_ns;
     u->hello_ns = now_ns;

@@ -27,6 +27,8 @@ struct uplink_item { /* an ITEMS message, kept because every session gets it aga
 struct uplink {
     struct link_context *context; /* borrowed */
     struct link *link;
+    struct link_door door;        /* hears why a handshake failed */
+    int64_t n_failures;           /* handshakes that failed */
     const char *endpoint;         /* kept */
     const struct link_keys *keys; /* kept */
     struct hand *hand;            /* kept */

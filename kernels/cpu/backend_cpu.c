@@ -71,6 +71,7 @@ static void describe(struct cpu_kern *c)
     c->base.info.act_bytes = sizeof(float);
     c->base.info.threads = c->threads;
     c->base.info.batch_tokens = 8192;
+    c->base.info.row_step = 1;
     c->base.info.activation_bytes = (int64_t)16 << 20; /* they stay in the last-level cache */
     c->base.info.memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
 }

@@ -3,17 +3,19 @@
  * j or in its own row j - n_before. Tiles start at key 0 of the sequence, so a query's result depends on its
  * own keys alone, not on what else is in the batch.
  *
- * Two kernels: attention_mma.cuh on the tensor cores for 16-bit types, and a plain one in fp32 for everything else.
+ * Three kernels: attention_wgmma.cuh and attention_mma.cuh on the tensor cores for 16-bit types, and a plain one in fp32
+ * for everything else.
  * This file applies rotary embeddings, cuts the batch into pieces of work and chooses. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/cuda/attention_mma.cuh"
+#include "kernels/cuda/attention_wgmma.cuh"
 #include "kernels/cuda/cuda_util.cuh"
 
 static constexpr int THREADS = 256;
-/* Rows of a piece: 64 for short sequences; 128 share a tile of keys among twice as many queries. */
+/* Rows of a piece: 64 for short sequences; more share a tile of keys among more queries. */
 static constexpr int ROWS_SHORT = 64, ROWS_LONG = 128;
 
 /* Kept from call to call: all layers of a batch see the same sequences. */
@@ -114,23 +116,33 @@ static enum err_code lists_upload(struct cuda_kern *c, struct cuda_attention_pla
     return ERR_OK;
 }
 
-static bool plan_fits(const struct cuda_attention_plan *p, const struct kern_attention_args *a)
+/* Rows of a piece, by the length of the sequences and what the kernel takes. */
+static int rows_choose(const struct cuda_kern *c, const struct attention_args &args,
+                       const struct kern_attention_args *a)
 {
-    return p->n_seqs == a->n_seqs && p->T == a->T &&
+    if (longest_of(a) <= 2 * ROWS_LONG)
+        return ROWS_SHORT;
+    return attention_wgmma_can(c, args) ? attention_wgmma_rows(args.head_dim) : ROWS_LONG;
+}
+
+static bool plan_fits(const struct cuda_attention_plan *p, const struct kern_attention_args *a,
+                      int rows)
+{
+    return p->n_seqs == a->n_seqs && p->T == a->T && p->rows == rows &&
            memcmp(p->seqs, a->seqs, (size_t)a->n_seqs * sizeof *a->seqs) == 0;
 }
 
-static enum err_code plan_get(struct cuda_kern *c, const struct kern_attention_args *a,
+static enum err_code plan_get(struct cuda_kern *c, const struct kern_attention_args *a, int rows,
                               struct cuda_attention_plan **out, struct err *e)
 {
     if (c->attention == NULL)
         c->attention = (struct cuda_attention_plan *)xcalloc(1, sizeof *c->attention);
     struct cuda_attention_plan *p = *out = c->attention;
-    if (p->n_seqs > 0 && plan_fits(p, a))
+    if (p->n_seqs > 0 && plan_fits(p, a, rows))
         return ERR_OK;
     const size_t bytes = (size_t)a->n_seqs * sizeof *a->seqs;
     p->n_seqs = 0;
-    p->rows = longest_of(a) > 2 * ROWS_LONG ? ROWS_LONG : ROWS_SHORT;
+    p->rows = rows;
     p->n_pieces = pieces_list(a, p->rows, NULL);
     TRY(lists_upload(c, p, a, e));
     p->seqs = (struct kern_seq *)xrealloc(p->seqs, bytes);
@@ -192,21 +204,49 @@ struct rotation {
     const float *cos, *sin;
 };
 
-/* Rotate-half: pairs (i, i + half) of q, then of k, of every row and head. */
-template <typename E> static __global__ void rotate_kernel(E *qkv, struct rotation r)
+/* Two neighbours of half precision types as one access; one element of others. */
+template <typename E> struct neighbours {
+    static constexpr int n = sizeof(E) == 2 ? 2 : 1;
+};
+
+/* Rotate-half: pairs (i, i + half) of q, then of k, of a row's heads. A block a row; N neighbouring i a thread. */
+template <typename E, int N> static __global__ void rotate_kernel(E *qkv, struct rotation r)
 {
-    const int64_t per_row = (int64_t)2 * r.heads * r.half;
-    for (int64_t at = grid_thread(); at < r.T * per_row; at += grid_threads()) {
-        const int64_t t = at / per_row;
-        const int rest = (int)(at % per_row), i = rest % r.half, head = rest / r.half % r.heads;
-        const bool is_k = rest >= r.heads * r.half;
+    struct alignas(N * sizeof(E)) group {
+        E v[N];
+    };
+    const int per_head = r.half / N, per_side = r.heads * per_head;
+    const int64_t t = blockIdx.x;
+    const float *cos = r.cos + (int64_t)r.positions[t] * r.half;
+    const float *sin = r.sin + (int64_t)r.positions[t] * r.half;
+    for (int at = threadIdx.x; at < 2 * per_side; at += blockDim.x) {
+        const bool is_k = at >= per_side;
+        const int rest = is_k ? at - per_side : at, head = rest / per_head;
+        const int i = (rest - head * per_head) * N;
         E *x = qkv + t * r.row + (is_k ? r.k_at : r.q_at) + head * r.head_stride + i;
-        const int64_t angle = (int64_t)r.positions[t] * r.half + i;
-        const float c = r.cos[angle], s = r.sin[angle];
-        const float lo = to_f32(x[0]), hi = to_f32(x[r.half]);
-        x[0] = from_f32<E>(lo * c - hi * s);
-        x[r.half] = from_f32<E>(hi * c + lo * s);
+        struct group lo = *reinterpret_cast<struct group *>(x);
+        struct group hi = *reinterpret_cast<struct group *>(x + r.half);
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            const float c = cos[i + j], s = sin[i + j], a = to_f32(lo.v[j]), b = to_f32(hi.v[j]);
+            lo.v[j] = from_f32<E>(a * c - b * s);
+            hi.v[j] = from_f32<E>(b * c + a * s);
+        }
+        *reinterpret_cast<struct group *>(x) = lo;
+        *reinterpret_cast<struct group *>(x + r.half) = hi;
     }
+}
+
+template <typename E>
+static void rotate_launch(struct cuda_kern *c, E *qkv, const struct rotation &r)
+{
+    constexpr int n = neighbours<E>::n;
+    const int64_t offsets = r.row | r.q_at | r.k_at | r.head_stride | r.half;
+    const int threads = 2 * r.heads * r.half / n >= THREADS ? THREADS : THREADS / 2;
+    if (offsets % n == 0 && (uintptr_t)qkv % (n * sizeof(E)) == 0)
+        rotate_kernel<E, n><<<(unsigned)r.T, threads, 0, c->stream>>>(qkv, r);
+    else
+        rotate_kernel<E, 1><<<(unsigned)r.T, threads, 0, c->stream>>>(qkv, r);
 }
 
 static enum err_code rotate(struct cuda_kern *c, struct cuda_attention_plan *p,
@@ -217,9 +257,7 @@ static enum err_code rotate(struct cuda_kern *c, struct cuda_attention_plan *p,
     const int half = a->rotary_dims / 2;
     struct rotation r = {a->row,   a->q_at, a->k_at,      a->head_stride, a->T,
                          a->heads, half,    p->positions, angles,         angles + p->n_pos * half};
-    const int64_t pairs = a->T * 2 * a->heads * half;
-    CUDA_BY_TYPE(
-        c, (rotate_kernel<E><<<grid_for(pairs, THREADS), THREADS, 0, c->stream>>>((E *)a->qkv, r)));
+    CUDA_BY_TYPE(c, rotate_launch<E>(c, (E *)a->qkv, r));
     return cuda_launched("rotary embedding", e);
 }
 
@@ -362,6 +400,8 @@ static enum err_code plain_launch(struct cuda_kern *c, const struct attention_ar
 template <typename E>
 static enum err_code launch(struct cuda_kern *c, const struct attention_args &a, struct err *e)
 {
+    if (attention_wgmma_can(c, a))
+        return attention_wgmma<E>(c, a, e);
     return attention_mma_can(c, a) ? attention_mma<E>(c, a, e) : plain_launch<E>(c, a, e);
 }
 
@@ -386,19 +426,21 @@ enum err_code cuda_attention(struct kern *k, const struct kern_attention_args *a
 {
     struct cuda_kern *c = cuda_of(k);
     struct cuda_attention_plan *p;
-    const float *slopes;
     if (a->head_dim > HEAD_DIM_MAX)
         return err_set(e, ERR_UNSUPPORTED, "attention heads of %d dimensions; at most %d",
                        a->head_dim, HEAD_DIM_MAX);
     if (a->n_seqs == 0 || a->T == 0)
         return ERR_OK;
-    TRY(plan_get(c, a, &p, e));
-    TRY(slopes_upload(c, a, &slopes, e));
+    struct attention_args args = {
+        a->out,   a->qkv,      a->row,   a->q_at, a->k_at, a->v_at, a->head_stride,
+        a->heads, a->head_dim, a->scale, NULL,    NULL,    0,       0};
+    TRY(plan_get(c, a, rows_choose(c, args, a), &p, e));
+    TRY(slopes_upload(c, a, &args.slopes, e));
     if (a->rotary_dims > 0)
         TRY(rotate(c, p, a, e));
-    struct attention_args args = {a->out,  a->qkv,         a->row,      a->q_at,     a->k_at,
-                                  a->v_at, a->head_stride, a->heads,    a->head_dim, a->scale,
-                                  slopes,  p->pieces,      p->n_pieces, p->rows};
+    args.pieces = p->pieces;
+    args.n_pieces = p->n_pieces;
+    args.piece_rows = p->rows;
     CUDA_BY_TYPE(c, return launch<E>(c, args, e));
     return ERR_OK;
 }

@@ -244,10 +244,11 @@ static __device__ __forceinline__ float power_of_two(float x)
     return y;
 }
 
-/* Turns scores into 2^(scale (score - maximum of the row)) and brings what is known to the new maximum. */
+/* Turns scores into 2^(scale (score - maximum of the row)) and brings the sums to the new maximum; factor is what the
+ * output so far is worth under it. */
 template <int HD>
-static __device__ __forceinline__ void softmax_step(struct mma_state<HD> *m, float s[N_TILES][4],
-                                                    float scale)
+static __device__ __forceinline__ void softmax_weights(struct mma_state<HD> *m, float s[N_TILES][4],
+                                                       float scale, float factor[2])
 {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -257,21 +258,27 @@ static __device__ __forceinline__ void softmax_step(struct mma_state<HD> *m, flo
             top = fmaxf(top, fmaxf(s[i][2 * r], s[i][2 * r + 1]));
         top = fmaxf(top, __shfl_xor_sync(ALL_LANES, top, 1));
         top = fmaxf(top, __shfl_xor_sync(ALL_LANES, top, 2));
-        const float factor = power_of_two((m->max[r] - top) * scale), shift = -top * scale;
+        const float shift = -top * scale;
+        factor[r] = power_of_two((m->max[r] - top) * scale);
         m->max[r] = top;
-        m->sum[r] *= factor;
+        m->sum[r] *= factor[r];
 #pragma unroll
         for (int i = 0; i < N_TILES; i++) {
             s[i][2 * r] = power_of_two(fmaf(s[i][2 * r], scale, shift));
             s[i][2 * r + 1] = power_of_two(fmaf(s[i][2 * r + 1], scale, shift));
             m->sum[r] += s[i][2 * r] + s[i][2 * r + 1];
         }
-#pragma unroll
-        for (int d = 0; d < HD / 8; d++) {
-            m->out[d][2 * r] *= factor;
-            m->out[d][2 * r + 1] *= factor;
-        }
     }
+}
+
+template <int HD>
+static __device__ __forceinline__ void output_scale(struct mma_state<HD> *m, const float factor[2])
+{
+#pragma unroll
+    for (int d = 0; d < HD / 8; d++)
+#pragma unroll
+        for (int x = 0; x < 4; x++)
+            m->out[d][x] *= factor[x / 2];
 }
 
 template <typename E, int HD>
@@ -362,7 +369,9 @@ static __global__ void __launch_bounds__(WARPS *WARP, mma_layout<HD>::blocks(WAR
             float s[N_TILES][4];
             scores_compute<E, HD>(s, warp_queries, q, keys);
             scores_finish(s, slope, j0, query);
-            softmax_step<HD>(&m, s, a.scale * LOG2_E);
+            float factor[2];
+            softmax_weights<HD>(&m, s, a.scale * LOG2_E, factor);
+            output_scale<HD>(&m, factor);
             values_add<E, HD>(&m, s, keys + layout::tile);
         }
         __syncthreads(); /* before the tile is overwritten */

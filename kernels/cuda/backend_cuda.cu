@@ -173,8 +173,12 @@ static enum err_code describe(struct cuda_kern *c, int device, struct err *e)
     info->threads = 1;
     info->batch_tokens = 16384; /* products of the smallest models then fill the GPU */
     info->activation_bytes = (int64_t)1 << 30;
+    info->row_step = 128; /* tiles of products; few shapes, whose algorithms are chosen once */
     c->n_multiprocessors = prop.multiProcessorCount;
     c->shared_bytes = prop.sharedMemPerBlockOptin;
+#ifdef ISOBIT_HAS_SM_90A
+    c->has_wgmma = prop.major == 9 && prop.minor == 0;
+#endif
     return ERR_OK;
 }
 

@@ -39,6 +39,7 @@ struct cuda_kern {
     enum kern_compute compute;
     int n_multiprocessors;
     size_t shared_bytes; /* most that a block may ask for */
+    bool has_wgmma;      /* compute capability 9.0, and the module holds its machine code */
     cudaStream_t stream;
     struct cuda_ring ring;
     struct cuda_buffer scratch; /* of the call that runs */
@@ -231,6 +232,19 @@ static __device__ __forceinline__ float block_sum(float x, float *shared)
     float total = shared[WARP];
     __syncthreads();
     return total;
+}
+
+/* ---- exponentials ---- */
+
+/* e^x for x < 88 to 2 units in the last place; e^-120 and less is 0. x log2 e goes in two parts, so that what is far from 0
+ * keeps its digits. */
+static __device__ __forceinline__ float exp_fast(float x)
+{
+    const float at = fmaxf(x, -120.0F), high = __fmul_rn(at, 1.44269502F);
+    const float low = fmaf(at, 1.92596299e-8F, fmaf(at, 1.44269502F, -high));
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(high));
+    return fmaf(y, low * 0.693147181F, y);
 }
 
 /* ---- launch sizes ---- */

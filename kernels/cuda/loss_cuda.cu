@@ -1,13 +1,16 @@
 /* Log-likelihoods and divergences straight from hidden states: the head product runs in tiles of rows x vocabulary in
- * fp32, and one block a row folds each tile into running statistics, so that [rows, vocabulary] never exists.
+ * fp32, and one warp a row folds each tile into running statistics, so that [rows, vocabulary] never exists.
  *
  *   log p(token) = logit - max - log sum e^(logit - max)
  *   KL(p || q) = D / S_p - lse_p + lse_q,  D = sum e^(p - max p) (p - q), S_p = sum e^(p - max p)
  *
  * Ties of the arg max go to the smallest id: a later tile must be strictly larger. */
+#include <string.h>
+
 #include "kernels/cuda/cuda_util.cuh"
 
-static constexpr int THREADS = 256, TILE_ROWS = 4096, TILE_COLS = 8192;
+/* A tile of 32 MiB is written and read within the second-level cache; two waves of products of 128 x 256. */
+static constexpr int THREADS = 256, TILE_ROWS = 2048, TILE_COLS = 4096;
 
 /* Zeroed: nothing seen yet. */
 struct row_stats {
@@ -24,117 +27,165 @@ struct kl_stats {
 
 /* ---- folding a row of a tile ---- */
 
-struct peak {
-    float max;
-    int32_t at;
+static constexpr int ROWS = THREADS / WARP; /* of a block */
+static constexpr int CHUNK = 1024;          /* of a row, in the registers of a warp */
+static constexpr int GROUPS = CHUNK / WARP / 4;
+
+/* Part of a row: groups of four neighbours a lane; -infinity behind its end. */
+struct chunk {
+    float v[GROUPS][4];
 };
 
-static __device__ __forceinline__ struct peak peak_of(struct peak a, struct peak b)
+static __device__ __forceinline__ int chunk_col(int group)
 {
-    return b.max > a.max || (b.max == a.max && b.at < a.at) ? b : a;
+    return (group * WARP + (int)threadIdx.x % WARP) * 4;
 }
 
-static __device__ __forceinline__ struct peak warp_peak(struct peak p)
+/* x[0..n), n may be beyond CHUNK. */
+static __device__ __forceinline__ struct chunk chunk_load(const float *x, int n)
 {
-    for (int o = WARP / 2; o > 0; o /= 2) {
-        struct peak other = {__shfl_xor_sync(ALL_LANES, p.max, o),
-                             __shfl_xor_sync(ALL_LANES, p.at, o)};
-        p = peak_of(p, other);
+    struct chunk c;
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) {
+        const int at = chunk_col(g);
+        if (at + 4 <= n) {
+            const float4 v = *reinterpret_cast<const float4 *>(x + at);
+            c.v[g][0] = v.x;
+            c.v[g][1] = v.y;
+            c.v[g][2] = v.z;
+            c.v[g][3] = v.w;
+        } else {
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                c.v[g][i] = at + i < n ? x[at + i] : -INFINITY;
+        }
     }
-    return p;
+    return c;
 }
 
-static __device__ struct peak block_peak(const float *x, int n)
+static __device__ __forceinline__ float warp_max(float x)
 {
-    __shared__ struct peak shared[WARP];
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    struct peak p = {-INFINITY, n};
-    for (int i = threadIdx.x; i < n; i += THREADS) {
-        struct peak mine = {x[i], i};
-        p = peak_of(p, mine);
-    }
-    p = warp_peak(p);
-    if (lane == 0)
-        shared[warp] = p;
-    __syncthreads();
-    struct peak none = {-INFINITY, n};
-    p = warp_peak(lane < THREADS / WARP ? shared[lane] : none);
-    __syncthreads();
-    return p;
+    for (int o = WARP / 2; o > 0; o /= 2)
+        x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, o));
+    return x;
 }
 
-/* Makes room for a larger maximum; returns what sums relative to the old one are worth under the new. All threads
- * compute the same. */
-static __device__ double stats_raise(struct row_stats *s, struct peak p, int64_t col)
+static __device__ __forceinline__ float chunk_max(const struct chunk &c)
 {
-    if (s->is_used && !(p.max > s->max))
+    float most = -INFINITY;
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++)
+        most = fmaxf(most, fmaxf(fmaxf(c.v[g][0], c.v[g][1]), fmaxf(c.v[g][2], c.v[g][3])));
+    return warp_max(most);
+}
+
+/* First column of the chunk with this value, which it has. */
+static __device__ __forceinline__ int chunk_find(const struct chunk &c, float value)
+{
+    unsigned first = CHUNK;
+#pragma unroll
+    for (int g = GROUPS - 1; g >= 0; g--)
+#pragma unroll
+        for (int i = 3; i >= 0; i--)
+            first = c.v[g][i] == value ? (unsigned)(chunk_col(g) + i) : first;
+    return (int)__reduce_min_sync(ALL_LANES, first);
+}
+
+/* Makes room for a larger maximum; returns what sums relative to the old one are worth under the new. All lanes compute
+ * the same. */
+static __device__ __forceinline__ double stats_raise(struct row_stats *s, const struct chunk &c,
+                                                     int64_t col)
+{
+    const float max = chunk_max(c);
+    if (s->is_used && !(max > s->max))
         return 1.0;
-    double factor = s->is_used ? exp((double)s->max - (double)p.max) : 0.0;
+    const double factor = s->is_used ? exp((double)s->max - (double)max) : 0.0;
     s->sum *= factor;
-    s->max = p.max;
-    s->top = (int32_t)(col + p.at);
+    s->top = (int32_t)(col + chunk_find(c, max));
+    s->max = max;
     s->is_used = 1;
     return factor;
 }
 
-static __device__ void stats_fold(struct row_stats *s, const float *x, int n, int64_t col,
-                                  float *shared)
+static __device__ __forceinline__ void stats_fold(struct row_stats *s, const struct chunk &c,
+                                                  int64_t col)
 {
-    stats_raise(s, block_peak(x, n), col);
+    stats_raise(s, c, col);
     float sum = 0.0F;
-    for (int i = threadIdx.x; i < n; i += THREADS)
-        sum += expf(x[i] - s->max);
-    s->sum += (double)block_sum(sum, shared);
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++)
+        sum += (exp_fast(c.v[g][0] - s->max) + exp_fast(c.v[g][1] - s->max)) +
+               (exp_fast(c.v[g][2] - s->max) + exp_fast(c.v[g][3] - s->max));
+    s->sum += (double)warp_sum(sum);
 }
-
-static __global__ void score_kernel(struct row_stats *stats, const float *logits, int n,
-                                    int64_t col)
-{
-    __shared__ float shared[WARP + 1];
-    struct row_stats s = stats[blockIdx.x];
-    stats_fold(&s, logits + (int64_t)blockIdx.x * TILE_COLS, n, col, shared);
-    if (threadIdx.x == 0)
-        stats[blockIdx.x] = s;
-}
-
-static __global__ void kl_kernel(struct kl_stats *stats, const float *p_logits,
-                                 const float *q_logits, int n, int64_t col)
-{
-    __shared__ float shared[WARP + 1];
-    struct kl_stats s = stats[blockIdx.x];
-    const float *p = p_logits + (int64_t)blockIdx.x * TILE_COLS;
-    const float *q = q_logits + (int64_t)blockIdx.x * TILE_COLS;
-    double factor = stats_raise(&s.p, block_peak(p, n), col);
-    float sum = 0.0F, d = 0.0F;
-    for (int i = threadIdx.x; i < n; i += THREADS) {
-        float w = expf(p[i] - s.p.max);
-        sum += w;
-        d += w * (p[i] - q[i]);
-    }
-    s.p.sum += (double)block_sum(sum, shared);
-    s.d = s.d * factor + (double)block_sum(d, shared);
-    stats_fold(&s.q, q, n, col, shared);
-    if (threadIdx.x == 0)
-        stats[blockIdx.x] = s;
-}
-
-/* ---- targets ---- */
 
 /* The part of the product that one tile covers. */
 struct tile {
     int64_t row, rows, col, cols;
 };
 
-static __global__ void gather_kernel(float *logit, const float *logits, const int32_t *row,
-                                     const int32_t *token, int64_t n, struct tile t)
+/* Row of the tile that this warp works on. */
+static __device__ __forceinline__ int64_t tile_row(void)
 {
-    int64_t i = grid_thread();
-    if (i >= n)
-        return;
-    int64_t r = row[i] - t.row, col = token[i] - t.col;
-    if (r >= 0 && r < t.rows && col >= 0 && col < t.cols)
-        logit[i] = logits[r * TILE_COLS + col];
+    return (int64_t)blockIdx.x * ROWS + threadIdx.x / WARP;
 }
+
+/* Targets of rows: those of row r of x are [first[r], first[r + 1]). */
+struct targets {
+    const int32_t *first, *token;
+    float *logit;
+};
+
+static __global__ void __launch_bounds__(THREADS)
+    score_kernel(struct row_stats *stats, struct targets t, const float *logits, struct tile at)
+{
+    const int lane = threadIdx.x % WARP;
+    const int64_t mine = tile_row(), row = at.row + mine;
+    if (mine >= at.rows)
+        return;
+    const float *x = logits + mine * TILE_COLS;
+    struct row_stats s = stats[row];
+    for (int i = t.first[row] + lane; i < t.first[row + 1]; i += WARP) {
+        const int64_t place = t.token[i] - at.col;
+        if (place >= 0 && place < at.cols)
+            t.logit[i] = x[place];
+    }
+    for (int done = 0; done < at.cols; done += CHUNK)
+        stats_fold(&s, chunk_load(x + done, (int)at.cols - done), at.col + done);
+    if (lane == 0)
+        stats[row] = s;
+}
+
+static __global__ void __launch_bounds__(THREADS)
+    kl_kernel(struct kl_stats *stats, const float *p_logits, const float *q_logits, struct tile at)
+{
+    const int64_t mine = tile_row(), row = at.row + mine;
+    if (mine >= at.rows)
+        return;
+    struct kl_stats s = stats[row];
+    for (int done = 0; done < at.cols; done += CHUNK) {
+        const int n = (int)at.cols - done;
+        const struct chunk p = chunk_load(p_logits + mine * TILE_COLS + done, n);
+        const struct chunk q = chunk_load(q_logits + mine * TILE_COLS + done, n);
+        const double factor = stats_raise(&s.p, p, at.col + done);
+        float sum = 0.0F, d = 0.0F;
+#pragma unroll
+        for (int g = 0; g < GROUPS; g++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float w = exp_fast(p.v[g][i] - s.p.max);
+                sum += w;
+                d += chunk_col(g) + i < n ? w * (p.v[g][i] - q.v[g][i]) : 0.0F;
+            }
+        s.p.sum += (double)warp_sum(sum);
+        s.d = s.d * factor + (double)warp_sum(d);
+        stats_fold(&s.q, q, at.col + done);
+    }
+    if (threadIdx.x % WARP == 0)
+        stats[row] = s;
+}
+
+/* ---- targets ---- */
 
 struct answer {
     float logprob;
@@ -215,25 +266,21 @@ static enum err_code loss_init(struct loss *l, int n_tiles, size_t bytes, void *
 /* Device arrays of one scoring call. */
 struct score {
     struct row_stats *stats; /* [R] */
-    float *logit;            /* [n] of the targets */
-    struct answer *answers;  /* [n] */
-    const int32_t *row, *token;
+    struct targets targets;
+    struct answer *answers; /* [n] of the targets */
+    const int32_t *row;
 };
 
 static enum err_code score_tiles(struct loss *l, const struct kern_score_args *a,
                                  const struct score *s, struct err *e)
 {
-    cudaStream_t stream = l->c->stream;
     for (int64_t row = 0; row < a->R; row += TILE_ROWS) {
         for (int64_t col = 0; col < a->V; col += TILE_COLS) {
             struct tile t = tile_at(l, row, col);
             TRY(tile_compute(l, &t, a->x, l->tiles[0], e));
-            score_kernel<<<(unsigned)t.rows, THREADS, 0, stream>>>(s->stats + row, l->tiles[0],
-                                                                   (int)t.cols, col);
+            score_kernel<<<(unsigned)ceil_div(t.rows, ROWS), THREADS, 0, l->c->stream>>>(
+                s->stats, s->targets, l->tiles[0], t);
             TRY(cuda_launched("log-softmax of a tile", e));
-            gather_kernel<<<grid_for(a->n, THREADS), THREADS, 0, stream>>>(
-                s->logit, l->tiles[0], s->row, s->token, a->n, t);
-            TRY(cuda_launched("logits of targets", e));
         }
     }
     return ERR_OK;
@@ -243,7 +290,7 @@ static enum err_code score_finish(struct loss *l, const struct kern_score_args *
                                   const struct score *s, struct err *e)
 {
     answer_kernel<<<grid_for(a->n, THREADS), THREADS, 0, l->c->stream>>>(
-        s->answers, s->logit, s->stats, s->row, s->token, a->n);
+        s->answers, s->targets.logit, s->stats, s->row, s->targets.token, a->n);
     TRY(cuda_launched("log-likelihoods", e));
     struct answer *host = (struct answer *)xmalloc((size_t)a->n * sizeof *host);
     enum err_code code = cuda_pull(l->c, host, s->answers, (size_t)a->n * sizeof *host,
@@ -256,23 +303,43 @@ static enum err_code score_finish(struct loss *l, const struct kern_score_args *
     return code;
 }
 
+/* Rows and tokens of the targets, and where those of every row of x begin, in one piece. */
+static enum err_code targets_push(struct loss *l, const struct kern_score_args *a, struct score *s,
+                                  struct err *e)
+{
+    const size_t n = (size_t)a->n, total = 2 * n + (size_t)a->R + 1;
+    int32_t *lists = (int32_t *)xmalloc(total * sizeof *lists), *first = lists + 2 * n;
+    int64_t i = 0;
+    memcpy(lists, a->row, n * sizeof *lists);
+    memcpy(lists + n, a->token, n * sizeof *lists);
+    for (int64_t row = 0; row <= a->R; row++) {
+        first[row] = (int32_t)i;
+        while (i < a->n && a->row[i] == row)
+            i++;
+    }
+    CHECK(i == a->n); /* rows ascend and are below R */
+    void *device = NULL;
+    enum err_code code = cuda_push(l->c, lists, total * sizeof *lists, &device, e);
+    xfree(lists);
+    s->row = (const int32_t *)device;
+    s->targets.token = s->row + n;
+    s->targets.first = s->row + 2 * n;
+    return code;
+}
+
 enum err_code cuda_score(struct kern *k, const struct kern_score_args *a, struct err *e)
 {
     struct loss l = {cuda_of(k), a->head, a->R, a->d, a->V, {}};
-    const size_t n = (size_t)a->n, list = n * sizeof(int32_t);
-    const size_t stats = (size_t)a->R * sizeof(struct row_stats);
-    void *rest, *row, *token;
+    struct score s = {};
+    const size_t n = (size_t)a->n, stats = (size_t)a->R * sizeof *s.stats;
+    void *rest;
     if (a->n == 0)
         return ERR_OK;
-    TRY(loss_init(&l, 1, stats + n * (sizeof(float) + sizeof(struct answer)), &rest, e));
-    TRY(cuda_push(l.c, a->row, list, &row, e));
-    TRY(cuda_push(l.c, a->token, list, &token, e));
-    struct score s = {};
+    TRY(loss_init(&l, 1, stats + n * (sizeof(float) + sizeof *s.answers), &rest, e));
     s.stats = (struct row_stats *)rest;
     s.answers = (struct answer *)(s.stats + a->R);
-    s.logit = (float *)(s.answers + n);
-    s.row = (const int32_t *)row;
-    s.token = (const int32_t *)token;
+    s.targets.logit = (float *)(s.answers + n);
+    TRY(targets_push(&l, a, &s, e));
     TRY(score_tiles(&l, a, &s, e));
     return score_finish(&l, a, &s, e);
 }
@@ -303,8 +370,8 @@ static enum err_code kl_tiles(struct loss *l, const struct kern_kl_args *a, stru
             struct tile t = tile_at(l, row, col);
             TRY(tile_compute(l, &t, a->ref, l->tiles[0], e));
             TRY(tile_compute(l, &t, a->x, l->tiles[1], e));
-            kl_kernel<<<(unsigned)t.rows, THREADS, 0, l->c->stream>>>(
-                stats + row, l->tiles[0], l->tiles[1], (int)t.cols, col);
+            kl_kernel<<<(unsigned)ceil_div(t.rows, ROWS), THREADS, 0, l->c->stream>>>(
+                stats, l->tiles[0], l->tiles[1], t);
             TRY(cuda_launched("divergence of a tile", e));
         }
     }

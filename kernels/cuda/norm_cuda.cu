@@ -1,6 +1,7 @@
-/* Layer normalization: y = (x - mean) / sqrt(var + eps) * w + b over rows of d. One block a row; the row is read three
- * times, from the first-level cache after the first. Mean and population variance in fp32, the variance from
- * differences to the mean. */
+/* Layer normalization: y = (x - mean) / sqrt(var + eps) * w + b over rows of d. Mean and population variance in fp32, the
+ * variance from differences to the mean. Rows of up to 8,192 that can be read in packs stay in registers: one warp takes
+ * 1,024 elements, and those of up to as many share a block. Others take a block a row, which is read three times, from the
+ * first-level cache after the first. */
 #include "kernels/cuda/cuda_util.cuh"
 
 static constexpr int THREADS_MAX = 256;
@@ -69,6 +70,102 @@ template <typename E, int N> static __global__ void norm_kernel(struct norm a)
     }
 }
 
+/* ---- rows in registers ---- */
+
+static constexpr int PACKS = 4; /* of eight a lane */
+static constexpr int WARP_ELEMENTS = PACKS * 8 * WARP, WARPS_MAX = 8;
+
+/* Sum over the WARPS warps of a row; with one warp others of the block may be elsewhere. */
+template <int WARPS> static __device__ __forceinline__ float row_sum(float x, float *shared)
+{
+    x = warp_sum(x);
+    if (WARPS == 1)
+        return x;
+    if (threadIdx.x % WARP == 0)
+        shared[threadIdx.x / WARP] = x;
+    __syncthreads();
+    float total = 0.0F;
+#pragma unroll
+    for (int i = 0; i < WARPS; i++)
+        total += shared[i];
+    __syncthreads();
+    return total;
+}
+
+/* Rows of up to WARPS * WARP_ELEMENTS. */
+template <typename E, int WARPS>
+static __global__ void __launch_bounds__(WARPS == 1 ? THREADS_MAX : WARPS * WARP)
+    norm_registers_kernel(struct norm a, int64_t n)
+{
+    __shared__ float shared[WARPS];
+    constexpr int threads = WARPS * WARP;
+    const int64_t rows_a_block = blockDim.x / threads;
+    const int64_t row = blockIdx.x * rows_a_block + threadIdx.x / threads;
+    const int me = threadIdx.x % threads, packs = (int)(a.d / 8);
+    if (row >= n)
+        return;
+    const E *x = (const E *)a.x + (a.rows != NULL ? a.rows[row] : row) * a.d;
+    float v[PACKS][8], sum = 0.0F, squares = 0.0F;
+#pragma unroll
+    for (int i = 0; i < PACKS; i++) {
+        const bool is_there = me + i * threads < packs;
+        pack<E, 8> p = {};
+        if (is_there)
+            p = pack_load<E, 8>(x, me + i * threads);
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            v[i][j] = to_f32(p.v[j]);
+            sum += v[i][j]; /* zeros where nothing is */
+        }
+    }
+    const float mean = row_sum<WARPS>(sum, shared) / (float)a.d;
+#pragma unroll
+    for (int i = 0; i < PACKS; i++)
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            v[i][j] -= mean;
+            squares += me + i * threads < packs ? v[i][j] * v[i][j] : 0.0F;
+        }
+    const float var = row_sum<WARPS>(squares, shared) / (float)a.d;
+    const float scale = 1.0F / sqrtf(var + a.eps);
+    E *y = (E *)a.y + row * a.d;
+#pragma unroll
+    for (int i = 0; i < PACKS; i++) {
+        const int at = me + i * threads;
+        if (at >= packs)
+            continue;
+        pack<E, 8> p, pw, pb;
+        if (a.w != NULL)
+            pw = pack_load<E, 8>((const E *)a.w, at);
+        if (a.b != NULL)
+            pb = pack_load<E, 8>((const E *)a.b, at);
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            const float unit = v[i][j] * scale;
+            const float scaled = a.w != NULL ? unit * to_f32(pw.v[j]) : unit;
+            p.v[j] = from_f32<E>(a.b != NULL ? scaled + to_f32(pb.v[j]) : scaled);
+        }
+        pack_store<E, 8>(y, at, p);
+    }
+}
+
+template <typename E>
+static void norm_registers_launch(struct cuda_kern *c, const struct norm &a, int64_t n)
+{
+    const unsigned blocks = (unsigned)n;
+    if (a.d <= WARP_ELEMENTS)
+        norm_registers_kernel<E, 1>
+            <<<(unsigned)ceil_div(n, THREADS_MAX / WARP), THREADS_MAX, 0, c->stream>>>(a, n);
+    else if (a.d <= 2 * WARP_ELEMENTS)
+        norm_registers_kernel<E, 2><<<blocks, 2 * WARP, 0, c->stream>>>(a, n);
+    else if (a.d <= 4 * WARP_ELEMENTS)
+        norm_registers_kernel<E, 4><<<blocks, 4 * WARP, 0, c->stream>>>(a, n);
+    else
+        norm_registers_kernel<E, WARPS_MAX><<<blocks, WARPS_MAX * WARP, 0, c->stream>>>(a, n);
+}
+
+/* ---- launchers ---- */
+
 static int threads_for(int64_t packs)
 {
     int64_t threads = ceil_div(packs, WARP) * WARP;
@@ -77,8 +174,11 @@ static int threads_for(int64_t packs)
 
 template <typename E> static void norm_launch(struct cuda_kern *c, const struct norm &a, int64_t n)
 {
-    if (can_pack<E>(a.y, a.d) && can_pack<E>(a.x, a.d) && can_pack<E>(a.w, a.d) &&
-        can_pack<E>(a.b, a.d))
+    const bool is_packed = can_pack<E>(a.y, a.d) && can_pack<E>(a.x, a.d) &&
+                           can_pack<E>(a.w, a.d) && can_pack<E>(a.b, a.d);
+    if (is_packed && a.d <= WARPS_MAX * WARP_ELEMENTS)
+        norm_registers_launch<E>(c, a, n);
+    else if (is_packed)
         norm_kernel<E, 8><<<(unsigned)n, threads_for(a.d / 8), 0, c->stream>>>(a);
     else
         norm_kernel<E, 1><<<(unsigned)n, threads_for(a.d), 0, c->stream>>>(a);

@@ -160,25 +160,45 @@ static __device__ __forceinline__ float quotient(float y, float m, float r)
     return __fmaf_rn(__fmaf_rn(-q, m, y), r, q);
 }
 
-/* The book in shared memory: cells, or midpoints when it has none. */
+/* The book in shared memory: cells, or midpoints when it has none. Behind it the values of places: a large book has a copy
+ * for every lane, which lies in the lane's own bank, since 32 random places meet in a bank three or four at a time. */
 template <enum book_search S> struct shared_book {
-    float value[BOOK_MAX];
     float mid[S == SEARCH_HALVING ? BOOK_MAX : 1];
     int steps;
 };
 
-/* Behind it. Named here, so that the compiler sees shared memory where it is read. */
-extern __shared__ struct book_cell shared_cells[];
+/* Values, then cells. Named here, so that the compiler sees shared memory where it is read. */
+extern __shared__ float shared_values[];
+
+static constexpr int BOOK_SMALL = 32; /* places that all lie in different banks */
+
+static __host__ __device__ __forceinline__ int value_stride(const struct book *b)
+{
+    return b->n_places <= BOOK_SMALL ? 1 : WARP;
+}
+
+static __host__ __device__ __forceinline__ int values_of(const struct book *b)
+{
+    return b->n_places <= BOOK_SMALL ? BOOK_SMALL : (b->n_places + 1) / 2 * 2 * WARP;
+}
+
+/* What a thread needs to look a quotient up. */
+struct book_view {
+    struct book_key key;
+    const struct book_cell *cells;
+    const float *values; /* of its lane */
+    int stride;
+};
 
 template <enum book_search S>
 static __device__ __forceinline__ float book_value(const struct shared_book<S> &b,
-                                                   const struct book_key &key, float t)
+                                                   const struct book_view &v, float t)
 {
     if (S == SEARCH_HALVING)
-        return b.value[book_find_halving(b.mid, b.steps, t)];
-    const int at = S == SEARCH_EVEN ? book_cell_even(key, t) : book_cell_binade(key, t);
-    const struct book_cell c = shared_cells[at];
-    return b.value[c.below + (t > c.mid ? 1 : 0)];
+        return v.values[book_find_halving(b.mid, b.steps, t) * v.stride];
+    const int at = S == SEARCH_EVEN ? book_cell_even(v.key, t) : book_cell_binade(v.key, t);
+    const struct book_cell c = v.cells[at];
+    return v.values[(c.below + (t > c.mid ? 1 : 0)) * v.stride];
 }
 
 /* Whole packs; fewer than eight weights are left only at the end of a tensor. */
@@ -208,8 +228,8 @@ struct fast_args {
 
 template <typename E, enum book_search S, bool IS_WHOLE>
 static __device__ __forceinline__ void
-weights_write(const struct fast_args &a, const struct shared_book<S> &b, const struct book_key &key,
-              int64_t at, uint4 w, unsigned max)
+weights_write(const struct fast_args &a, const struct shared_book<S> &b,
+              const struct book_view &view, int64_t at, uint4 w, unsigned max)
 {
     const __half2 *h = reinterpret_cast<const __half2 *>(&w);
     const float m = f16_value(max), r = m > 0.0F ? __frcp_rn(m) : 0.0F, add = nothing_to_add(m);
@@ -220,7 +240,7 @@ weights_write(const struct fast_args &a, const struct shared_book<S> &b, const s
     for (int i = 0; i < 8; i++) {
         const float y = i % 2 == 0 ? __low2float(h[i / 2]) : __high2float(h[i / 2]);
         /* The sum with a zero is exact: one rounding, that of the product. */
-        const float product = __fmaf_rn(book_value<S>(b, key, quotient(y, m, r)), m, add);
+        const float product = __fmaf_rn(book_value<S>(b, view, quotient(y, m, r)), m, add);
         x.v[i] = round_value<E>(product, a.sink.is_fp32);
     }
     if (IS_WHOLE)
@@ -259,7 +279,7 @@ static constexpr int64_t PACKS_STEP = WARP * 8;      /* weights that a warp read
 static constexpr int64_t STEP = PACKS * THREADS * 8; /* weights that a block works on at a time */
 
 template <bool IS_WHOLE>
-static __device__ __forceinline__ uint4 step_load(const struct fast_args &a, int64_t at)
+static __device__ __forceinline__ uint4 pack_read(const struct fast_args &a, int64_t at)
 {
     return IS_WHOLE ? *reinterpret_cast<const uint4 *>(a.w16 + at) : weights_load(a.w16, at, a.n);
 }
@@ -269,12 +289,12 @@ static __device__ __forceinline__ uint4 step_load(const struct fast_args &a, int
 template <typename E, enum book_search S, bool IS_WHOLE>
 static __device__ __forceinline__ void short_blocks(const struct fast_args &a,
                                                     const struct shared_book<S> &b,
-                                                    const struct book_key &key, int64_t start)
+                                                    const struct book_view &view, int64_t start)
 {
     uint4 w[PACKS];
 #pragma unroll
     for (int i = 0; i < PACKS; i++)
-        w[i] = step_load<IS_WHOLE>(a, start + i * PACKS_STEP);
+        w[i] = pack_read<IS_WHOLE>(a, start + i * PACKS_STEP);
 #pragma unroll
     for (int i = 0; i < PACKS; i++) {
         const int64_t at = start + i * PACKS_STEP;
@@ -284,36 +304,37 @@ static __device__ __forceinline__ void short_blocks(const struct fast_args &a,
         else if (at < a.n)
             max = a.maxima[at / a.block];
         max_store(a, at, max);
-        weights_write<E, S, IS_WHOLE>(a, b, key, at, w[i], max);
+        weights_write<E, S, IS_WHOLE>(a, b, view, at, w[i], max);
     }
 }
 
 template <enum book_search S>
-static __device__ __forceinline__ void book_copy(struct shared_book<S> *b, const struct book *book)
+static __device__ __forceinline__ struct book_view book_copy(struct shared_book<S> *b,
+                                                             const struct book *book)
 {
-    for (int i = threadIdx.x; i < BOOK_MAX; i += THREADS) {
-        b->value[i] = book->value[i];
-        if (S == SEARCH_HALVING)
-            b->mid[S == SEARCH_HALVING ? i : 0] = book->mid[i];
-    }
+    const int stride = value_stride(book), copies = stride, n_values = book->n_places * copies;
+    struct book_cell *cells = reinterpret_cast<struct book_cell *>(shared_values + values_of(book));
+    for (int i = threadIdx.x; i < n_values; i += THREADS)
+        shared_values[i] = book->value[i / copies];
+    for (int i = threadIdx.x; S == SEARCH_HALVING && i < BOOK_MAX; i += THREADS)
+        b->mid[S == SEARCH_HALVING ? i : 0] = book->mid[i];
     for (int i = threadIdx.x; i < book->n_cells; i += THREADS)
-        shared_cells[i] = book->cell[i];
+        cells[i] = book->cell[i];
     if (threadIdx.x == 0)
         b->steps = book->steps;
+    const int lane = stride > 1 ? (int)threadIdx.x % WARP : 0;
+    const struct book_view view = {book->key, cells, shared_values + lane, stride};
+    return view;
 }
 
 /* Blocks of 512 to 4096 weights: eight warps take STEP weights, whose maxima by PACKS_STEP they share. `chunk` is
  * another one in the next step, so that one barrier a step is enough. */
 template <typename E, enum book_search S, bool IS_WHOLE>
 static __device__ __forceinline__ void
-long_blocks(const struct fast_args &a, const struct shared_book<S> &b, const struct book_key &key,
-            int64_t start, unsigned *chunk)
+long_blocks(const struct fast_args &a, const uint4 *w, const struct shared_book<S> &b,
+            const struct book_view &view, int64_t start, unsigned *chunk)
 {
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    uint4 w[PACKS];
-#pragma unroll
-    for (int i = 0; i < PACKS; i++)
-        w[i] = step_load<IS_WHOLE>(a, start + i * THREADS * 8);
 #pragma unroll
     for (int i = 0; i < PACKS; i++) {
         const unsigned mine = checked_max(a, w[i], start + i * THREADS * 8);
@@ -328,48 +349,85 @@ long_blocks(const struct fast_args &a, const struct shared_book<S> &b, const str
         const unsigned part = lane < a.chunks ? chunk[first + lane] : 0;
         const unsigned max = __reduce_max_sync(ALL_LANES, part);
         max_store(a, start + i * THREADS * 8, max);
-        weights_write<E, S, IS_WHOLE>(a, b, key, start + i * THREADS * 8, w[i], max);
+        weights_write<E, S, IS_WHOLE>(a, b, view, start + i * THREADS * 8, w[i], max);
     }
 }
 
+/* A lane's packs of the next step. */
+static __device__ __forceinline__ void packs_read(const struct fast_args &a, int64_t at,
+                                                  bool is_whole, uint4 w[PACKS])
+{
+#pragma unroll
+    for (int i = 0; i < PACKS; i++)
+        w[i] = is_whole ? pack_read<true>(a, at + i * THREADS * 8)
+                        : pack_read<false>(a, at + i * THREADS * 8);
+}
+
 template <typename E, enum book_search S>
-static __global__ void __launch_bounds__(THREADS) fast_kernel(struct fast_args a)
+static __global__ void __launch_bounds__(THREADS) short_kernel(struct fast_args a)
+{
+    __shared__ struct shared_book<S> b;
+    const struct book_view view = book_copy<S>(&b, a.sink.book);
+    __syncthreads();
+    const int64_t in_step =
+        threadIdx.x / WARP * (PACKS * PACKS_STEP) + (int64_t)(threadIdx.x % WARP * 8);
+    for (int64_t at = blockIdx.x * STEP; at < a.n; at += gridDim.x * STEP) {
+        if (at + STEP <= a.n)
+            short_blocks<E, S, true>(a, b, view, at + in_step);
+        else
+            short_blocks<E, S, false>(a, b, view, at + in_step);
+    }
+}
+
+/* A barrier shares the maxima of a block; the next step's weights are on their way meanwhile. */
+template <typename E, enum book_search S>
+static __global__ void __launch_bounds__(THREADS, 4) long_kernel(struct fast_args a)
 {
     __shared__ struct shared_book<S> b;
     __shared__ unsigned chunk[2][STEP / PACKS_STEP];
-    book_copy<S>(&b, a.sink.book);
-    const struct book_key key = a.sink.book->key;
+    const struct book_view view = book_copy<S>(&b, a.sink.book);
     __syncthreads();
-    const int64_t in_warp = threadIdx.x / WARP * (PACKS * PACKS_STEP) + threadIdx.x % WARP * 8;
-    const int64_t in_step = a.chunks > 1 ? (int64_t)threadIdx.x * 8 : in_warp;
+    const int64_t in_step = (int64_t)threadIdx.x * 8, stride = gridDim.x * STEP;
+    int64_t at = blockIdx.x * STEP;
     int phase = 0;
-    for (int64_t at = blockIdx.x * STEP; at < a.n; at += gridDim.x * STEP, phase ^= 1) {
-        const bool is_whole = at + STEP <= a.n;
-        if (a.chunks > 1 && is_whole)
-            long_blocks<E, S, true>(a, b, key, at + in_step, chunk[phase]);
-        else if (a.chunks > 1)
-            long_blocks<E, S, false>(a, b, key, at + in_step, chunk[phase]);
-        else if (is_whole)
-            short_blocks<E, S, true>(a, b, key, at + in_step);
+    uint4 w[PACKS], next[PACKS];
+    packs_read(a, at + in_step, at + STEP <= a.n, next);
+    for (; at < a.n; at += stride, phase ^= 1) {
+#pragma unroll
+        for (int i = 0; i < PACKS; i++)
+            w[i] = next[i];
+        if (at + stride < a.n)
+            packs_read(a, at + stride + in_step, at + stride + STEP <= a.n, next);
+        if (at + STEP <= a.n)
+            long_blocks<E, S, true>(a, w, b, view, at + in_step, chunk[phase]);
         else
-            short_blocks<E, S, false>(a, b, key, at + in_step);
+            long_blocks<E, S, false>(a, w, b, view, at + in_step, chunk[phase]);
     }
 }
 
 /* As many blocks as fit the GPU at once: each copies the book once and walks over the tensor. */
+static enum err_code kernel_launch(struct cuda_kern *c, void (*kernel)(struct fast_args),
+                                   const struct fast_args &a, const struct book *book,
+                                   struct err *e)
+{
+    const size_t bytes =
+        (size_t)values_of(book) * sizeof(float) + (size_t)book->n_cells * sizeof(struct book_cell);
+    int resident = 0;
+    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+             "shared memory of a quantizer");
+    CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, THREADS, bytes),
+             "quantizing");
+    const int64_t most = (int64_t)c->n_multiprocessors * (resident > 0 ? resident : 1);
+    const int64_t blocks = ceil_div(a.n, STEP);
+    kernel<<<(unsigned)(blocks < most ? blocks : most), THREADS, bytes, c->stream>>>(a);
+    return cuda_launched("quantizing", e);
+}
+
 template <typename E, enum book_search S>
 static enum err_code fast_launch_search(struct cuda_kern *c, const struct fast_args &a,
                                         const struct book *book, struct err *e)
 {
-    const size_t bytes = book->n_cells * sizeof(struct book_cell);
-    int resident = 0;
-    CUDA_TRY(
-        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, fast_kernel<E, S>, THREADS, bytes),
-        "quantizing");
-    const int64_t most = (int64_t)c->n_multiprocessors * (resident > 0 ? resident : 1);
-    const int64_t blocks = ceil_div(a.n, STEP);
-    fast_kernel<E, S><<<(unsigned)(blocks < most ? blocks : most), THREADS, bytes, c->stream>>>(a);
-    return cuda_launched("quantizing", e);
+    return kernel_launch(c, a.chunks > 1 ? long_kernel<E, S> : short_kernel<E, S>, a, book, e);
 }
 
 template <typename E>

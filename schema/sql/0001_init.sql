@@ -106,6 +106,7 @@ CREATE TABLE sweep_set_member (
 CREATE TABLE worker (
     id INTEGER PRIMARY KEY,
     uuid TEXT NOT NULL UNIQUE,
+    public_key TEXT NOT NULL, -- that brought the uuid first; '': no keys were in force
     host TEXT NOT NULL,
     device TEXT NOT NULL,
     program TEXT NOT NULL,

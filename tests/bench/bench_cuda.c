@@ -1,6 +1,7 @@
 /* The cuda module on shapes of published models: tokens a second of a forward pass over 8 sequences of 2,048 tokens with
  * log-likelihoods of all of them, where the time goes, and bytes a second of the quantizers. Weights are random; four
- * layers of them stand for all. Prints a table, then one JSON line: pythia-410m's shape.
+ * layers of them stand for all. Prints a table, then one JSON line: pythia-70m's shape. With the argument `quantize` the
+ * quantizers alone, beside a device copy; with the name of a shape that one alone.
  * Benchmark: cuda */
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@ struct shape {
 };
 
 static const struct shape shapes[] = {
+    {"pythia-70m", 6, 512, 8, 50304, 1.23e6},
     {"pythia-410m", 24, 1024, 16, 50304, 377e3},
     {"pythia-1.4b", 24, 2048, 16, 50304, 160e3},
     {"pythia-6.9b", 32, 4096, 32, 50432, 37.7e3},
@@ -301,6 +303,46 @@ static void run_quantizer(struct bench *b, const struct kern_quant_args *a, cons
            4e-12 * ROWS * COLS / median(seconds));
 }
 
+/* The floor: each weight read and written once. */
+static void run_copy(struct bench *b, void *from, void *to)
+{
+    double seconds[REPEATS];
+    struct err e;
+    struct kern_rows_args a = {.y = to, .x = from, .n = ROWS, .d = COLS};
+    for (int i = -1; i < REPEATS; i++) {
+        int64_t start = clock_mono_ns();
+        must(kern_copy_rows(b->k, &a, &e), &e);
+        must(kern_sync(b->k, &e), &e);
+        if (i >= 0)
+            seconds[i] = clock_seconds_since(start);
+    }
+    printf("copy: %.2f TB/s\n", 4e-12 * ROWS * COLS / median(seconds));
+}
+
+/* From weights on the GPU to the 256 entries of a quantile codebook, 50 million weights. */
+static void run_codebook(struct bench *b, const struct kern_quant_args *like)
+{
+    double seconds[REPEATS];
+    struct err e;
+    struct codebook book;
+    struct config c = config_default();
+    struct kern_quant_args a = *like;
+    int64_t *hist = xcalloc(65536, sizeof(*hist));
+    c.k = 8;
+    c.dtype = DTYPE_quantile;
+    config_normalize(&c);
+    a.rows = 50000000 / COLS;
+    for (int i = -1; i < REPEATS; i++) {
+        int64_t start = clock_mono_ns();
+        must(kern_histogram(b->k, &a, hist, &e), &e);
+        must(codebook_fill(&c, hist, &book, &e), &e);
+        if (i >= 0)
+            seconds[i] = clock_seconds_since(start);
+    }
+    printf("quantile codebook of 50 M weights: %.2f ms\n", median(seconds) * 1e3);
+    xfree(hist);
+}
+
 static void run_quantizers(struct kern *k)
 {
     static const struct {
@@ -315,6 +357,8 @@ static void run_quantizers(struct kern *k)
     make_chunk(&b);
     void *w16 = random_weights(&b, (int64_t)ROWS * COLS), *out = alloc(&b, (int64_t)ROWS * COLS);
     struct kern_quant_args a = {.w16 = w16, .rows = ROWS, .cols = COLS, .book = book.v, .out = out};
+    run_copy(&b, w16, out);
+    run_codebook(&b, &a);
     for (size_t i = 0; i < ARRAY_LEN(types); i++) {
         char name[32];
         fill_book(types[i].dtype, types[i].k, &book);
@@ -341,21 +385,27 @@ static void run_quantizers(struct kern *k)
     kern_free(k, b.chunk);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     struct err e;
     struct kern *k;
+    const char *only = argc > 1 ? argv[1] : NULL;
+    const bool is_quantize_only = only != NULL && strcmp(only, "quantize") == 0;
     struct kern_options o = {.device = "cuda:0", .compute = KERN_FP16};
     must(kern_open(&o, &k, &e), &e);
     printf("%s\n", kern_get_info(k)->device);
-    run_quantizers(k);
+    if (only == NULL || is_quantize_only)
+        run_quantizers(k);
     double first = 0;
-    for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
+    for (size_t i = 0; i < ARRAY_LEN(shapes) && !is_quantize_only; i++) {
+        if (only != NULL && strcmp(only, shapes[i].name) != 0)
+            continue;
         double rate = run_shape(k, &shapes[i]);
         first = i == 0 ? rate : first;
     }
-    printf("{\"benchmark\": \"cuda\", \"tokens_per_second\": %.0f, \"limit\": %.0f}\n", first,
-           shapes[0].goal);
+    if (!is_quantize_only)
+        printf("{\"benchmark\": \"cuda\", \"tokens_per_second\": %.0f, \"limit\": %.0f}\n", first,
+               shapes[0].goal);
     kern_close(k);
     return 0;
 }

@@ -1,5 +1,7 @@
-/* Whole models on the cuda module: fp16 perplexities within 2e-4 of transformers' ppl_fp16, fp32 ones as the cpu's,
- * quantized ones within 1e-3 of the cpu's. A plain program; skips (77) without a GPU or reference material. */
+/* Whole models on the cuda module: logits of every architecture variant against those of transformers, fp16 perplexities
+ * within 2e-4 of transformers' ppl_fp16, fp32 ones as the cpu's, quantized ones within 1e-3 of the cpu's, accuracies of the
+ * tasks within two items of transformers'. Names of models as arguments limit it to them. A plain program; skips (77)
+ * without a GPU or reference material. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,12 +12,17 @@
 #include "base/mem.h"
 #include "kernels/kernels.h"
 #include "tests/support/support.h"
+#include "worker/model/model.h"
 #include "worker/runner.h"
 
 enum { SKIPPED = 77, STREAM_TOKENS = 65536, WINDOW = 512 };
 
-static const char *const models[] = {"pythia-s2", "gpt2-s0", "gpt2-s2",
-                                     "bloom-s1",  "opt-s1p", "opt-s2"};
+static const char *const models[] = {"bloom-s0",  "bloom-s1",  "bloom-s2",  "gpt2-s0",  "gpt2-s1",
+                                     "gpt2-s2",   "opt-s0",    "opt-s1p",   "opt-s2",   "opt-s3",
+                                     "pythia-s0", "pythia-s1", "pythia-s2", "pythia-s3"};
+static const char *const fixtures[] = {"gpt2",          "opt-prenorm",     "opt-postnorm-proj",
+                                       "neox-parallel", "neox-sequential", "bloom-6heads",
+                                       "bloom-8heads"};
 
 struct story {
     struct runner *cpu, *gpu;
@@ -112,6 +119,153 @@ static void test_quantized(struct story *s, const char *model)
     }
 }
 
+/* ---- tasks ---- */
+
+static double metric_of(const struct job_result *r, const char *name)
+{
+    for (int i = 0; i < r->n_metrics; i++)
+        if (strcmp(r->metrics[i].name, name) == 0)
+            return r->metrics[i].value;
+    return NAN;
+}
+
+static void test_task(struct story *s, const char *model, enum task task, const char *data,
+                      const json_t *ref)
+{
+    static const char *const names[] = {"acc", "acc_norm"};
+    struct arena a = {0};
+    struct err e;
+    struct job_result out = {0};
+    const int64_t n = json_integer_value(json_object_get(ref, "n"));
+    const char *path = support_shared(data);
+    if (ref == NULL || path == NULL)
+        return;
+    struct job job = {
+        .config = config_of(16, DTYPE_int, 64, COMPUTE_FP16),
+        .eval = {.name = data, .task = task, .data = data, .data_path = path, .limit = n}};
+    job.eval.data_path = arena_strdup(&a, path);
+    const char *rel = arena_printf(&a, "models/%s", model);
+    job.model = (struct model_ref){.name = rel, .path = arena_strdup(&a, support_shared(rel))};
+    if (runner_run(s->gpu, &job, &out, &a, &e) != ERR_OK) {
+        printf("FAILED: %s: %s\n", model, e.text);
+        s->n_failures++;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(names) && out.n_metrics > 0; i++) {
+        const double expected = json_opt_num(ref, names[i], NAN), found = metric_of(&out, names[i]);
+        if (isnan(expected))
+            continue;
+        bool is_ok = fabs(found - expected) * (double)n <= 2.5;
+        s->n_checks++;
+        s->n_failures += !is_ok;
+        printf("%s%s %s %s: %.4f, expected %.4f over %ld items\n", is_ok ? "" : "FAILED: ", model,
+               task_label(task), names[i], found, expected, (long)n);
+    }
+    arena_release(&a);
+}
+
+static void test_tasks(struct story *s, const char *model, const json_t *tasks)
+{
+    static const struct {
+        enum task task;
+        const char *key, *data;
+    } all[] = {{TASK_lambada, "lambada_openai", "data/tasks/lambada_test.jsonl"},
+               {TASK_piqa, "piqa", "data/tasks/piqa_valid.jsonl"},
+               {TASK_winogrande, "winogrande", "data/tasks/winogrande_dev.jsonl"},
+               {TASK_hellaswag, "hellaswag", "data/tasks/hellaswag_val.jsonl"}};
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        test_task(s, model, all[i].task, all[i].data, json_object_get(tasks, all[i].key));
+}
+
+/* ---- fixtures ---- */
+
+enum { BATCH = 2, LENGTH = 40 };
+
+/* expected.safetensors: input_ids [2, 40] I32, logits_fp32 [2, 40, V] F32; the file is a header and plain arrays. */
+static const void *expected_part(const struct buf *file, const char *name)
+{
+    struct err e;
+    uint64_t n;
+    json_t *header = NULL;
+    memcpy(&n, file->data, sizeof n);
+    if (json_parse((struct str){file->data + 8, n}, "header", &header, &e) != ERR_OK)
+        return NULL;
+    const json_t *offsets = json_object_get(json_object_get(header, name), "data_offsets");
+    int64_t at = json_integer_value(json_array_get(offsets, 0));
+    json_decref(header);
+    return file->data + 8 + n + at;
+}
+
+static void compare_logits(struct story *s, const char *name, struct model *m,
+                           const struct buf *file, double tolerance)
+{
+    struct err e;
+    const int32_t *ids = expected_part(file, "input_ids");
+    const float *ref = expected_part(file, "logits_fp32");
+    const int64_t n = LENGTH * model_get_info(m)->vocab;
+    float *y = xcalloc((size_t)n, sizeof *y);
+    double diff = 0, size = 0;
+    for (int b = 0; b < BATCH; b++) {
+        if (model_logits(m, ids + (size_t)b * LENGTH, LENGTH, y, &e) != ERR_OK)
+            diff = NAN;
+        for (int64_t i = 0; i < n; i++) {
+            const double r = (double)ref[b * n + i], d = (double)y[i] - r;
+            diff += d * d;
+            size += r * r;
+        }
+    }
+    const double error = sqrt(diff / size);
+    const bool is_ok = error <= tolerance;
+    s->n_checks++;
+    s->n_failures += !is_ok;
+    printf("%sfixture %s: logits off by %.3g, allowed %.3g\n", is_ok ? "" : "FAILED: ", name, error,
+           tolerance);
+    xfree(y);
+}
+
+static enum err_code open_fixture(const char *dir, enum kern_compute compute, struct ckpt **ckpt,
+                                  struct kern **k, struct model **m, struct err *e)
+{
+    static const enum compute stored[] = {COMPUTE_FP32, COMPUTE_FP16, COMPUTE_BF16};
+    struct config c = config_of(compute == KERN_FP32 ? 32 : 16, DTYPE_int, 64, stored[compute]);
+    struct bits bits;
+    TRY(ckpt_open(&(struct model_ref){.name = dir, .path = dir}, ckpt, e));
+    TRY(kern_open(&(struct kern_options){.device = "cuda:0", .compute = compute}, k, e));
+    TRY(model_open(*ckpt, *k, m, e));
+    return model_set_config(*m, &c, &bits, e);
+}
+
+static void test_fixture(struct story *s, const char *name)
+{
+    static const double tolerance[] = {5e-6, 4e-3, 3e-2};
+    struct err e;
+    char *rel = xasprintf("fixtures/families/%s", name), *path = NULL;
+    const char *dir = support_shared(rel);
+    struct buf file = {0};
+    if (dir != NULL) {
+        path = xasprintf("%s/expected.safetensors", dir);
+        for (int c = KERN_FP32; c <= KERN_BF16; c++) {
+            struct ckpt *ckpt = NULL;
+            struct kern *k = NULL;
+            struct model *m = NULL;
+            buf_reset(&file);
+            if (io_read_file(path, (size_t)1 << 26, &file, &e) == ERR_OK &&
+                open_fixture(dir, (enum kern_compute)c, &ckpt, &k, &m, &e) == ERR_OK) {
+                s->n_models++;
+                compare_logits(s, name, m, &file, tolerance[c]);
+            } else {
+                printf("FAILED: fixture %s: %s\n", name, e.text);
+                s->n_failures++;
+            }
+            model_close(m);
+            kern_close(k);
+            ckpt_close(ckpt);
+        }
+    }
+    buf_release(&file);
+    xfree(path);
+    xfree(rel);
+}
+
 static void test_model(struct story *s, const char *model)
 {
     char *name = xasprintf("reference/%s.json", model), *dir = xasprintf("models/%s", model);
@@ -127,6 +281,7 @@ static void test_model(struct story *s, const char *model)
             s->n_models++;
             test_baseline(s, model, ref);
             test_quantized(s, model);
+            test_tasks(s, model, json_object_get(ref, "tasks"));
         }
         json_decref(ref);
     }
@@ -149,7 +304,15 @@ static bool has_gpu(void)
     return code == ERR_OK;
 }
 
-int main(void)
+static bool is_chosen(const char *name, int argc, char **argv)
+{
+    bool is = argc < 2;
+    for (int i = 1; i < argc; i++)
+        is = is || strcmp(argv[i], name) == 0;
+    return is;
+}
+
+int main(int argc, char **argv)
 {
     struct story s = {0};
     struct err e;
@@ -160,8 +323,12 @@ int main(void)
         printf("FAILED: %s\n", e.text);
         return 1;
     }
+    for (size_t i = 0; i < ARRAY_LEN(fixtures); i++)
+        if (is_chosen(fixtures[i], argc, argv))
+            test_fixture(&s, fixtures[i]);
     for (size_t i = 0; i < ARRAY_LEN(models); i++)
-        test_model(&s, models[i]);
+        if (is_chosen(models[i], argc, argv))
+            test_model(&s, models[i]);
     runner_free(s.cpu);
     runner_free(s.gpu);
     printf("%d checks, %d failed\n", s.n_checks, s.n_failures);

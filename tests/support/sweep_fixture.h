@@ -77,6 +77,8 @@ static inline struct job_result fixture_result(struct arena *a, enum task task, 
         m[r.n_metrics++] = (struct metric){"nll", log(value), NAN, 100};
         m[r.n_metrics++] = (struct metric){"perplexity", value, NAN, 100};
         m[r.n_metrics++] = (struct metric){"kl_to_16bit", INFINITY, NAN, 100};
+    } else if (task == TASK_weight_std) {
+        m[r.n_metrics++] = (struct metric){"spearman_attn_ffn1", value, 0.01, 12};
     } else {
         m[r.n_metrics++] = (struct metric){"acc", value, 0.01, 100};
         if (task == TASK_hellaswag || task == TASK_piqa)

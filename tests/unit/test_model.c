@@ -11,6 +11,7 @@
 #include "tests/support/mkckpt.h"
 #include "tests/support/support.h"
 #include "worker/model/model_impl.h"
+#include "worker/model/model_magnitude.h"
 
 static const char *const fixtures[] = {"gpt2",          "opt-prenorm",     "opt-postnorm-proj",
                                        "neox-parallel", "neox-sequential", "bloom-6heads",
@@ -505,6 +506,112 @@ Test(model, divergence_from_recorded_rows_is_that_of_the_logits)
         model_ref_free(l.m, rows);
         xfree(p);
         xfree(q);
+        unload(&l);
+    }
+}
+
+/* ---- sizes of activations ---- */
+
+static void run_watched(struct loaded *l, struct model_magnitudes *g)
+{
+    const struct model_seq s = {text, TEXT, -1};
+    const struct model_target t = {0, TEXT - 1, 1, -1};
+    struct model_answer answer;
+    struct err e = {0};
+    struct model_batch b = {
+        .seqs = &s, .n_seqs = 1, .targets = &t, .n_targets = 1, .magnitudes = g};
+    cr_assert_eq(model_run(l->m, &b, &answer, &e), ERR_OK, "%s", e.text);
+}
+
+/* What layer 0 of a parallel model feeds FFN-1, from the definition: the normalized embedding of token t. */
+static void normed_embedding(const struct model *m, int32_t token, double *out)
+{
+    const float *x = weights_compute(&m->weights, ROLE_EMBED, 0);
+    const float *w = weights_compute(&m->weights, ROLE_NORM2_W, 0);
+    const float *b = weights_compute(&m->weights, ROLE_NORM2_B, 0);
+    const int d = m->wiring.d;
+    double mean = 0, var = 0;
+    x += (int64_t)token * d;
+    for (int i = 0; i < d; i++)
+        mean += (double)x[i] / d;
+    for (int i = 0; i < d; i++)
+        var += ((double)x[i] - mean) * ((double)x[i] - mean) / d;
+    for (int i = 0; i < d; i++)
+        out[i] =
+            ((double)x[i] - mean) / sqrt(var + (double)m->wiring.eps) * (double)w[i] + (double)b[i];
+}
+
+Test(model, magnitudes_are_those_of_the_definition_and_add_up)
+{
+    const char *dir = fixture_dir("neox-parallel");
+    if (dir == NULL)
+        return;
+    struct loaded l = load(dir, 16);
+    const struct wiring *w = &l.m->wiring;
+    struct model_magnitudes *g = NULL;
+    struct err e = {0};
+    cr_assert_eq(model_magnitudes_new(l.m, &g, &e), ERR_OK, "%s", e.text);
+    run_watched(&l, g);
+    double *in = xcalloc((size_t)w->d, sizeof *in), *sum = xcalloc((size_t)w->d, sizeof *sum);
+    double *inner = xcalloc((size_t)w->ffn, sizeof *inner);
+    const float *ffn = weights_compute(&l.m->weights, ROLE_FFN1_W, 0);
+    const float *bias = weights_compute(&l.m->weights, ROLE_FFN1_B, 0);
+    for (int t = 0; t < TEXT; t++) {
+        normed_embedding(l.m, text[t], in);
+        for (int i = 0; i < w->d; i++)
+            sum[i] += fabs(in[i]);
+        for (int j = 0; j < w->ffn; j++) {
+            double y = (double)bias[j];
+            for (int i = 0; i < w->d; i++)
+                y += (double)ffn[j * w->d + i] * in[i];
+            inner[j] += fabs(0.5 * y * (1 + erf(y / sqrt(2))));
+        }
+    }
+    const double *found = model_magnitudes_sum(g, MODEL_PAIR_ATTN_FFN1, 0);
+    for (int i = 0; i < w->d; i++)
+        cr_expect_float_eq(found[i], sum[i], 1e-4, "%d: %g, expected %g", i, found[i], sum[i]);
+    found = model_magnitudes_sum(g, MODEL_PAIR_FFN1_RELU, 0);
+    for (int i = 0; i < w->ffn; i++)
+        cr_expect_float_eq(found[i], inner[i], 1e-4, "%d: %g, expected %g", i, found[i], inner[i]);
+    const double before = model_magnitudes_sum(g, MODEL_PAIR_KVQ_ATTN, 1)[3];
+    run_watched(&l, g);
+    cr_expect(before > 0);
+    cr_expect_float_eq(model_magnitudes_sum(g, MODEL_PAIR_KVQ_ATTN, 1)[3], 2 * before, 1e-9);
+    model_magnitudes_free(g);
+    double *all[] = {in, sum, inner};
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        xfree(all[i]);
+    unload(&l);
+}
+
+/* Spread of unit 5 of layer 1, from the master; the V row of head h, channel c where the layout puts it. */
+Test(model, spreads_are_standard_deviations_of_the_units_own_weights)
+{
+    static const struct {
+        const char *fixture;
+        bool is_by_head;
+    } all[] = {{"neox-parallel", true}, {"opt-prenorm", false}};
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        const char *dir = fixture_dir(all[i].fixture);
+        if (dir == NULL)
+            return;
+        struct loaded l = load(dir, 16);
+        struct model_magnitudes *g = NULL;
+        struct err e = {0};
+        cr_assert_eq(model_magnitudes_new(l.m, &g, &e), ERR_OK, "%s", e.text);
+        const struct wiring *w = &l.m->wiring;
+        const int64_t unit = w->head_dim + 5; /* head 1, channel 5 */
+        const int64_t row = all[i].is_by_head ? 5 * w->head_dim + 5 : 2 * w->d + unit;
+        const uint16_t *v = weights_master(&l.m->weights, ROLE_QKV_W, 1) + row * w->d;
+        double mean = 0, var = 0;
+        for (int j = 0; j < w->d; j++)
+            mean += (double)f16_to_f32(v[j]) / w->d;
+        for (int j = 0; j < w->d; j++)
+            var += ((double)f16_to_f32(v[j]) - mean) * ((double)f16_to_f32(v[j]) - mean) / w->d;
+        double found = model_magnitudes_spread(g, MODEL_PAIR_KVQ_ATTN, 1)[unit];
+        cr_expect_float_eq(found, sqrt(var), 1e-9, "%s: %g, expected %g", all[i].fixture, found,
+                           sqrt(var));
+        model_magnitudes_free(g);
         unload(&l);
     }
 }

@@ -484,3 +484,36 @@ Test(ppl, a_single_observation_has_no_standard_error)
     cr_expect_float_eq(stats_ratio(&x, &y, 1).value, 0.5, 0);
     cr_expect(isinf(stats_exp((struct estimate){INFINITY, NAN}).value));
 }
+
+Test(ppl, rank_correlation_shares_ranks_of_equal_values)
+{
+    const double x[] = {1, 2, 3, 4, 5}, up[] = {2, 4, 8, 16, 32}, down[] = {5, 4, 3, 2, 1};
+    const double ties[] = {1, 1, 2, 3, 3}, flat[] = {7, 7, 7, 7, 7};
+    cr_expect_float_eq(stats_spearman(x, up, 5), 1, 1e-15);
+    cr_expect_float_eq(stats_spearman(x, down, 5), -1, 1e-15);
+    /* Ranks 1..5 and 1.5, 1.5, 3, 4.5, 4.5: 9 / sqrt(10 * 9). */
+    cr_expect_float_eq(stats_spearman(x, ties, 5), 9 / sqrt(90), 1e-15);
+    cr_expect(isnan(stats_spearman(x, flat, 5)));
+}
+
+Test(ppl, weight_std_takes_one_pass_of_windows)
+{
+    struct fixture f;
+    char *text = xmalloc(60000);
+    for (int i = 0; i < 60000; i++)
+        text[i] = "the old house "[i % 14];
+    open_fixture(&f, "long.txt", text, 60000, 512);
+    f.spec.task = TASK_weight_std;
+    struct eval_set set = load(&f);
+    cr_expect_eq(set.n_items, 8, "4,096 tokens, found %d windows", (int)set.n_items);
+    eval_set_release(&set);
+    f.spec.limit = 2;
+    set = load(&f);
+    cr_expect_eq(set.n_items, 2);
+    eval_set_release(&set);
+    f.src.context = 100000;
+    f.spec.limit = 0;
+    expect_failure(&f, ERR_FORMAT, "do not fill one window");
+    xfree(text);
+    close_fixture(&f);
+}

@@ -18,6 +18,7 @@ static struct job job_of(const char *model, int k, enum task task)
         [TASK_winogrande] = "sweeps/demo/tasks/winogrande.jsonl",
         [TASK_hellaswag] = "sweeps/demo/tasks/hellaswag.jsonl",
         [TASK_piqa] = "sweeps/demo/tasks/piqa.jsonl",
+        [TASK_weight_std] = "sweeps/demo/corpus.jsonl",
     };
     struct job j = {
         .config = config_default(),
@@ -170,6 +171,26 @@ Test(runner, results_carry_the_identity_of_everything_they_rest_on)
     cr_expect_str_eq(out.items->tokenizer_sha256, out.tokenizer_sha256);
     cr_expect_eq(out.items->items[0].gold, -1);
     cr_expect_gt(out.items->items[0].chars[0], 0);
+    runner_free(r);
+    arena_release(&a);
+}
+
+Test(runner, weight_std_reports_three_correlations_over_layers)
+{
+    static const char *const names[] = {"spearman_ffn1_relu", "spearman_kvq_attn",
+                                        "spearman_attn_ffn1"};
+    struct arena a = {0};
+    struct runner *r = new_runner(&on_cpu);
+    struct job j = job_of(model_a, 16, TASK_weight_std);
+    struct job_result out = run(r, &j, &a);
+    cr_assert_eq(out.n_metrics, 3);
+    for (int i = 0; i < 3; i++) {
+        const struct metric *m = &out.metrics[i];
+        cr_expect_str_eq(m->name, names[i]);
+        cr_expect(fabs(m->value) <= 1 && m->value != 0, "%s %g", m->name, m->value);
+        cr_expect(m->n >= 2 && m->stderr_ > 0);
+    }
+    cr_expect_eq(out.n, 6);
     runner_free(r);
     arena_release(&a);
 }

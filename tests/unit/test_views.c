@@ -18,7 +18,7 @@ static void setup(void)
 {
     dir = support_tmpdir();
     OK(store_open(arena_printf(&arena, "%s/t.db", dir), STORE_CREATE, &store, &err));
-    struct store_worker w = {"uuid-1", "host", "cpu", "isobit 0.1.0", "fp32", 1, 1 << 30, 42};
+    struct store_worker w = {"uuid-1", "host", "cpu", "isobit 0.1.0", "fp32", "", 1, 1 << 30, 42};
     OK(store_worker_hello(store, &w, &worker_id, &err));
 }
 
@@ -170,8 +170,8 @@ Test(views, mean_zero_shot_waits_for_all_four_tasks)
 
 Test(views, the_first_evaluation_of_a_task_speaks_for_it)
 {
-    plan("demo", 1, 10); /* every task twice */
-    for (int64_t eval = 10; eval >= 1; eval--)
+    plan("demo", 1, 2 * TASK_COUNT); /* every task twice */
+    for (int64_t eval = 2 * TASK_COUNT; eval >= 1; eval--)
         finish(1, eval);
     cr_expect_eq(ask("SELECT count(*) FROM scaling"), 1);
     cr_expect_float_eq(ask("SELECT mean_zero_shot FROM scaling"), (0.2 + 0.3 + 0.4 + 0.5) / 4,

@@ -6,6 +6,7 @@
 #include "worker/eval/items.h"
 #include "worker/eval/pack.h"
 #include "worker/eval/requests.h"
+#include "worker/model/model_magnitude.h"
 
 const struct task_ops *task_ops_of(enum task t)
 {
@@ -51,6 +52,7 @@ void eval_scores_release(struct eval_scores *s)
     xfree(s->is_greedy);
     xfree(s->kl);
     xfree(s->same_top);
+    model_magnitudes_free(s->magnitudes);
     *s = (struct eval_scores){0};
 }
 
@@ -98,6 +100,7 @@ static enum err_code run_batch(const struct eval_run_args *args, struct pack_arr
         .compare = args->compare,
         .kl = out->kl,
         .same_top = out->same_top,
+        .magnitudes = out->magnitudes,
     };
     TRY(model_run(args->model, &batch, b->answers, e));
     TRY(collect(args->set, b, out, e));
@@ -137,6 +140,8 @@ enum err_code eval_run(const struct eval_run_args *args, struct eval_scores *out
     struct pack_arrays arrays = {0};
     pack_arrays_init(pack, &arrays);
     enum err_code rc = ERR_OK;
+    if (task_ops_of(args->set->task)->needs_magnitudes)
+        rc = model_magnitudes_new(args->model, &out->magnitudes, e);
     for (int64_t i = 0; rc == ERR_OK && i < pack->n_batches; i++) {
         pack_build(args->set, pack, i, n_sample, args->is_record_only, &arrays);
         rc = run_batch(args, &arrays, out, e);

@@ -69,6 +69,7 @@ struct eval_scores {
     double *kl;
     uint8_t *same_top;
     int64_t n_kl;
+    struct model_magnitudes *magnitudes; /* NULL unless the task needs them */
 };
 void eval_scores_release(struct eval_scores *s);
 
@@ -110,6 +111,7 @@ struct task_item {
 struct task_ops {
     /* Gold answers stand in FILE-labels.lst beside FILE.jsonl, line by line. */
     bool has_labels_file;
+    bool needs_magnitudes; /* eval_scores.magnitudes */
     /* Texts of one JSON record of a task with choices or a target; `where` is "FILE:LINE". */
     enum err_code (*parse)(const json_t *record, const char *where, struct arena *a,
                            struct task_item *out, struct err *e);

@@ -19,4 +19,7 @@ struct estimate stats_ratio(const double *num, const double *den, int64_t n);
 /* exp of an estimate: value e^v, standard error e^v * se (delta method). */
 struct estimate stats_exp(struct estimate x);
 
+/* Spearman's rank correlation; equal values share the mean of their ranks. NaN when a side is constant or n < 2. */
+double stats_spearman(const double *x, const double *y, int64_t n);
+
 #endif

@@ -13,6 +13,7 @@
 #include "worker/eval/items.h"
 #include "worker/eval/requests.h"
 #include "worker/eval/stats.h"
+#include "worker/eval/windows.h"
 #include "worker/tok/text.h"
 
 /* Tokens of a window: what was asked for, at most the model's context. */
@@ -28,31 +29,6 @@ static enum err_code window_of(const struct eval_source *src, int32_t *window, s
     return ERR_OK;
 }
 
-static bool is_wanted(const struct eval_source *src, const json_t *record)
-{
-    const char *subset = src->spec->subset;
-    const char *name = json_opt_str(json_object_get(record, "meta"), "pile_set_name", "");
-    return subset == NULL || strcmp(subset, name) == 0;
-}
-
-/* Next document of the evaluation's subset; *record NULL at the end. The text is borrowed from the record. */
-static enum err_code next_document(const struct eval_source *src, struct data_reader *r,
-                                   json_t **record, struct str *text, struct err *e)
-{
-    for (;;) {
-        TRY(data_next_record(r, record, e));
-        if (*record == NULL)
-            return ERR_OK;
-        if (is_wanted(src, *record))
-            break;
-        json_decref(*record);
-    }
-    enum err_code rc = items_need_text(*record, "text", data_where(r), text, e);
-    if (rc != ERR_OK)
-        json_decref(*record);
-    return rc;
-}
-
 /* An evaluation over fewer tokens than asked for must say so. */
 static void warn_short(const struct eval_source *src, int64_t found)
 {
@@ -63,66 +39,17 @@ static void warn_short(const struct eval_source *src, int64_t found)
 
 /* ---- strided ---- */
 
-static enum err_code join_documents(const struct eval_source *src, struct data_reader *r,
-                                    struct buf *out, struct err *e)
-{
-    out->max = (size_t)1 << 30;
-    for (;;) {
-        json_t *record = NULL;
-        struct str text = {0};
-        TRY(next_document(src, r, &record, &text, e));
-        if (record == NULL)
-            return ERR_OK;
-        bool is_room =
-            (out->len == 0 || buf_try_add(out, "\n\n", 2)) && buf_try_add(out, text.p, text.n);
-        json_decref(record);
-        if (!is_room)
-            return err_set(e, ERR_FORMAT, "%s: more than 1 GiB of text; use the rolling method",
-                           data_where(r));
-    }
-}
-
-static void add_windows(const struct eval_source *src, struct eval_set *set, int32_t window)
-{
-    int64_t n = (int64_t)set->tokens.n / window;
-    if (src->spec->limit != 0 && src->spec->limit < n)
-        n = src->spec->limit;
-    struct buf text = {0};
-    for (int64_t i = 0; i < n; i++) {
-        size_t at = (size_t)(i * window);
-        buf_reset(&text);
-        tok_decode(src->tok, set->tokens.v + at + 1, (size_t)window - 1, &text);
-        requests_begin_item(set, -1);
-        requests_add_span(set, at, window, window - 1);
-        requests_add_choice(set, text_count_chars((struct str){text.data, text.len}),
-                            (int64_t)text.len, window - 1);
-    }
-    buf_release(&text);
-}
-
 static enum err_code load_strided(const struct eval_source *src, struct data_reader *r,
                                   struct eval_set *set, struct err *e)
 {
     const struct eval_spec *spec = src->spec;
     int32_t window = 0;
     TRY(window_of(src, &window, e));
-    struct buf text = {0};
-    enum err_code rc =
-        data_is_jsonl(spec->data) ? join_documents(src, r, &text, e) : data_read_rest(r, &text, e);
-    if (rc == ERR_OK)
-        rc = requests_encode(src, (struct str){text.data, text.len}, &set->tokens, e);
-    buf_release(&text);
-    if (rc != ERR_OK)
-        return err_wrap(e, "%s", spec->data_path);
+    TRY(windows_read(src, r, set, e));
     warn_short(src, (int64_t)set->tokens.n);
     if (spec->max_tokens != 0 && set->tokens.n > (size_t)spec->max_tokens)
         set->tokens.n = (size_t)spec->max_tokens;
-    add_windows(src, set, window);
-    if (set->n_items == 0)
-        return err_set(e, ERR_FORMAT,
-                       "%s: %zu tokens do not fill one window of %d; use a smaller one",
-                       spec->data_path, set->tokens.n, window);
-    return ERR_OK;
+    return windows_add(src, set, window, spec->limit, e);
 }
 
 /* ---- rolling ---- */
@@ -178,7 +105,7 @@ static enum err_code roll_records(struct rolling *roll, struct data_reader *r, s
     while (!roll->is_full && (limit == 0 || set->n_items < limit)) {
         json_t *record = NULL;
         struct str text = {0};
-        TRY(next_document(roll->src, r, &record, &text, e));
+        TRY(windows_next_document(roll->src, r, &record, &text, e));
         if (record == NULL) {
             warn_short(roll->src, roll->n_tokens);
             break;

@@ -43,10 +43,16 @@ static int64_t choose_max_tokens(const struct wiring *w, const struct kern_info 
     return larger(n, w->context);
 }
 
+int64_t model_step_rows(const struct model *m, int64_t n)
+{
+    const int64_t step = kern_get_info(m->k)->row_step;
+    return (n + step - 1) / step * step;
+}
+
 static enum err_code alloc_rows(struct model *m, int64_t cols, void **out, struct err *e)
 {
     size_t bytes;
-    if (!size_mul((size_t)m->max_tokens, (size_t)cols, &bytes) ||
+    if (!size_mul((size_t)model_step_rows(m, m->max_tokens), (size_t)cols, &bytes) ||
         !size_mul(bytes, (size_t)m->weights.act_bytes, &bytes))
         return err_set(e, ERR_NOMEM, "activations: size overflow");
     return kern_alloc(m->k, bytes, "activations", out, e);
@@ -62,7 +68,7 @@ static enum err_code workspace_init(struct model *m, struct err *e)
     TRY(alloc_rows(m, w->d, &m->ws.mixed, e));
     if (w->has_projection)
         TRY(alloc_rows(m, w->d_embed, &m->ws.embed, e));
-    size_t T = (size_t)m->max_tokens;
+    size_t T = (size_t)model_step_rows(m, m->max_tokens);
     struct batch_lists *l = &m->lists;
     l->ids = xcalloc(T, sizeof *l->ids);
     l->positions = xcalloc(T, sizeof *l->positions);

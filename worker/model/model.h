@@ -61,6 +61,8 @@ MUST_USE enum err_code model_ref_new(struct model *m, int64_t n, struct model_re
                                      struct err *e);
 void model_ref_free(struct model *m, struct model_ref_rows *r);
 
+struct model_magnitudes; /* model_magnitude.h */
+
 struct model_batch {
     const struct model_seq *seqs;
     int n_seqs;
@@ -71,6 +73,7 @@ struct model_batch {
     const struct model_ref_rows *compare; /* NULL, or: kl[ref] and same_top[ref] against it */
     double *kl;                           /* host, indexed by ref */
     uint8_t *same_top;
+    struct model_magnitudes *magnitudes; /* NULL, or where sizes of activations are added */
 };
 
 /* Runs the batch in the configuration in force; answers[n_targets]. At most model_max_tokens() tokens in all.

@@ -145,18 +145,32 @@ static enum err_code check_config(const struct model *m, const struct config *c,
     return ERR_OK;
 }
 
+/* Puts everything that a configuration may leave alone at its 16-bit value. The linear layers need no cast when they are
+ * about to be quantized, nor the rest when it is as it was; casting all else costs less than telling tensors apart. */
+static enum err_code restore(struct model *m, const struct config *c, struct err *e)
+{
+    if (m->is_rest_cast && c->k <= 8)
+        return ERR_OK;
+    TRY(weights_cast_all(&m->weights, e));
+    m->is_rest_cast = true;
+    return ERR_OK;
+}
+
 static enum err_code apply(struct model *m, const struct config *c, struct err *e)
 {
-    if (c->k == 32)
+    if (c->k == 32) {
+        m->is_rest_cast = false;
         return weights_read_stored(&m->weights, e);
-    /* Everything that is not quantized is a tensor rounded to fp16; casting the few others too costs less than
-     * telling them apart. */
-    TRY(weights_cast_all(&m->weights, e));
+    }
+    TRY(restore(m, c, e));
     rank_all(m, c);
     for (int i = 0; i < QUANT_GROUPS; i++) {
         struct quant_group *g = &m->groups[i];
-        if (is_in_force(c, (enum quant_group_id)i))
-            TRY(quant_apply(m->k, c, g->tensors, g->n, g->cache, g->n_keep, e));
+        if (!is_in_force(c, (enum quant_group_id)i))
+            continue;
+        if (i != QUANT_LINEAR)
+            m->is_rest_cast = false;
+        TRY(quant_apply(m->k, c, g->tensors, g->n, g->cache, g->n_keep, e));
     }
     return ERR_OK;
 }

@@ -1,6 +1,7 @@
 /* The forward pass of all families (evaluation spec, section 7), from the embedding to the residual stream behind the
  * last layer. */
 #include "worker/model/model_impl.h"
+#include "worker/model/model_magnitude.h"
 
 static enum err_code norm(struct model *m, enum role role, int layer, const void *x, void *y,
                           int64_t T, struct err *e)
@@ -105,40 +106,59 @@ static enum err_code sublayer_input(struct model *m, enum role role, int layer, 
     return norm(m, role, layer, m->ws.x, y, T, e);
 }
 
-static enum err_code run_layer(struct model *m, int layer, int n_seqs, int64_t T, struct err *e)
+static enum err_code watch_pair(struct model *m, struct model_magnitudes *watch,
+                                enum model_pair pair, int layer, const void *x, int64_t T,
+                                struct err *e)
+{
+    return watch != NULL ? model_magnitudes_add(m, watch, pair, layer, x, T, e) : ERR_OK;
+}
+
+static enum err_code run_layer(struct model *m, int layer, int n_seqs, int64_t T,
+                               struct model_magnitudes *watch, struct err *e)
 {
     const struct wiring *w = &m->wiring;
     struct workspace *s = &m->ws;
+    const int64_t rows = model_step_rows(m, T);
     const void *in;
-    TRY(sublayer_input(m, ROLE_NORM1_W, layer, T, &in, e));
-    TRY(linear(m, ROLE_QKV_W, layer, in, s->wide, T, e));
+    TRY(sublayer_input(m, ROLE_NORM1_W, layer, rows, &in, e));
+    TRY(linear(m, ROLE_QKV_W, layer, in, s->wide, rows, e));
     TRY(attention(m, layer, n_seqs, T, e));
+    TRY(watch_pair(m, watch, MODEL_PAIR_KVQ_ATTN, layer, s->mixed, T, e));
     if (w->is_parallel) /* before attention reaches x */
-        TRY(sublayer_input(m, ROLE_NORM2_W, layer, T, &in, e));
-    TRY(linear(m, ROLE_OUT_W, layer, s->mixed, s->x, T, e));
+        TRY(sublayer_input(m, ROLE_NORM2_W, layer, rows, &in, e));
+    TRY(linear(m, ROLE_OUT_W, layer, s->mixed, s->x, rows, e));
     if (w->is_post_norm)
-        TRY(norm(m, ROLE_NORM1_W, layer, s->x, s->x, T, e));
+        TRY(norm(m, ROLE_NORM1_W, layer, s->x, s->x, rows, e));
     if (!w->is_parallel)
-        TRY(sublayer_input(m, ROLE_NORM2_W, layer, T, &in, e));
-    TRY(linear(m, ROLE_FFN1_W, layer, in, s->wide, T, e));
-    TRY(linear(m, ROLE_FFN2_W, layer, s->wide, s->x, T, e));
+        TRY(sublayer_input(m, ROLE_NORM2_W, layer, rows, &in, e));
+    TRY(watch_pair(m, watch, MODEL_PAIR_ATTN_FFN1, layer, in, T, e));
+    TRY(linear(m, ROLE_FFN1_W, layer, in, s->wide, rows, e));
+    TRY(watch_pair(m, watch, MODEL_PAIR_FFN1_RELU, layer, s->wide, T, e));
+    TRY(linear(m, ROLE_FFN2_W, layer, s->wide, s->x, rows, e));
     if (w->is_post_norm)
-        TRY(norm(m, ROLE_NORM2_W, layer, s->x, s->x, T, e));
+        TRY(norm(m, ROLE_NORM2_W, layer, s->x, s->x, rows, e));
     return ERR_OK;
 }
 
-enum err_code model_forward(struct model *m, int n_seqs, int64_t T, struct err *e)
+enum err_code model_forward(struct model *m, int n_seqs, int64_t T, struct model_magnitudes *watch,
+                            struct err *e)
 {
-    TRY(embed(m, T, e));
+    const int64_t rows = model_step_rows(m, T);
+    for (int64_t t = T; t < rows; t++)
+        m->lists.ids[t] = m->lists.positions[t] = 0;
+    TRY(embed(m, rows, e));
     for (int layer = 0; layer < m->wiring.n_layers; layer++)
-        TRY(run_layer(m, layer, n_seqs, T, e));
+        TRY(run_layer(m, layer, n_seqs, T, watch, e));
     return ERR_OK;
 }
 
-enum err_code model_hidden(struct model *m, const int32_t *rows, int64_t n, int64_t T,
-                           const void **out, struct err *e)
+enum err_code model_hidden(struct model *m, int32_t *rows, int64_t n, int64_t T, const void **out,
+                           struct err *e)
 {
     const struct wiring *w = &m->wiring;
+    const int64_t n_rows = model_step_rows(m, n);
+    for (int64_t i = n; i < n_rows; i++)
+        rows[i] = rows[n - 1];
     if (w->has_final_norm) {
         struct kern_norm_args a = {
             .y = m->ws.h,
@@ -149,19 +169,19 @@ enum err_code model_hidden(struct model *m, const int32_t *rows, int64_t n, int6
             .T = T,
             .d = w->d,
             .rows = rows,
-            .n_rows = n,
+            .n_rows = n_rows,
         };
         TRY(kern_layernorm(m->k, &a, e));
     } else {
-        TRY(kern_copy_rows(
-            m->k,
-            &(struct kern_rows_args){.y = m->ws.h, .x = m->ws.x, .x_rows = rows, .n = n, .d = w->d},
-            e));
+        TRY(kern_copy_rows(m->k,
+                           &(struct kern_rows_args){
+                               .y = m->ws.h, .x = m->ws.x, .x_rows = rows, .n = n_rows, .d = w->d},
+                           e));
     }
     *out = m->ws.h;
     if (w->has_projection) {
         *out = m->ws.embed;
-        TRY(linear(m, ROLE_PROJECT_OUT, 0, m->ws.h, m->ws.embed, n, e));
+        TRY(linear(m, ROLE_PROJECT_OUT, 0, m->ws.h, m->ws.embed, n_rows, e));
     }
     return ERR_OK;
 }

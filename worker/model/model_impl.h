@@ -58,6 +58,7 @@ struct model {
     int32_t *rank_same; /* [max(d, ffn)]: i */
     int32_t *rank_v;    /* [d]: row of the fused QKV that makes input i of the attention output */
     struct quant_group groups[QUANT_GROUPS];
+    bool is_rest_cast; /* compute weights outside the linear layers are the master's */
     bool has_config;
     struct config config; /* in force when has_config */
     struct bits bits;
@@ -68,14 +69,21 @@ struct model_ref_rows {
     int64_t n;
 };
 
+/* n, or the next number of rows that the device likes: operations on whole rows run over that many, so that their shapes
+ * are few. Rows behind the n hold any finite numbers, and nothing reads what comes of them. */
+int64_t model_step_rows(const struct model *m, int64_t n);
+
 /* Lists of tensors and rank maps; after the weights are there. */
 void model_quant_init(struct model *m);
 void model_quant_release(struct model *m);
 
-/* Runs all layers; ws.x then holds the residual stream of T tokens. lists.ids, positions and seqs are filled. */
-MUST_USE enum err_code model_forward(struct model *m, int n_seqs, int64_t T, struct err *e);
-/* Final norm and projection of x's rows[n]; *out is [n, d_embed] and stays until the next batch. */
-MUST_USE enum err_code model_hidden(struct model *m, const int32_t *rows, int64_t n, int64_t T,
+/* Runs all layers; ws.x then holds the residual stream of T tokens. lists.ids, positions and seqs are filled. `watch`
+ * is NULL or where sizes of activations are added. */
+MUST_USE enum err_code model_forward(struct model *m, int n_seqs, int64_t T,
+                                     struct model_magnitudes *watch, struct err *e);
+/* Final norm and projection of x's rows[n], which has room for model_step_rows; *out is [n, d_embed] and stays until the
+ * next batch. */
+MUST_USE enum err_code model_hidden(struct model *m, int32_t *rows, int64_t n, int64_t T,
                                     const void **out, struct err *e);
 const void *model_head(const struct model *m);
 

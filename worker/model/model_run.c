@@ -113,7 +113,7 @@ static enum err_code score(struct model *m, const struct model_batch *b, const v
     struct kern_score_args a = {
         .x = hidden,
         .head = model_head(m),
-        .R = n_rows,
+        .R = model_step_rows(m, n_rows),
         .d = m->wiring.d_embed,
         .V = m->wiring.vocab,
         .row = l->row,
@@ -209,7 +209,7 @@ enum err_code model_run(struct model *m, const struct model_batch *b, struct mod
     TRY(sort_targets(m, b, T, &n_rows, e));
     if (n_rows == 0)
         return ERR_OK;
-    TRY(model_forward(m, b->n_seqs, T, e));
+    TRY(model_forward(m, b->n_seqs, T, b->magnitudes, e));
     TRY(model_hidden(m, m->lists.rows, n_rows, T, &hidden, e));
     TRY(score(m, b, hidden, n_rows, answers, e));
     if (b->record != NULL)
@@ -228,7 +228,7 @@ enum err_code model_logits(struct model *m, const int32_t *tokens, int32_t n, fl
     int64_t T;
     const void *hidden;
     TRY(lay_out(m, &b, &T, e));
-    TRY(model_forward(m, 1, T, e));
+    TRY(model_forward(m, 1, T, NULL, e));
     for (int32_t i = 0; i < n; i++)
         m->lists.rows[i] = i;
     TRY(model_hidden(m, m->lists.rows, n, T, &hidden, e));

@@ -22,16 +22,24 @@ static float bin_value(int bin)
     return (float)((bin & SIGN) != 0 && mag != 0 ? -mag : mag);
 }
 
-/* q[n] = Q((2j + 1) / (2n)) by 64-bit integers: a floating point position picks the wrong neighbour on exact ties. */
+/* Rank of Q((2j + 1) / (2n)) among `count` values, by 64-bit integers: a floating point position picks the wrong neighbour
+ * on exact ties. */
+static int64_t rank_of(int j, int n, int64_t count)
+{
+    return ((2 * (int64_t)j + 1) * (count - 1) + n) / (2 * (int64_t)n);
+}
+
 static void order_statistics(const int64_t *hist, int64_t count, int n, float *q)
 {
-    int64_t below_or_in = 0;
+    int64_t below_or_in = 0, next = rank_of(0, n, count);
     int j = 0;
     for (int i = 0; i < 2 * INFINITE && j < n; i++) {
         int bin = bin_in_order(i);
         below_or_in += hist[bin];
-        while (j < n && ((2 * (int64_t)j + 1) * (count - 1) + n) / (2 * (int64_t)n) < below_or_in)
+        while (j < n && next < below_or_in) {
             q[j++] = bin_value(bin);
+            next = rank_of(j, n, count);
+        }
     }
     CHECK(j == n);
 }
