@@ -68,6 +68,7 @@ struct slice {
     int64_t session;
     struct job *jobs; /* owned by the arena */
     int n_jobs;
+    int64_t limit_s;         /* a job of it that runs longer has failed; 0: none */
     int64_t estimated_bytes; /* memory a worker needs for the checkpoint; 0: not known */
 };
 /* Leases the next slice to any session with credit. *found = false: nothing to hand out now. Call until then. */
@@ -132,6 +133,8 @@ struct dispatch_counts {
 };
 MUST_USE enum err_code dispatch_count(struct dispatch *d, int64_t now_ns,
                                       struct dispatch_counts *out, struct err *e);
+/* The evaluations of all jobs, by index; NULL beyond the last one. */
+const struct eval_spec *dispatch_eval(const struct dispatch *d, int i);
 /* Live sessions for `status`: array of objects uuid, host, device, program, state, checkpoint, jobs, seconds. New reference. */
 json_t *dispatch_workers_json(const struct dispatch *d, int64_t now_ns);
 

@@ -8,7 +8,7 @@
 
 _Static_assert((int)WIRE_NUMERICS == (int)DISPATCH_NUMERICS, "one numerics version");
 
-enum { MAX_HELD = 65536, MAX_DIFFERING = 3, MAX_CREDIT = 16, MAX_HELLOS = 64 };
+enum { MAX_HELD = 65536, MAX_DIFFERING = 3, MAX_CREDIT = 16, MAX_PARTS = 8, MAX_HELLOS = 64 };
 
 /* ---- seats ---- */
 
@@ -94,22 +94,26 @@ void intake_flush(struct intake *in, struct link *l)
         struct intake_out *o = &in->out[i];
         /* What does not arrive is made good by the protocol: an ACK is asked for again, a LEASE is missed in the next
          * BEATs, a session that is gone times out. */
-        enum err_code rc = link_send(l, &o->to, o->type, o->body, NULL, 0, &e);
+        const struct wire_frame blob = {o->blob, o->blob_bytes};
+        enum err_code rc = link_send(l, &o->to, o->type, o->body, &blob, o->blob != NULL, &e);
         if (rc != ERR_OK)
             log_event(LOG_DEBUG, "intake", "unsent", "type=%s text=\"%s\"", wire_type_name(o->type),
                       e.text);
         json_decref(o->body);
+        xfree(o->blob);
     }
-    in->n_out = 0;
+    in->n_out = in->n_parts = 0;
     for (int i = 0; i < in->n_seats; i++)
         in->seats[i].n_committed = in->seats[i].n_in_hand;
 }
 
 static void drop_out(struct intake *in)
 {
-    for (int i = 0; i < in->n_out; i++)
+    for (int i = 0; i < in->n_out; i++) {
         json_decref(in->out[i].body);
-    in->n_out = 0;
+        xfree(in->out[i].blob);
+    }
+    in->n_out = in->n_parts = 0;
 }
 
 void intake_drop(struct intake *in)
@@ -126,6 +130,7 @@ void intake_release(struct intake *in)
     xfree(in->out);
     xfree(in->seats);
     json_text_release(&in->text);
+    files_release(&in->files);
     *in = (struct intake){0};
 }
 
@@ -147,13 +152,17 @@ static int config_index(json_t *list, const struct slice *s, int i)
 }
 
 /* The same for evaluations, of which a slice has few, each described once (describe_jobs): its name's address tells it. */
-static int eval_index(json_t *list, const char **names, const struct eval_spec *v)
+static int eval_index(struct intake *in, json_t *list, const char **names,
+                      const struct eval_spec *v)
 {
     int n = (int)json_array_size(list), i = 0;
     while (i < n && names[i] != v->name)
         i++;
     if (i == n) {
-        json_array_append_new(list, eval_spec_to_json(v));
+        json_t *spec = eval_spec_to_json(v), *offer = files_offer(&in->files, v);
+        if (offer != NULL)
+            json_object_set_new(spec, "files", offer);
+        json_array_append_new(list, spec);
         names[n] = v->name;
     }
     return i;
@@ -168,17 +177,20 @@ void intake_lease(struct intake *in, const struct slice *s)
     const char **names = xcalloc((size_t)s->n_jobs, sizeof(*names));
     for (int i = 0; i < s->n_jobs; i++) {
         const struct job *j = &s->jobs[i];
-        int config = config_index(configs, s, i), eval = eval_index(evals, names, &j->eval);
+        int config = config_index(configs, s, i), eval = eval_index(in, evals, names, &j->eval);
         json_array_append_new(
             jobs, json_pack("[I, i, i, i]", (json_int_t)j->id, j->attempt, config, eval));
     }
     xfree(names);
     seat->n_in_hand += s->n_jobs;
-    put(in, &seat->peer, WIRE_LEASE,
+    json_t *lease =
         json_pack("{s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "slice", (json_int_t)s->id, "lease_ns",
                   (json_int_t)in->options.lease_ns, "estimated_bytes",
                   (json_int_t)s->estimated_bytes, "model", model_ref_to_json(&s->jobs[0].model),
-                  "configs", configs, "evals", evals, "jobs", jobs));
+                  "configs", configs, "evals", evals, "jobs", jobs);
+    if (s->limit_s > 0)
+        json_object_set_new(lease, "limit_s", json_integer(s->limit_s));
+    put(in, &seat->peer, WIRE_LEASE, lease);
 }
 
 void intake_revoke(struct intake *in, const struct revoke *v, int n)
@@ -453,6 +465,41 @@ static enum err_code on_items(struct intake *in, const json_t *body, struct err 
     return rc;
 }
 
+/* ---- FETCH ---- */
+
+/* A part of a data file. After a restart nothing has been offered yet, but the worker may still hold jobs: then all files
+ * are looked at once. More than a few parts a turn are left unanswered, and asked for again. */
+static void on_fetch(struct intake *in, const struct intake_seat *seat, const json_t *body,
+                     struct err *bad)
+{
+    const char *sha256 = NULL;
+    int64_t offset = 0;
+    struct files_part part = {0};
+    struct err e;
+    if (json_need_str(body, "sha256", "FETCH", &sha256, bad) != ERR_OK ||
+        json_need_int(body, "offset", "FETCH", 0, FILES_MAX_BYTES, &offset, bad) != ERR_OK ||
+        in->n_parts == MAX_PARTS)
+        return;
+    enum err_code rc = files_read(&in->files, sha256, offset, &part, &e);
+    const struct eval_spec *v = NULL;
+    for (int i = 0; rc == ERR_NOTFOUND && (v = dispatch_eval(in->dispatch, i)) != NULL; i++) {
+        json_decref(files_offer(&in->files, v));
+        rc = files_read(&in->files, sha256, offset, &part, &e);
+    }
+    json_t *answer = json_pack("{s:s#, s:I}", "sha256", sha256, (int)strnlen(sha256, 64), "offset",
+                               (json_int_t)offset);
+    if (rc == ERR_OK) {
+        json_object_set_new(answer, "total", json_integer(part.total));
+    } else {
+        json_object_set_new(answer, "code", json_string(err_name(rc)));
+        json_object_set_new(answer, "text", wire_text(e.text));
+    }
+    put(in, &seat->peer, WIRE_DATA, answer);
+    in->out[in->n_out - 1].blob = part.data;
+    in->out[in->n_out - 1].blob_bytes = part.n;
+    in->n_parts++;
+}
+
 /* ---- any message ---- */
 
 /* The 1st, 2nd, 4th, 8th … time, so that a broken peer cannot fill the disk with complaints. */
@@ -514,6 +561,9 @@ static enum err_code on_session_message(struct intake *in, struct intake_seat *s
         return on_return(in, seat, m->body, now_ns, e);
     case WIRE_ITEMS:
         return on_items(in, m->body, bad, e);
+    case WIRE_FETCH:
+        on_fetch(in, seat, m->body, bad);
+        return ERR_OK;
     case WIRE_BYE: {
         int64_t session = seat->session;
         seat_leave(in, seat);
@@ -527,7 +577,6 @@ static enum err_code on_session_message(struct intake *in, struct intake_seat *s
     case WIRE_REVOKE:
     case WIRE_REGISTER:
     case WIRE_DRAIN:
-    case WIRE_FETCH:
     case WIRE_DATA:
     case WIRE_REQUEST:
     case WIRE_REPLY:
@@ -622,7 +671,8 @@ enum err_code intake_apply(struct intake *in, struct link_inbox *box, int64_t no
         bool is_known = seat != NULL && peer_is(&seat->peer, &box->from) &&
                         strcmp(seat->who, box->who) == 0 &&
                         dispatch_knows(in->dispatch, seat->session);
-        in->n_writes += is_known && box->msg.type != WIRE_BEAT && box->msg.type != WIRE_CREDIT;
+        in->n_writes += is_known && box->msg.type != WIRE_BEAT && box->msg.type != WIRE_CREDIT &&
+                        box->msg.type != WIRE_FETCH;
         if (is_known)
             rc = on_session_message(in, seat, &box->msg, now_ns, &bad, e);
         else if (bad.code == ERR_OK)

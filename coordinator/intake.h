@@ -7,6 +7,7 @@
 #include "base/json_text.h"
 #include "coordinator/dispatch.h"
 #include "coordinator/door.h"
+#include "coordinator/files.h"
 #include "schema/link.h"
 
 /* Which connection a session speaks through, and how many jobs the coordinator believes to be in its hand. */
@@ -25,6 +26,8 @@ struct intake_out {
     struct link_peer to;
     enum wire_type type;
     json_t *body;
+    void *blob; /* NULL: none */
+    size_t blob_bytes;
 };
 
 struct intake {
@@ -41,6 +44,8 @@ struct intake {
     int64_t n_writes;      /* messages and leases so far that change the database */
     bool is_draining;      /* whoever registers is told to leave */
     struct json_text text; /* of the RESULT in work */
+    struct files files;    /* that workers may fetch */
+    int n_parts;           /* of files, in the outbox */
 };
 
 enum { INTAKE_MAX_SEATS = 1024 };

@@ -212,6 +212,11 @@ const struct dispatch_counts *serve_counts(const struct serve *s)
     return &s->counts;
 }
 
+bool serve_is_in_trouble(const struct serve *s)
+{
+    return s->trouble_ns != 0;
+}
+
 json_t *serve_workers_json(const struct serve *s, int64_t now_ns)
 {
     return s->intake.dispatch != NULL ? dispatch_workers_json(s->intake.dispatch, now_ns)

@@ -48,6 +48,8 @@ bool serve_is_draining(const struct serve *s);
 /* Counts of about half a second ago at most. */
 const struct dispatch_counts *serve_counts(const struct serve *s);
 
+/* The database cannot be written at present; nothing is acknowledged meanwhile. */
+bool serve_is_in_trouble(const struct serve *s);
 /* Live workers, as dispatch_workers_json; an empty array while the database cannot be written. New reference. */
 json_t *serve_workers_json(const struct serve *s, int64_t now_ns);
 

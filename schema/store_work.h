@@ -24,7 +24,14 @@ struct store_eval {
     struct eval_spec spec;
     const char *data_sha256;
 };
+/* A set of sweeps (docs/SCHEMA.md), by what it means for the jobs in it. */
+struct store_set {
+    int64_t id;
+    int64_t job_limit_s; /* the longest of its sweeps; 0: none, also when one of them has none */
+};
 struct store_parts {
+    struct store_set *sets;
+    int n_sets;
     struct store_model *models; /* each list by ascending id */
     struct store_config *configs;
     struct store_eval *evals;

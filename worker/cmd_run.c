@@ -14,7 +14,7 @@
 #include "worker/walltime.h"
 
 struct run_opts {
-    const char *connect, *keys, *device, *bind, *compute_program, *walltime;
+    const char *connect, *keys, *device, *bind, *compute_program, *walltime, *cache;
     int64_t memory, threads, credit;
     double grace, job_timeout, idle_timeout;
 };
@@ -93,6 +93,12 @@ static const struct cli_opt run_opts[] = {
      .min = 0,
      .max = 1e7,
      .offset = AT(idle_timeout)},
+    {.name = "cache",
+     .type = CLI_STRING,
+     .arg = "DIR",
+     .help = "where data files that this machine lacks are kept, after they were fetched from the "
+             "coordinator (default: ~/.cache/isobit/data)",
+     .offset = AT(cache)},
     {.name = "walltime",
      .type = CLI_STRING,
      .arg = "TIME",
@@ -170,6 +176,7 @@ static enum err_code serve(const struct run_opts *o, struct err *e)
         .connect = o->connect,
         .keys = o->keys != NULL ? &keys : NULL,
         .compute_argv = argv,
+        .cache_dir = o->cache,
         .credit = (int)o->credit,
         .grace_ns = (int64_t)(o->grace * CLOCK_NS_PER_S),
         .job_timeout_ns = (int64_t)(o->job_timeout * CLOCK_NS_PER_S),

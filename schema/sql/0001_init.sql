@@ -70,7 +70,8 @@ CREATE TABLE bits (
 CREATE TABLE sweep (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
-    created_ms INTEGER NOT NULL
+    created_ms INTEGER NOT NULL,
+    job_limit_s INTEGER NOT NULL DEFAULT 0 -- a job that runs longer has failed; 0: no limit
 ) STRICT;
 
 CREATE TABLE spec (
