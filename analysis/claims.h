@@ -6,7 +6,8 @@
 #ifndef ISOBIT_ANALYSIS_CLAIMS_H
 #define ISOBIT_ANALYSIS_CLAIMS_H
 
-#include "analysis/frame.h"
+#include "analysis/bootstrap.h"
+#include "analysis/source.h"
 #include "base/json.h"
 
 #define VERDICT_LIST(X)                                                                            \
@@ -27,7 +28,10 @@ struct claims_input {
     /* Resample r of row i at [r * frame->n + i], as in the frame (share of items right; nats per token). NaN where a row has
      * no per-item values: then its own value stands in every resample. NULL: no intervals. */
     const double *zero_shot, *nll;
+    const bool *has_zero_shot_items,
+        *has_nll_items; /* per row; NULL: all have. A statistic over rows without has no interval */
     int n_resamples;
+    int n_threads; /* 0 and 1: none but the caller's; changes no number */
 };
 
 /* What the database knows beside the curves. */
@@ -51,8 +55,9 @@ struct claims_weight_std {
     double n_params;
     double control, attention, ffn;
 };
-/* Reads what the frame does not hold. Everything in *out is owned by `a`. */
-MUST_USE enum err_code claims_facts_load(struct store *s, const struct frame *f, struct arena *a,
+/* Finds what the frame does not hold; `items` may be all zero. Everything in *out is owned by `a`. Errors: those of store_query. */
+MUST_USE enum err_code claims_facts_load(struct store *s, const struct frame *f,
+                                         const struct items *items, struct arena *a,
                                          struct claims_facts *out, struct err *e);
 
 /* One statistic of a claim and what it must satisfy. */
@@ -74,7 +79,7 @@ struct claim_variant {
     int decisive;    /* the part that the verdict hangs on; -1: none */
     const int *rows; /* rows of the frame that were used, ascending */
     int n_rows;
-    const char *reason; /* why it is not covered; NULL */
+    const char *reason; /* why it is not covered or has no intervals; NULL */
 };
 
 struct claim {
@@ -99,6 +104,11 @@ struct claims {
 
 /* Everything in the result is owned by `a`. */
 struct claims claims_run(const struct claims_input *in, struct arena *a);
+
+/* Both of it for a command: what the database knows, and the resamples. `items` and `b` may be all zero. n_threads 0: one a core. */
+MUST_USE enum err_code claims_test(const struct source *src, const struct items *items,
+                                   const struct bootstrap *b, int64_t n_threads, struct claims *out,
+                                   struct err *e);
 
 /* The variant and the part that a claim's row shows; NULL when nothing is covered. */
 const struct claim_variant *claim_shown(const struct claim *c);

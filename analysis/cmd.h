@@ -6,7 +6,10 @@
 
 extern const struct cli_cmd cmd_fit;
 extern const struct cli_cmd cmd_table;
+extern const struct cli_cmd cmd_claims;
 extern const struct cli_cmd cmd_plot;
 extern const struct cli_cmd cmd_report;
+extern const struct cli_cmd cmd_export;
+extern const struct cli_cmd cmd_recommend;
 
 #endif

@@ -1,17 +1,20 @@
 /* `isobit-analysis plot`: the sweep's pictures as SVG, PNG and PDF with their data and scripts. */
 #include <stdio.h>
 
+#include "analysis/bands.h"
 #include "analysis/cmd.h"
 #include "analysis/gnuplot.h"
 #include "analysis/source.h"
 
 struct plot_opts {
     struct source_opts source;
+    struct bootstrap_opts bootstrap;
     const char *out;
 };
 
 static const struct cli_opt options[] = {
     SOURCE_OPTIONS(struct plot_opts, "nll"),
+    BOOTSTRAP_OPTIONS(struct plot_opts),
     {.name = "out",
      .letter = 'o',
      .type = CLI_STRING,
@@ -24,8 +27,13 @@ static const struct cli_opt options[] = {
 static enum err_code plot(struct source *src, const void *arg, struct err *e)
 {
     const struct plot_opts *o = arg;
+    struct bootstrap drawn = {0};
+    struct items items;
+    TRY(bands_bootstrap(src, &o->bootstrap, &items, &drawn, e));
+    struct figure_intervals bands = bands_paired(&drawn, &src->frame, src->arena);
+    bootstrap_release(&drawn);
     int n = 0;
-    struct figure *figures = figures_build(&src->frame, src->bits, src->arena, &n);
+    struct figure *figures = figures_build(&src->frame, src->bits, &bands, src->arena, &n);
     if (n == 0)
         return err_set(e, ERR_NOTFOUND, "%s has no family with quantized results to draw yet",
                        o->source.db);
@@ -48,10 +56,11 @@ static int run(const void *opts, int n_args, char **args)
 const struct cli_cmd cmd_plot = {
     .name = "plot",
     .args = "",
-    .summary = "Draw scaling curves, block sizes and data types (SVG, PNG, PDF).",
-    .doc = "Writes NAME.svg, NAME.png and NAME.pdf and keeps NAME.dat and NAME.gp beside them: "
-           "edit the script and\n"
-           "run gnuplot again to change a picture by hand.\n\n"
+    .summary = "Draw the paper's figures for a sweep (SVG, PNG, PDF).",
+    .doc = "Scaling curves, every bit width, block sizes, data types, outliers, exponent bits, and "
+           "perplexity\nagainst accuracy, as far as the sweep has data for them. Bands are 95 % "
+           "intervals of the paired\nbootstrap. NAME.dat and NAME.gp are kept beside each picture: "
+           "edit the script and run gnuplot\nagain to change it by hand.\n\n"
            "  isobit-analysis plot --db demo.db --out plots",
     .opts = options,
     .n_opts = ARRAY_LEN(options),

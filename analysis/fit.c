@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GAP_BUDGETS = 64, MAX_K = 33 };
+enum { MAX_K = 33 };
 
 double curve_at(const struct curve *c, double x)
 {
@@ -68,19 +68,27 @@ bool budgets_of(const struct group *g, int n, double *log2_bits)
     return true;
 }
 
-double curve_gap(const struct curve *x, const struct curve *y)
+bool gap_budgets(const struct curve *x, const struct curve *y, double at[GAP_BUDGETS])
 {
     if (x->n < 2 || y->n < 2)
-        return NAN;
+        return false;
     double from = fmax(x->points[0].log2_bits, y->points[0].log2_bits);
     double to = fmin(x->points[x->n - 1].log2_bits, y->points[y->n - 1].log2_bits);
     if (!(from < to))
+        return false;
+    for (int i = 0; i < GAP_BUDGETS; i++)
+        at[i] = fmin(from + (to - from) * i / (GAP_BUDGETS - 1), to);
+    return true;
+}
+
+double curve_gap(const struct curve *x, const struct curve *y)
+{
+    double at[GAP_BUDGETS];
+    if (!gap_budgets(x, y, at))
         return NAN;
     double sum = 0;
-    for (int i = 0; i < GAP_BUDGETS; i++) {
-        double at = fmin(from + (to - from) * i / (GAP_BUDGETS - 1), to);
-        sum += curve_at(x, at) - curve_at(y, at);
-    }
+    for (int i = 0; i < GAP_BUDGETS; i++)
+        sum += curve_at(x, at[i]) - curve_at(y, at[i]);
     return sum / GAP_BUDGETS;
 }
 
@@ -92,106 +100,193 @@ const struct curve *group_curve(const struct group *g, int k)
     return NULL;
 }
 
-static int compare_point(const void *a, const void *b)
+/* ---- groups ---- */
+
+/* A row with a value, on its way to a curve. */
+struct cell {
+    const struct frame_row *row;
+    int index; /* of the row */
+    struct setting setting;
+    double log2_bits, value;
+};
+
+/* The order in which cells become points: by group, curve, bits. The settings of a baseline say nothing but its compute. */
+static int compare_family(const struct cell *x, const struct cell *y)
 {
-    double x = ((const struct curve_point *)a)->log2_bits;
-    double y = ((const struct curve_point *)b)->log2_bits;
-    return (x > y) - (x < y);
+    int by_sweep = strcmp(x->row->sweep, y->row->sweep);
+    return by_sweep != 0 ? by_sweep : strcmp(x->row->family, y->row->family);
 }
 
-/* Equal budgets have no slope between them: one point with the mean value stands for them. */
-static void merge_equal(struct curve *c)
+static int compare_group(const struct cell *x, const struct cell *y)
 {
-    int n = 0;
-    for (int i = 0; i < c->n;) {
+    int by_family = compare_family(x, y);
+    if (by_family != 0)
+        return by_family;
+    return x->row->k >= 16 && y->row->k >= 16 ? strcmp(x->setting.compute, y->setting.compute)
+                                              : setting_compare(&x->setting, &y->setting);
+}
+
+static int compare_cell(const void *a, const void *b)
+{
+    const struct cell *x = a;
+    const struct cell *y = b;
+    int by_group = compare_group(x, y);
+    if (by_group != 0)
+        return by_group;
+    if (x->row->k != y->row->k)
+        return x->row->k - y->row->k;
+    if (x->log2_bits != y->log2_bits)
+        return x->log2_bits < y->log2_bits ? -1 : 1;
+    return x->index - y->index;
+}
+
+struct cells {
+    struct cell *v;
+    int n;
+};
+
+/* Where the baselines of a group's family and compute start; in a list sorted by compare_cell. */
+static int first_baseline(const struct cells *baselines, const struct cell *of)
+{
+    int low = 0;
+    int high = baselines->n;
+    while (low < high) {
+        int mid = (low + high) / 2;
+        const struct cell *c = &baselines->v[mid];
+        int order = compare_family(c, of);
+        if (order == 0)
+            order = strcmp(c->setting.compute, of->setting.compute);
+        if (order < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+/* One curve from cells of one bit width. Equal bits have no slope between them: one point with the mean value stands for them. */
+static void add_curve(struct group *g, const struct cell *cells, int n, struct arena *a)
+{
+    struct curve *c = &g->curves[g->n_curves++];
+    int *rows = arena_array(a, (size_t)n, sizeof(*rows));
+    *c = (struct curve){.k = cells[0].row->k,
+                        .points = arena_array(a, (size_t)n, sizeof(*c->points))};
+    for (int i = 0; i < n;) {
         int j = i;
         double sum = 0;
-        while (j < c->n && c->points[j].log2_bits == c->points[i].log2_bits)
-            sum += c->points[j++].value;
-        c->points[n] = c->points[i];
-        c->points[n++].value = sum / (j - i);
+        for (; j < n && cells[j].log2_bits == cells[i].log2_bits; j++) {
+            rows[j] = cells[j].index;
+            sum += cells[j].value;
+        }
+        c->points[c->n++] = (struct curve_point){.log2_bits = cells[i].log2_bits,
+                                                 .value = sum / (j - i),
+                                                 .n_params = cells[i].row->n_params,
+                                                 .size = cells[i].row->size,
+                                                 .rows = rows + i,
+                                                 .n_rows = j - i};
+        g->n_merged += j - i > 1;
         i = j;
     }
-    c->n = n;
 }
 
-static bool belongs(const struct frame_row *row, const struct group *g, struct arena *a)
+static void add_curves(struct group *g, const struct cell *cells, int n, struct arena *a)
 {
-    if (strcmp(row->sweep, g->sweep) != 0 || strcmp(row->family, g->family) != 0)
-        return false;
-    struct setting s = setting_of(row, a);
-    return row->k >= 16 ? strcmp(s.compute, g->setting.compute) == 0
-                        : setting_equal(&s, &g->setting);
-}
-
-static void add_point(struct group *g, const struct frame_row *row, double value, double bits,
-                      int capacity, struct arena *a)
-{
-    struct curve *c = NULL;
-    for (int i = 0; i < g->n_curves; i++)
-        if (g->curves[i].k == row->k)
-            c = &g->curves[i];
-    if (c == NULL) {
-        c = &g->curves[g->n_curves++];
-        *c = (struct curve){.k = row->k,
-                            .points = arena_array(a, (size_t)capacity, sizeof(*c->points))};
+    for (int i = 0; i < n && g->n_curves < MAX_K;) {
+        int j = i + 1;
+        while (j < n && cells[j].row->k == cells[i].row->k)
+            j++;
+        add_curve(g, cells + i, j - i, a);
+        i = j;
     }
-    c->points[c->n++] = (struct curve_point){log2(bits), value, row->n_params, row->size};
 }
 
-static int compare_curve(const void *a, const void *b)
+/* Cells with a finite value, quantized ones and baselines apart, each sorted. */
+static void collect_cells(const struct frame *f, enum metric_id m, enum bits_id b, struct arena *a,
+                          struct cells *quantized, struct cells *baselines, int *n_dropped)
 {
-    return ((const struct curve *)a)->k - ((const struct curve *)b)->k;
-}
-
-static void fill_group(struct group *g, const struct frame *f, enum metric_id m, enum bits_id b,
-                       struct arena *a, int *n_dropped)
-{
-    int capacity = 0;
-    for (int i = 0; i < f->n; i++)
-        capacity += belongs(&f->rows[i], g, a);
-    g->curves = arena_array(a, MAX_K, sizeof(*g->curves));
+    quantized->v = arena_array(a, (size_t)f->n + 1, sizeof(*quantized->v));
+    baselines->v = arena_array(a, (size_t)f->n + 1, sizeof(*baselines->v));
     for (int i = 0; i < f->n; i++) {
         const struct frame_row *row = &f->rows[i];
-        if (!belongs(row, g, a) || (row->k == 16 && m == METRIC_KL))
+        double value = row->metric[m];
+        if (row->k == 16 && m == METRIC_KL) /* its divergence from itself is no measurement */
             continue;
-        if (isfinite(row->metric[m]) && row->total_bits[b] > 0)
-            add_point(g, row, row->metric[m], row->total_bits[b], capacity, a);
-        else
+        if (!isfinite(value) || !(row->total_bits[b] > 0)) {
             ++*n_dropped;
+            continue;
+        }
+        struct cells *to = row->k < 16 ? quantized : baselines;
+        to->v[to->n++] = (struct cell){.row = row,
+                                       .index = i,
+                                       .setting = setting_of(row, a),
+                                       .log2_bits = log2(row->total_bits[b]),
+                                       .value = value};
     }
-    for (int i = 0; i < g->n_curves; i++) {
-        qsort(g->curves[i].points, (size_t)g->curves[i].n, sizeof(struct curve_point),
-              compare_point);
-        merge_equal(&g->curves[i]);
-    }
-    qsort(g->curves, (size_t)g->n_curves, sizeof(*g->curves), compare_curve);
+    qsort(quantized->v, (size_t)quantized->n, sizeof(struct cell), compare_cell);
+    qsort(baselines->v, (size_t)baselines->n, sizeof(struct cell), compare_cell);
 }
 
-static bool is_known(const struct group *groups, int n, const struct group *g)
+static struct group make_group(const struct cell *cells, int n, const struct cells *baselines,
+                               struct arena *a)
 {
-    for (int i = 0; i < n; i++)
-        if (strcmp(groups[i].sweep, g->sweep) == 0 && strcmp(groups[i].family, g->family) == 0 &&
-            setting_equal(&groups[i].setting, &g->setting))
-            return true;
-    return false;
+    struct group g = {.sweep = cells->row->sweep,
+                      .family = cells->row->family,
+                      .setting = cells->setting,
+                      .curves = arena_array(a, MAX_K, sizeof(struct curve))};
+    add_curves(&g, cells, n, a);
+    int from = first_baseline(baselines, cells);
+    int to = from;
+    while (to < baselines->n && compare_family(&baselines->v[to], cells) == 0 &&
+           strcmp(baselines->v[to].setting.compute, cells->setting.compute) == 0)
+        to++;
+    add_curves(&g, baselines->v + from, to - from, a);
+    return g;
+}
+
+struct placed_group {
+    struct group group;
+    int first; /* row of the frame */
+};
+
+static int compare_first(const void *a, const void *b)
+{
+    return ((const struct placed_group *)a)->first - ((const struct placed_group *)b)->first;
 }
 
 struct group *groups_build(const struct frame *f, enum metric_id m, enum bits_id b, struct arena *a,
                            int *n_groups, int *n_dropped)
 {
-    struct group *groups = arena_array(a, (size_t)f->n + 1, sizeof(*groups));
-    int n = 0;
+    struct cells quantized = {0};
+    struct cells baselines = {0};
     *n_dropped = 0;
-    for (int i = 0; i < f->n; i++) {
-        const struct frame_row *row = &f->rows[i];
-        struct group g = {
-            .sweep = row->sweep, .family = row->family, .setting = setting_of(row, a)};
-        if (row->k < 16 && !is_known(groups, n, &g))
-            groups[n++] = g;
+    collect_cells(f, m, b, a, &quantized, &baselines, n_dropped);
+    struct placed_group *placed = arena_array(a, (size_t)quantized.n + 1, sizeof(*placed));
+    int n = 0;
+    for (int i = 0; i < quantized.n;) {
+        int j = i;
+        int first = quantized.v[i].index;
+        for (; j < quantized.n && compare_group(&quantized.v[i], &quantized.v[j]) == 0; j++)
+            first = quantized.v[j].index < first ? quantized.v[j].index : first;
+        placed[n++] =
+            (struct placed_group){make_group(&quantized.v[i], j - i, &baselines, a), first};
+        i = j;
     }
+    qsort(placed, (size_t)n, sizeof(*placed), compare_first);
+    struct group *groups = arena_array(a, (size_t)n + 1, sizeof(*groups));
     for (int i = 0; i < n; i++)
-        fill_group(&groups[i], f, m, b, a, n_dropped);
+        groups[i] = placed[i].group;
     *n_groups = n;
     return groups;
+}
+
+void group_set_values(struct group *g, const double *values)
+{
+    for (int c = 0; c < g->n_curves; c++)
+        for (int p = 0; p < g->curves[c].n; p++) {
+            struct curve_point *point = &g->curves[c].points[p];
+            double sum = 0;
+            for (int i = 0; i < point->n_rows; i++)
+                sum += values[point->rows[i]];
+            point->value = sum / point->n_rows;
+        }
 }

@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "schema/job.h"
 #include "schema/store.h"
 
 /* X(id, "option", "column of scaling", "axis title", larger is better, printf format) */
@@ -48,12 +49,22 @@ struct frame_row {
     const char *outlier_rule, *compute;
     double n_params, bits_per_param;
     double total_bits[BITS_COUNT];
-    double metric[METRIC_COUNT]; /* NaN: not measured */
+    double
+        metric[METRIC_COUNT]; /* NaN: not measured; cross entropy and perplexity after frame_cap */
+    double raw_nll; /* as measured; infinite: measured, and no finite number; NaN: not measured */
+    bool is_capped;
+    bool quant_head, quant_embed;
+    const char *dequant; /* "fp16", "fp32" */
+    const char *model;   /* its name in keys: two checkpoints may share family and size */
+    int64_t model_id, config_id;
+    int64_t job[TASK_COUNT]; /* the finished job of each task; 0: none */
 };
 
 struct frame {
     struct frame_row *rows;
     int n;
+    double cap;   /* perplexity; 0: none */
+    int n_capped; /* rows that were changed by it */
 };
 
 struct frame_filter {
@@ -64,6 +75,13 @@ struct frame_filter {
 MUST_USE enum err_code frame_load(struct store *s, const struct frame_filter *filter,
                                   struct arena *a, struct frame *out, struct err *e);
 
+/* Perplexities above `perplexity`, and those that are no finite number, count as this from here on, cross entropies as its
+ * logarithm (paper section C.5: 100). 0 leaves finite ones as they are and makes the others NaN. */
+void frame_cap(struct frame *f, double perplexity);
+
+/* One metric of every row, by row. Owned by `a`. */
+double *frame_column(const struct frame *f, enum metric_id m, struct arena *a);
+
 /* What is compared along k: everything of a configuration but k. The 16-bit rows belong to every setting of their family. */
 struct setting {
     const char *dtype; /* "int", "float", "float E3M*" when not the heuristic's exponent bits */
@@ -73,11 +91,14 @@ struct setting {
     const char *outlier_rule;
     int subnormal_shift;
     const char *compute;
+    const char *also; /* ", head quantized", …; "" or NULL for the defaults */
 };
 /* The setting of a quantized row; the type's label is owned by `a`. */
 struct setting setting_of(const struct frame_row *row, struct arena *a);
+/* A total order; equal settings give 0. */
+int setting_compare(const struct setting *x, const struct setting *y);
 bool setting_equal(const struct setting *x, const struct setting *y);
-/* The paper's default slice: no centering, no outliers, the heuristic's float without shift. */
+/* The paper's default slice: no centering, no outliers, the heuristic's float without shift, only linear layers. */
 bool setting_is_plain(const struct setting *x);
 /* "float, block 64", "int, whole tensor, centered (tensor)"; owned by `a`. */
 const char *setting_label(const struct setting *x, struct arena *a);

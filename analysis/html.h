@@ -1,38 +1,42 @@
-/* The self-contained HTML report of a sweep: answer, pictures, tables, provenance. Pure text making; the caller reads the data and writes
- * the file. */
+/* The report of a sweep: one HTML file that needs no network. Its form lies in analysis/page/ (embedded at build time); the numbers
+ * are JSON inside the page, from which its script makes pictures and tables when they are looked at. What the script expects is
+ * written member by member in html_data.c (results, curves, claims), html_answer.c and html_facts.c. */
 #ifndef ISOBIT_ANALYSIS_HTML_H
 #define ISOBIT_ANALYSIS_HTML_H
 
+#include "analysis/bootstrap.h"
+#include "analysis/claims.h"
 #include "analysis/figure.h"
+#include "analysis/source.h"
 #include "base/str.h"
 
-/* Appends `text` with & < > " escaped. */
-void html_escape(struct buf *out, const char *text);
-
-/* Facts of the sweep for the head of the page. All owned by the caller. */
-struct report_facts {
-    const char *title, *db_name;
-    int64_t n_jobs, n_done, n_buried;
-    const char *first_finished, *last_finished; /* UTC; NULL: nothing is done */
-    struct {
-        const char *name, *value;
-    } provenance[64];
-    int n_provenance;
-    struct {
-        const char *key, *error;
-    } failures[50];
-    int n_failures;
-};
-
 struct report {
-    const struct report_facts *facts;
-    const struct frame *frame;
-    enum bits_id bits;
+    struct source *source;
+    const char *title;
+    const struct bootstrap *bootstrap;
+    const struct figure_intervals *intervals;
     const struct figure *figures;
-    const struct buf *svgs; /* one per figure */
     int n_figures;
+    const struct claims *claims; /* NULL: not tested */
+    const char *const
+        *remarks; /* what a reader must know before the numbers: capped values, samples left out */
+    int n_remarks;
 };
 
-void html_report(struct buf *out, const struct report *r, struct arena *a);
+/* The whole page. Errors: those of store_query. */
+MUST_USE enum err_code html_report(struct buf *out, const struct report *r, struct err *e);
+
+/* ---- parts of its data: each appends members "name": value ---- */
+
+/* "answers": the recommended configurations per family and budget, one entry a metric. */
+void html_add_answers(struct buf *out, const struct report *r);
+/* "metrics", "colors", "figures". */
+void html_add_figures(struct buf *out, const struct report *r);
+/* "results": the frame by columns. */
+void html_add_results(struct buf *out, const struct report *r);
+/* "claims". */
+void html_add_claims(struct buf *out, const struct report *r);
+/* "state", "coverage", "failures", "provenance", "specs". */
+MUST_USE enum err_code html_add_facts(struct buf *out, const struct report *r, struct err *e);
 
 #endif

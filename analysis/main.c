@@ -1,7 +1,8 @@
 /* isobit-analysis: from the results of a sweep to curves, tables, pictures and a report. */
 #include "analysis/cmd.h"
 
-static const struct cli_cmd *const cmds[] = {&cmd_fit, &cmd_table, &cmd_plot, &cmd_report, NULL};
+static const struct cli_cmd *const cmds[] = {&cmd_fit,    &cmd_table,  &cmd_claims,    &cmd_plot,
+                                             &cmd_report, &cmd_export, &cmd_recommend, NULL};
 
 int main(int argc, char **argv)
 {

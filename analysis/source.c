@@ -31,6 +31,7 @@ static enum err_code load_and_act(struct source *src, source_fn act, const void 
     TRY(frame_load(src->store, &filter, src->arena, &src->frame, e));
     if (src->frame.n == 0)
         return explain_empty(src->store, o, e);
+    frame_cap(&src->frame, o->cap);
     return act(src, arg, e);
 }
 

@@ -8,10 +8,14 @@
 
 struct source_opts {
     const char *db, *sweep, *family, *compute, *metric, *bits;
+    double cap;
 };
 
 /* Rows for a command's option table; its struct has a member `struct source_opts source`. */
 #define SOURCE_OPTIONS(opts_type, default_metric)                                                  \
+    SOURCE_OPTIONS_NAMED(opts_type, default_metric, "bits")
+/* With another name for the option that says which count of bits is meant. */
+#define SOURCE_OPTIONS_NAMED(opts_type, default_metric, bits_name)                                 \
     {.name = "db",                                                                                 \
      .type = CLI_STRING,                                                                           \
      .arg = "F.db",                                                                                \
@@ -39,10 +43,17 @@ struct source_opts {
          .def = (default_metric),                                                                  \
          .choices = METRIC_CHOICES,                                                                \
          .offset = offsetof(opts_type, source.metric)},                                            \
+        {.name = (bits_name),                                                                      \
+         .type = CLI_CHOICE,                                                                       \
+         .arg = "COUNT",                                                                           \
+         .help = "x axis: full (other parameters at 16 bit), nominal or linear",                   \
+         .def = "full",                                                                            \
+         .choices = BITS_CHOICES,                                                                  \
+         .offset = offsetof(opts_type, source.bits)},                                              \
     {                                                                                              \
-        .name = "bits", .type = CLI_CHOICE, .arg = "COUNT",                                        \
-        .help = "x axis: full (other parameters at 16 bit), nominal or linear", .def = "full",     \
-        .choices = BITS_CHOICES, .offset = offsetof(opts_type, source.bits)                        \
+        .name = "cap", .type = CLI_NUMBER, .arg = "PERPLEXITY",                                    \
+        .help = "perplexities above it, and infinite ones, count as this; 0: as they are",         \
+        .def = "100", .min = 0, .max = 1e300, .offset = offsetof(opts_type, source.cap)            \
     }
 
 /* What a command works on. `arena` and everything in it live until the action returns. */

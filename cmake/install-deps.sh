@@ -10,7 +10,7 @@ packages=(build-essential cmake ninja-build pkg-config
           libpcre2-dev libutf8proc-dev libhwloc-dev libdnnl-dev libzstd-dev libzip-dev libxxhash-dev
           gnuplot-nox)
 if [ "${1:-}" = --test ]; then
-    packages+=(libcriterion-dev clang clang-format clang-tidy jq zstd procps git slurm-wlm munge)
+    packages+=(libcriterion-dev clang clang-format clang-tidy jq zstd procps git iproute2 slurm-wlm munge)
     # The tests of pages skip without a browser; Ubuntu's package chromium only starts a download of a snap.
     [ "$(. /etc/os-release; echo "$ID")" != debian ] || packages+=(chromium fonts-dejavu-core)
 fi

@@ -9,6 +9,7 @@ extern const struct cli_cmd cmd_cancel;
 extern const struct cli_cmd cmd_explain;
 extern const struct cli_cmd cmd_hold;
 extern const struct cli_cmd cmd_jobs;
+extern const struct cli_cmd cmd_keygen;
 extern const struct cli_cmd cmd_plan;
 extern const struct cli_cmd cmd_priority;
 extern const struct cli_cmd cmd_release;

@@ -7,7 +7,7 @@
 #include "coordinator/site.h"
 
 struct serve_opts {
-    const char *db, *listen, *http, *events;
+    const char *db, *listen, *http, *keys, *events;
     bool is_until_done, is_http_open;
     double grace, lease, heartbeat, slice;
     int64_t max_attempts;
@@ -26,6 +26,11 @@ static const struct cli_opt options[] = {
      .help = "address for workers; port 0 takes a free one; other machines' need keys",
      .def = "tcp://127.0.0.1:5555",
      .offset = AT(listen)},
+    {.name = "keys",
+     .type = CLI_STRING,
+     .arg = "DIR",
+     .help = "only listed keys come in, everything is encrypted; `isobit keygen DIR` makes it",
+     .offset = AT(keys)},
     {.name = "http",
      .type = CLI_STRING,
      .arg = "HOST:PORT",
@@ -158,6 +163,7 @@ static int run(const void *opts, int n_args, char **args)
     const struct serve_options so = {
         .db_path = o->db,
         .listen = o->listen,
+        .keys_dir = o->keys,
         .dispatch = {.lease_ns = to_ns(o->lease),
                      .heartbeat_ns = to_ns(o->heartbeat),
                      .slice_ns = to_ns(o->slice),
@@ -186,6 +192,9 @@ const struct cli_cmd cmd_serve = {
         "Leases the jobs of a database to workers that connect, and writes their results.\n"
         "  isobit serve --db sweep.db --listen tcp://127.0.0.1:5555\n"
         "  isobit-worker run --connect tcp://127.0.0.1:5555\n"
+        "Workers on other machines need keys:\n"
+        "  isobit keygen keys\n"
+        "  isobit serve --db sweep.db --listen tcp://0.0.0.0:5555 --keys keys\n"
         "The first line on stdout names the address; with --http the second one names the web page "
         "(docs/HTTP.md). SIGINT or SIGTERM: hands out nothing more, "
         "waits for workers to finish (--grace) and ends; a second one ends at once. Killed or "

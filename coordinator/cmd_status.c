@@ -13,15 +13,17 @@
 #include "coordinator/control.h"
 #include "coordinator/lock.h"
 #include "coordinator/progress.h"
+#include "coordinator/reader.h"
 #include "coordinator/rows.h"
 #include "coordinator/screen.h"
 #include "schema/store_work.h"
 
 enum { BAR_WIDTH = 30 };
+static const double connect_timeout_s = 10;
 static const double ask_timeout_s = 2; /* status must not hang on a coordinator that does */
 
 struct status_options {
-    const char *db;
+    const char *db, *connect, *keys;
     double every_s;
     bool is_json, is_watch;
 };
@@ -32,6 +34,17 @@ static const struct cli_opt options[] = {
      .arg = "F.db",
      .help = "the database",
      .offset = offsetof(struct status_options, db)},
+    {.name = "connect",
+     .letter = 'c',
+     .type = CLI_STRING,
+     .arg = "tcp://HOST:PORT",
+     .help = "instead of --db: ask the coordinator at this address",
+     .offset = offsetof(struct status_options, connect)},
+    {.name = "keys",
+     .type = CLI_STRING,
+     .arg = "DIR",
+     .help = "with --connect: folder with reader.key and coordinator.pub",
+     .offset = offsetof(struct status_options, keys)},
     {.name = "watch",
      .letter = 'w',
      .type = CLI_FLAG,
@@ -112,6 +125,26 @@ static enum err_code gather(struct store *s, const char *db, json_t **out, struc
     return ERR_OK;
 }
 
+/* The same document from another machine. */
+static enum err_code ask(const struct status_options *o, json_t **out, struct err *e)
+{
+    json_t *request = json_pack("{s:s}", "op", "status");
+    enum err_code rc = reader_ask(o->connect, o->keys, request, connect_timeout_s, out, e);
+    json_decref(request);
+    if (rc != ERR_OK)
+        return rc;
+    json_object_del(*out, "ok");
+    json_object_set_new(*out, "db", wire_text(o->connect));
+    json_object_set_new(*out, "served", json_null());
+    return ERR_OK;
+}
+
+static enum err_code look(const struct status_options *o, struct store *s, json_t **out,
+                          struct err *e)
+{
+    return o->connect != NULL ? ask(o, out, e) : gather(s, o->db, out, e);
+}
+
 /* ---- printing ---- */
 
 static long long count_of(const json_t *o, const char *key)
@@ -157,7 +190,9 @@ static void add_text(const json_t *doc, const char *db, struct buf *out)
     size_t i = 0;
     json_t *w = NULL;
     const json_t *served = json_object_get(doc, "served");
-    if (json_is_object(served))
+    if (db == NULL)
+        buf_printf(out, "%s\n", json_opt_str(doc, "db", ""));
+    else if (json_is_object(served))
         buf_printf(out, "%s, served by process %lld on %s\n", db, count_of(served, "pid"),
                    json_opt_str(served, "host", ""));
     else
@@ -245,7 +280,7 @@ static enum err_code watch(const struct status_options *o, struct store *s, stru
     TRY(screen_open(&screen, STDOUT_FILENO, o->is_json, e));
     for (bool goes_on = true; goes_on;) {
         json_t *doc = NULL;
-        rc = gather(s, o->db, &doc, e);
+        rc = look(o, s, &doc, e);
         if (rc != ERR_OK)
             break;
         render(o, doc, screen.is_terminal, text);
@@ -264,8 +299,9 @@ static enum err_code show(const struct status_options *o, struct err *e)
     struct store *s = NULL;
     struct buf text = {0};
     json_t *doc = NULL;
-    TRY(store_open(o->db, STORE_READ, &s, e));
-    enum err_code rc = o->is_watch ? watch(o, s, &text, e) : gather(s, o->db, &doc, e);
+    if (o->connect == NULL)
+        TRY(store_open(o->db, STORE_READ, &s, e));
+    enum err_code rc = o->is_watch ? watch(o, s, &text, e) : look(o, s, &doc, e);
     if (rc == ERR_OK && !o->is_watch) {
         render(o, doc, false, &text);
         fwrite(text.data, 1, text.len, stdout);
@@ -282,8 +318,8 @@ static int run(const void *opts, int n_args, char **args)
     (void)args;
     const struct status_options *o = opts;
     struct err e;
-    if (o->db == NULL) {
-        err_set(&e, ERR_USAGE, "status: --db F.db is missing");
+    if ((o->db == NULL) == (o->connect == NULL)) {
+        err_set(&e, ERR_USAGE, "status: expected one of --db F.db and --connect tcp://HOST:PORT");
         return cli_fail(&e);
     }
     return show(o, &e) == ERR_OK ? 0 : cli_fail(&e);
@@ -298,6 +334,7 @@ const struct cli_cmd cmd_status = {
         "\n"
         "  isobit status --db demo.db\n"
         "  isobit status --db demo.db --watch\n"
+        "  isobit status --connect tcp://head:5555 --keys DIR    (from another machine)\n"
         "\n"
         "--watch redraws a terminal until nothing is left or Ctrl-C; elsewhere it prints a line "
         "at\n"

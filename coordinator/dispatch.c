@@ -67,6 +67,7 @@ static enum err_code note_worker(struct dispatch *d, const struct worker_hello *
         .host = h->host,
         .device = h->device,
         .program = h->program,
+        .public_key = h->public_key,
         .computes = computes_text(h->computes, &computes),
         .numerics = h->numerics,
         .memory_bytes = h->memory_bytes,
@@ -267,6 +268,22 @@ static enum err_code lease_jobs(struct dispatch *d, int slot, const int32_t *job
     return ERR_OK;
 }
 
+/* The longest that any of the jobs may run, so that no sweep's limit cuts another's jobs short; 0: one has none. */
+static int64_t limit_of(const struct board *b, const int32_t *jobs, int n)
+{
+    int64_t limit_s = 0;
+    for (int i = 0; i < n; i++) {
+        int k = 0;
+        while (k < b->parts.n_sets && b->parts.sets[k].id != b->jobs[jobs[i]].set_id)
+            k++;
+        int64_t own_s = k < b->parts.n_sets ? b->parts.sets[k].job_limit_s : 0;
+        if (own_s == 0)
+            return 0;
+        limit_s = own_s > limit_s ? own_s : limit_s;
+    }
+    return limit_s;
+}
+
 /* The next slice for one session: *found = false when there is nothing for it. */
 static enum err_code next_for(struct dispatch *d, int slot, struct arena *a, struct slice *out,
                               bool *found, struct err *e)
@@ -295,6 +312,7 @@ static enum err_code next_for(struct dispatch *d, int slot, struct arena *a, str
         *out = (struct slice){.id = ++d->n_slices,
                               .session = s->number,
                               .n_jobs = n,
+                              .limit_s = limit_of(b, jobs, n),
                               .estimated_bytes = place_bytes(m, b->lanes[lane].compute)};
         describe_jobs(b, jobs, a, out);
     }
@@ -400,6 +418,11 @@ enum err_code dispatch_count(struct dispatch *d, int64_t now_ns, struct dispatch
                  : seconds > 0                                 ? seconds / capacity
                                                                : 0;
     return ERR_OK;
+}
+
+const struct eval_spec *dispatch_eval(const struct dispatch *d, int i)
+{
+    return i < d->board.parts.n_evals ? &d->board.parts.evals[i].spec : NULL;
 }
 
 json_t *dispatch_workers_json(const struct dispatch *d, int64_t now_ns)

@@ -38,7 +38,8 @@ void dispatch_free(struct dispatch *d);
  * with the same uuid is the same session and keeps its leases (`held` lists what it still has in hand). */
 struct worker_hello {
     const char *uuid, *host, *device, *program;
-    int numerics; /* kernels' numerics version; another one than ours is refused */
+    const char *public_key; /* proved by the connection; "" or NULL: no keys are in force */
+    int numerics;           /* kernels' numerics version; another one than ours is refused */
     int64_t memory_bytes;
     unsigned computes; /* bit i: enum compute i */
     int64_t pid;
@@ -50,7 +51,8 @@ struct worker_hello {
 
 enum { DISPATCH_NUMERICS = 1 }; /* grows when a change of ours changes numbers */
 
-/* *session: a number that later calls take. Errors: ERR_VERSION for other numerics (text for REFUSE). */
+/* *session: a number that later calls take. Errors: ERR_VERSION for other numerics, ERR_DENIED for the uuid of
+ * another key (texts for REFUSE). */
 MUST_USE enum err_code dispatch_hello(struct dispatch *d, const struct worker_hello *h,
                                       int64_t now_ns, int64_t *session, struct err *e);
 bool dispatch_knows(const struct dispatch *d, int64_t session);
@@ -66,6 +68,7 @@ struct slice {
     int64_t session;
     struct job *jobs; /* owned by the arena */
     int n_jobs;
+    int64_t limit_s;         /* a job of it that runs longer has failed; 0: none */
     int64_t estimated_bytes; /* memory a worker needs for the checkpoint; 0: not known */
 };
 /* Leases the next slice to any session with credit. *found = false: nothing to hand out now. Call until then. */
@@ -130,6 +133,8 @@ struct dispatch_counts {
 };
 MUST_USE enum err_code dispatch_count(struct dispatch *d, int64_t now_ns,
                                       struct dispatch_counts *out, struct err *e);
+/* The evaluations of all jobs, by index; NULL beyond the last one. */
+const struct eval_spec *dispatch_eval(const struct dispatch *d, int i);
 /* Live sessions for `status`: array of objects uuid, host, device, program, state, checkpoint, jobs, seconds. New reference. */
 json_t *dispatch_workers_json(const struct dispatch *d, int64_t now_ns);
 

@@ -49,11 +49,13 @@ static void read_tail(struct events *ev, int64_t size)
     int64_t from = size > TAIL ? size - TAIL : 0;
     ssize_t n = pread(ev->fd, tail, TAIL, from);
     ev->last_ms = -1;
-    for (char *line = tail; n > 0 && line != NULL && *line != '\0';) {
+    for (char *line = tail; n > 0 && *line != '\0';) {
         char *end = strchr(line, '\n');
-        int64_t ms = end != NULL ? time_of_line(line) : -1;
+        if (end == NULL)
+            break;
+        int64_t ms = time_of_line(line);
         ev->last_ms = ms >= 0 ? ms : ev->last_ms;
-        line = end != NULL ? end + 1 : NULL;
+        line = end + 1;
     }
     if (n > 0 && tail[n - 1] != '\n')
         buf_adds(&ev->gathered, "\n");

@@ -8,7 +8,7 @@
 
 _Static_assert((int)WIRE_NUMERICS == (int)DISPATCH_NUMERICS, "one numerics version");
 
-enum { MAX_HELD = 65536, MAX_DIFFERING = 3, MAX_CREDIT = 16 };
+enum { MAX_HELD = 65536, MAX_DIFFERING = 3, MAX_CREDIT = 16, MAX_PARTS = 8, MAX_HELLOS = 64 };
 
 /* ---- seats ---- */
 
@@ -94,22 +94,26 @@ void intake_flush(struct intake *in, struct link *l)
         struct intake_out *o = &in->out[i];
         /* What does not arrive is made good by the protocol: an ACK is asked for again, a LEASE is missed in the next
          * BEATs, a session that is gone times out. */
-        enum err_code rc = link_send(l, &o->to, o->type, o->body, NULL, 0, &e);
+        const struct wire_frame blob = {o->blob, o->blob_bytes};
+        enum err_code rc = link_send(l, &o->to, o->type, o->body, &blob, o->blob != NULL, &e);
         if (rc != ERR_OK)
             log_event(LOG_DEBUG, "intake", "unsent", "type=%s text=\"%s\"", wire_type_name(o->type),
                       e.text);
         json_decref(o->body);
+        xfree(o->blob);
     }
-    in->n_out = 0;
+    in->n_out = in->n_parts = 0;
     for (int i = 0; i < in->n_seats; i++)
         in->seats[i].n_committed = in->seats[i].n_in_hand;
 }
 
 static void drop_out(struct intake *in)
 {
-    for (int i = 0; i < in->n_out; i++)
+    for (int i = 0; i < in->n_out; i++) {
         json_decref(in->out[i].body);
-    in->n_out = 0;
+        xfree(in->out[i].blob);
+    }
+    in->n_out = in->n_parts = 0;
 }
 
 void intake_drop(struct intake *in)
@@ -126,6 +130,7 @@ void intake_release(struct intake *in)
     xfree(in->out);
     xfree(in->seats);
     json_text_release(&in->text);
+    files_release(&in->files);
     *in = (struct intake){0};
 }
 
@@ -147,13 +152,17 @@ static int config_index(json_t *list, const struct slice *s, int i)
 }
 
 /* The same for evaluations, of which a slice has few, each described once (describe_jobs): its name's address tells it. */
-static int eval_index(json_t *list, const char **names, const struct eval_spec *v)
+static int eval_index(struct intake *in, json_t *list, const char **names,
+                      const struct eval_spec *v)
 {
     int n = (int)json_array_size(list), i = 0;
     while (i < n && names[i] != v->name)
         i++;
     if (i == n) {
-        json_array_append_new(list, eval_spec_to_json(v));
+        json_t *spec = eval_spec_to_json(v), *offer = files_offer(&in->files, v);
+        if (offer != NULL)
+            json_object_set_new(spec, "files", offer);
+        json_array_append_new(list, spec);
         names[n] = v->name;
     }
     return i;
@@ -168,17 +177,20 @@ void intake_lease(struct intake *in, const struct slice *s)
     const char **names = xcalloc((size_t)s->n_jobs, sizeof(*names));
     for (int i = 0; i < s->n_jobs; i++) {
         const struct job *j = &s->jobs[i];
-        int config = config_index(configs, s, i), eval = eval_index(evals, names, &j->eval);
+        int config = config_index(configs, s, i), eval = eval_index(in, evals, names, &j->eval);
         json_array_append_new(
             jobs, json_pack("[I, i, i, i]", (json_int_t)j->id, j->attempt, config, eval));
     }
     xfree(names);
     seat->n_in_hand += s->n_jobs;
-    put(in, &seat->peer, WIRE_LEASE,
+    json_t *lease =
         json_pack("{s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "slice", (json_int_t)s->id, "lease_ns",
                   (json_int_t)in->options.lease_ns, "estimated_bytes",
                   (json_int_t)s->estimated_bytes, "model", model_ref_to_json(&s->jobs[0].model),
-                  "configs", configs, "evals", evals, "jobs", jobs));
+                  "configs", configs, "evals", evals, "jobs", jobs);
+    if (s->limit_s > 0)
+        json_object_set_new(lease, "limit_s", json_integer(s->limit_s));
+    put(in, &seat->peer, WIRE_LEASE, lease);
 }
 
 void intake_revoke(struct intake *in, const struct revoke *v, int n)
@@ -270,7 +282,7 @@ static enum err_code on_hello(struct intake *in, const struct link_inbox *box,
         return ERR_OK;
     }
     enum err_code rc = dispatch_hello(in->dispatch, h, now_ns, &session, &why);
-    if (rc == ERR_VERSION) {
+    if (rc == ERR_VERSION || rc == ERR_DENIED) {
         put_refusal(in, &box->from, &why);
         return ERR_OK;
     }
@@ -280,6 +292,8 @@ static enum err_code on_hello(struct intake *in, const struct link_inbox *box,
     }
     struct intake_seat *seat = seat_take(in, session);
     *seat = (struct intake_seat){.session = session, .peer = box->from, .n_in_hand = h->n_held};
+    memcpy(seat->who, box->who, sizeof(seat->who));
+    memcpy(seat->uuid, h->uuid, sizeof(seat->uuid));
     put(in, &box->from, WIRE_WELCOME,
         json_pack("{s:I, s:I, s:I}", "session", (json_int_t)session, "heartbeat_ns",
                   (json_int_t)in->options.heartbeat_ns, "lease_ns",
@@ -451,6 +465,41 @@ static enum err_code on_items(struct intake *in, const json_t *body, struct err 
     return rc;
 }
 
+/* ---- FETCH ---- */
+
+/* A part of a data file. After a restart nothing has been offered yet, but the worker may still hold jobs: then all files
+ * are looked at once. More than a few parts a turn are left unanswered, and asked for again. */
+static void on_fetch(struct intake *in, const struct intake_seat *seat, const json_t *body,
+                     struct err *bad)
+{
+    const char *sha256 = NULL;
+    int64_t offset = 0;
+    struct files_part part = {0};
+    struct err e;
+    if (json_need_str(body, "sha256", "FETCH", &sha256, bad) != ERR_OK ||
+        json_need_int(body, "offset", "FETCH", 0, FILES_MAX_BYTES, &offset, bad) != ERR_OK ||
+        in->n_parts == MAX_PARTS)
+        return;
+    enum err_code rc = files_read(&in->files, sha256, offset, &part, &e);
+    const struct eval_spec *v = NULL;
+    for (int i = 0; rc == ERR_NOTFOUND && (v = dispatch_eval(in->dispatch, i)) != NULL; i++) {
+        json_decref(files_offer(&in->files, v));
+        rc = files_read(&in->files, sha256, offset, &part, &e);
+    }
+    json_t *answer = json_pack("{s:s#, s:I}", "sha256", sha256, (int)strnlen(sha256, 64), "offset",
+                               (json_int_t)offset);
+    if (rc == ERR_OK) {
+        json_object_set_new(answer, "total", json_integer(part.total));
+    } else {
+        json_object_set_new(answer, "code", json_string(err_name(rc)));
+        json_object_set_new(answer, "text", wire_text(e.text));
+    }
+    put(in, &seat->peer, WIRE_DATA, answer);
+    in->out[in->n_out - 1].blob = part.data;
+    in->out[in->n_out - 1].blob_bytes = part.n;
+    in->n_parts++;
+}
+
 /* ---- any message ---- */
 
 /* The 1st, 2nd, 4th, 8th … time, so that a broken peer cannot fill the disk with complaints. */
@@ -462,13 +511,23 @@ static void complain(struct intake *in, const char *text)
                   text);
 }
 
+/* One worker a connection: else one connection could fill the table of sessions. */
+static enum err_code check_alone(const struct intake *in, const struct link_inbox *box,
+                                 const struct worker_hello *h, struct err *bad)
+{
+    for (int i = 0; i < in->n_seats; i++)
+        if (peer_is(&in->seats[i].peer, &box->from) && strcmp(in->seats[i].uuid, h->uuid) != 0)
+            return err_set(bad, ERR_FORMAT, "HELLO: a second worker on one connection");
+    return ERR_OK;
+}
+
 static enum err_code on_hello_message(struct intake *in, const struct link_inbox *box,
                                       int64_t now_ns, struct err *bad, struct err *e)
 {
     struct arena a = {0};
-    struct worker_hello h = {0};
+    struct worker_hello h = {.public_key = box->who};
     enum err_code rc = ERR_OK;
-    if (read_hello(box->msg.body, &a, &h, bad) == ERR_OK)
+    if (read_hello(box->msg.body, &a, &h, bad) == ERR_OK && check_alone(in, box, &h, bad) == ERR_OK)
         rc = on_hello(in, box, &h, now_ns, e);
     arena_release(&a);
     return rc;
@@ -502,6 +561,9 @@ static enum err_code on_session_message(struct intake *in, struct intake_seat *s
         return on_return(in, seat, m->body, now_ns, e);
     case WIRE_ITEMS:
         return on_items(in, m->body, bad, e);
+    case WIRE_FETCH:
+        on_fetch(in, seat, m->body, bad);
+        return ERR_OK;
     case WIRE_BYE: {
         int64_t session = seat->session;
         seat_leave(in, seat);
@@ -515,7 +577,6 @@ static enum err_code on_session_message(struct intake *in, struct intake_seat *s
     case WIRE_REVOKE:
     case WIRE_REGISTER:
     case WIRE_DRAIN:
-    case WIRE_FETCH:
     case WIRE_DATA:
     case WIRE_REQUEST:
     case WIRE_REPLY:
@@ -525,6 +586,56 @@ static enum err_code on_session_message(struct intake *in, struct intake_seat *s
     }
     err_set(bad, ERR_FORMAT, "%s is nothing a worker sends", wire_type_name(m->type));
     return ERR_OK;
+}
+
+/* ---- keys ---- */
+
+static const char revoked[] = "this worker's key is no longer listed by the coordinator";
+
+enum err_code intake_begin(struct intake *in, struct err *e)
+{
+    in->n_hellos = 0;
+    if (in->generation == in->door->generation)
+        return ERR_OK;
+    for (int i = in->n_seats - 1; i >= 0; i--) {
+        struct intake_seat *seat = &in->seats[i];
+        enum door_role role = door_role(in->door, seat->who);
+        if (role == DOOR_WORKER || role == DOOR_ANYBODY)
+            continue;
+        struct err why;
+        err_set(&why, ERR_DENIED, "%s", revoked);
+        put_refusal(in, &seat->peer, &why);
+        int64_t session = seat->session;
+        seat_leave(in, seat);
+        TRY(dispatch_bye(in->dispatch, session, e));
+    }
+    in->generation = in->door->generation;
+    return ERR_OK;
+}
+
+/* What a sender may not say at all, before it is looked at. True: it is dealt with. */
+static bool turn_away(struct intake *in, const struct link_inbox *box, struct err *bad)
+{
+    struct err why;
+    switch (door_role(in->door, box->who)) {
+    case DOOR_WORKER:
+    case DOOR_ANYBODY:
+        return false;
+    case DOOR_READER:
+        err_set(&why, ERR_DENIED,
+                "the key \"%s\" may only ask for the state of things: a worker needs one of "
+                "allow/workers (worker.key)",
+                door_name(in->door, box->who));
+        if (box->msg.type == WIRE_HELLO)
+            put_refusal(in, &box->from, &why);
+        else
+            *bad = why;
+        return true;
+    case DOOR_NOBODY:
+        err_set(bad, ERR_DENIED, "%s", revoked);
+        return true;
+    }
+    return true;
 }
 
 /* Which session speaks; a RESULT's text is parsed for it and kept. 0: none is named. */
@@ -543,10 +654,14 @@ enum err_code intake_apply(struct intake *in, struct link_inbox *box, int64_t no
 {
     struct err bad = {0};
     enum err_code rc = ERR_OK;
-    if (box->is_bad && box->why.code == ERR_VERSION) {
+    if (turn_away(in, box, &bad)) {
+        rc = ERR_OK;
+    } else if (box->is_bad && box->why.code == ERR_VERSION) {
         put_refusal(in, &box->from, &box->why);
     } else if (box->is_bad) {
         bad = box->why;
+    } else if (box->msg.type == WIRE_HELLO && ++in->n_hellos > MAX_HELLOS) {
+        err_set(&bad, ERR_BUSY, "more than %d HELLOs in one turn", MAX_HELLOS);
     } else if (box->msg.type == WIRE_HELLO) {
         in->n_writes++;
         rc = on_hello_message(in, box, now_ns, &bad, e);
@@ -554,8 +669,10 @@ enum err_code intake_apply(struct intake *in, struct link_inbox *box, int64_t no
         int64_t session = session_of(in, &box->msg, &bad);
         struct intake_seat *seat = session > 0 ? seat_of(in, session) : NULL;
         bool is_known = seat != NULL && peer_is(&seat->peer, &box->from) &&
+                        strcmp(seat->who, box->who) == 0 &&
                         dispatch_knows(in->dispatch, seat->session);
-        in->n_writes += is_known && box->msg.type != WIRE_BEAT && box->msg.type != WIRE_CREDIT;
+        in->n_writes += is_known && box->msg.type != WIRE_BEAT && box->msg.type != WIRE_CREDIT &&
+                        box->msg.type != WIRE_FETCH;
         if (is_known)
             rc = on_session_message(in, seat, &box->msg, now_ns, &bad, e);
         else if (bad.code == ERR_OK)

@@ -6,12 +6,16 @@
 
 #include "base/json_text.h"
 #include "coordinator/dispatch.h"
+#include "coordinator/door.h"
+#include "coordinator/files.h"
 #include "schema/link.h"
 
 /* Which connection a session speaks through, and how many jobs the coordinator believes to be in its hand. */
 struct intake_seat {
     int64_t session;
     struct link_peer peer;
+    char who[LINK_KEY_HEX]; /* the key behind the connection; "": none is in force */
+    char uuid[33];
     int64_t n_in_hand;   /* leased or claimed by HELLO, less those acknowledged */
     int64_t n_committed; /* n_in_hand after the last commit */
     int64_t n_claimed;   /* what its last BEAT said */
@@ -22,10 +26,15 @@ struct intake_out {
     struct link_peer to;
     enum wire_type type;
     json_t *body;
+    void *blob; /* NULL: none */
+    size_t blob_bytes;
 };
 
 struct intake {
     struct dispatch *dispatch; /* kept */
+    const struct door *door;   /* kept */
+    int64_t generation;        /* of the door's list that the seats were checked against */
+    int n_hellos;              /* in this turn */
     struct dispatch_options options;
     struct intake_seat *seats;
     int n_seats, cap_seats;
@@ -35,12 +44,16 @@ struct intake {
     int64_t n_writes;      /* messages and leases so far that change the database */
     bool is_draining;      /* whoever registers is told to leave */
     struct json_text text; /* of the RESULT in work */
+    struct files files;    /* that workers may fetch */
+    int n_parts;           /* of files, in the outbox */
 };
 
 enum { INTAKE_MAX_SEATS = 1024 };
 
 void intake_release(struct intake *in);
 
+/* Begins a turn, inside a transaction: sessions whose key is no longer listed end, and their jobs return. */
+MUST_USE enum err_code intake_begin(struct intake *in, struct err *e);
 /* One message, inside a transaction. Errors: those of the store only; then the transaction must be rolled back. */
 MUST_USE enum err_code intake_apply(struct intake *in, struct link_inbox *box, int64_t now_ns,
                                     struct err *e);

@@ -3,8 +3,9 @@
 #include "coordinator/cmd.h"
 
 static const struct cli_cmd *const commands[] = {
-    &cmd_run,   &cmd_plan,   &cmd_serve, &cmd_slurm,   &cmd_status,   &cmd_jobs,   &cmd_explain,
-    &cmd_retry, &cmd_cancel, &cmd_hold,  &cmd_release, &cmd_priority, &cmd_backup, NULL,
+    &cmd_run,     &cmd_plan,     &cmd_serve,  &cmd_slurm,  &cmd_status,
+    &cmd_jobs,    &cmd_explain,  &cmd_retry,  &cmd_cancel, &cmd_hold,
+    &cmd_release, &cmd_priority, &cmd_backup, &cmd_keygen, NULL,
 };
 
 static const struct cli_program program = {

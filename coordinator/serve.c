@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,10 +16,18 @@
 #include "base/mem.h"
 #include "base/sha256.h"
 #include "coordinator/control.h"
+#include "coordinator/door.h"
 #include "coordinator/intake.h"
 #include "coordinator/lock.h"
+#include "coordinator/reader.h"
 
-enum { BATCH = 256 }; /* messages a transaction: near the knee of orchestration spec 2 */
+enum {
+    BATCH = 256,           /* messages a transaction: near the knee of orchestration spec 2 */
+    BATCH_BYTES = 8 << 20, /* and their bytes: parsed JSON takes many times its own */
+    QUEUED = 128,          /* messages of one connection that wait */
+    MAX_CONNECTIONS = 4096,
+    OTHER_FILES = 64 /* database, logs, libzmq's own */
+};
 static const int64_t turn_ns = CLOCK_NS_PER_S / 4;
 static const int64_t count_ns = CLOCK_NS_PER_S / 2;
 static const int64_t trouble_min_ns = CLOCK_NS_PER_S / 10;
@@ -34,9 +43,11 @@ struct serve {
     int signal_fd;
     sigset_t old_mask;
     bool is_mask_set;
+    struct door door;
     struct intake intake;
     struct link_inbox batch[BATCH];
     int n_batch;
+    bool is_all_read; /* the batch holds everything that had arrived */
     struct dispatch_counts counts;
     int64_t counted_ns, beat_ns;
     int64_t next_ns;    /* until dispatch has more to do */
@@ -92,11 +103,34 @@ static enum err_code take_signals(struct serve *s, struct err *e)
     return ERR_OK;
 }
 
+/* Running out of files would stop the database and every new worker, so there is a limit below that; the system's soft one is
+ * made for interactive programs. */
+static int room_for_connections(void)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) != 0)
+        return MAX_CONNECTIONS;
+    rlim_t wanted = MAX_CONNECTIONS + OTHER_FILES;
+    if (r.rlim_cur < wanted) {
+        r.rlim_cur = r.rlim_max < wanted ? r.rlim_max : wanted;
+        setrlimit(RLIMIT_NOFILE, &r);
+        getrlimit(RLIMIT_NOFILE, &r);
+    }
+    if (r.rlim_cur >= wanted)
+        return MAX_CONNECTIONS;
+    return r.rlim_cur > (rlim_t)2 * OTHER_FILES ? (int)r.rlim_cur - OTHER_FILES : OTHER_FILES;
+}
+
 static enum err_code open_all(struct serve *s, struct err *e)
 {
     struct lock_owner owner;
-    const struct link_options lo = {.keys = s->o.keys, .leaves_results = true};
+    struct link_door ld = door_link(&s->door, room_for_connections());
     char wanted[256];
+    TRY(door_open(&s->door, s->o.keys_dir, e));
+    const struct link_options lo = {.keys = door_keys(&s->door),
+                                    .door = &ld,
+                                    .receive_high_water = QUEUED,
+                                    .leaves_results = true};
     TRY(lock_take(s->o.db_path, &s->lock, &owner, e));
     TRY(store_open(s->o.db_path, STORE_CREATE, &s->store, e));
     TRY(take_signals(s, e));
@@ -107,6 +141,7 @@ static enum err_code open_all(struct serve *s, struct err *e)
     if (s->o.events_path != NULL)
         TRY(events_open(s->o.events_path, &s->o.dispatch.events, e));
     s->intake.options = s->o.dispatch;
+    s->intake.door = &s->door;
     TRY(dispatch_new(s->store, &s->o.dispatch, clock_mono_ns(), &s->intake.dispatch, e));
     TRY(events_begin(s->o.dispatch.events, s->store, e));
     return lock_publish(&s->lock, s->control_endpoint, e);
@@ -145,6 +180,7 @@ void serve_close(struct serve *s)
     link_close(s->control);
     link_close(s->workers);
     link_context_free(s->context);
+    door_release(&s->door);
     if (s->control_endpoint[0] != '\0')
         unlink(s->control_endpoint + strlen("ipc://"));
     if (s->signal_fd >= 0)
@@ -174,6 +210,11 @@ bool serve_is_draining(const struct serve *s)
 const struct dispatch_counts *serve_counts(const struct serve *s)
 {
     return &s->counts;
+}
+
+bool serve_is_in_trouble(const struct serve *s)
+{
+    return s->trouble_ns != 0;
 }
 
 json_t *serve_workers_json(const struct serve *s, int64_t now_ns)
@@ -218,8 +259,11 @@ static bool leave_trouble(struct serve *s, int64_t now_ns)
 
 static void receive_batch(struct serve *s)
 {
-    while (s->n_batch < BATCH && link_receive(s->workers, &s->batch[s->n_batch]))
-        s->n_batch++;
+    size_t bytes = 0;
+    while (s->n_batch < BATCH && bytes < BATCH_BYTES &&
+           link_receive(s->workers, &s->batch[s->n_batch]))
+        bytes += s->batch[s->n_batch++].n_bytes;
+    s->is_all_read = s->n_batch < BATCH && bytes < BATCH_BYTES;
 }
 
 static enum err_code hand_out(struct serve *s, int64_t now_ns, struct err *e)
@@ -248,14 +292,36 @@ static enum err_code send_revokes(struct serve *s, struct err *e)
     return rc;
 }
 
+static bool is_question(const struct link_inbox *in)
+{
+    return !in->is_bad && in->msg.type == WIRE_REQUEST;
+}
+
+/* After the commit, so that what is told is on disk. */
+static void answer_readers(struct serve *s, int64_t now_ns)
+{
+    struct err e;
+    for (int i = 0; i < s->n_batch; i++) {
+        const struct link_inbox *in = &s->batch[i];
+        if (!is_question(in) || door_role(&s->door, in->who) == DOOR_NOBODY)
+            continue;
+        json_t *reply =
+            reader_answer(s->store, s->intake.dispatch, &s->door, in->who, in->msg.body, now_ns);
+        ERR_IGNORE(link_send(s->workers, &in->from, WIRE_REPLY, reply, NULL, 0, &e));
+        json_decref(reply);
+    }
+}
+
 /* Inside the transaction: everything that has arrived, then what time brings, then new leases. Time comes second and only
  * when all was read, so that no session ends over heartbeats that wait in the socket. */
 static enum err_code apply_all(struct serve *s, int64_t now_ns, struct err *e)
 {
+    TRY(intake_begin(&s->intake, e));
     for (int i = 0; i < s->n_batch; i++)
-        TRY(intake_apply(&s->intake, &s->batch[i], now_ns, e));
+        if (!is_question(&s->batch[i]))
+            TRY(intake_apply(&s->intake, &s->batch[i], now_ns, e));
     s->next_ns = 0;
-    if (s->n_batch < BATCH)
+    if (s->is_all_read)
         TRY(dispatch_tick(s->intake.dispatch, now_ns, &s->next_ns, e));
     TRY(send_revokes(s, e));
     if (s->drain_end_ns == 0)
@@ -288,6 +354,7 @@ static void transact(struct serve *s, int64_t now_ns)
         events_flush(s->o.dispatch.events);
         intake_flush(&s->intake, s->workers);
         intake_sweep(&s->intake);
+        answer_readers(s, now_ns);
         release_batch(s);
     }
 }
@@ -353,6 +420,7 @@ static void beat(struct serve *s, int64_t now_ns)
     if (now_ns < s->beat_ns)
         return;
     s->beat_ns = now_ns + s->o.dispatch.heartbeat_ns;
+    door_look(&s->door, now_ns);
     intake_tell_all(&s->intake, WIRE_BEAT);
     intake_flush(&s->intake, s->workers);
 }

@@ -12,8 +12,8 @@ struct serve; /* opaque */
 
 struct serve_options {
     const char *db_path;
-    const char *listen;           /* "tcp://127.0.0.1:0" */
-    const struct link_keys *keys; /* NULL: only local addresses */
+    const char *listen;   /* "tcp://127.0.0.1:0" */
+    const char *keys_dir; /* NULL: no keys, and only local addresses */
     struct dispatch_options dispatch;
     const char *events_path; /* the event log (docs/EVENTS.md); NULL: none */
     int64_t grace_ns;        /* a drain waits so long for workers to leave */
@@ -48,6 +48,8 @@ bool serve_is_draining(const struct serve *s);
 /* Counts of about half a second ago at most. */
 const struct dispatch_counts *serve_counts(const struct serve *s);
 
+/* The database cannot be written at present; nothing is acknowledged meanwhile. */
+bool serve_is_in_trouble(const struct serve *s);
 /* Live workers, as dispatch_workers_json; an empty array while the database cannot be written. New reference. */
 json_t *serve_workers_json(const struct serve *s, int64_t now_ns);
 

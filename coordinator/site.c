@@ -157,18 +157,20 @@ static void *keep(void *arg)
 
 /* ---- answering ---- */
 
-/* Healthy: the coordinator goes round and the quick documents are fresh. */
+/* Healthy: the coordinator goes round and can write, and the quick documents are fresh. */
 static void answer_health(struct site *s, struct http_answer *out)
 {
     int64_t now_ns = clock_mono_ns();
     pthread_mutex_lock(&s->mutex);
     bool is_live = s->live.at_ns != 0 && now_ns - s->live.at_ns < stale_ns;
+    bool is_in_trouble = s->live.is_in_trouble;
     bool is_fresh = s->docs[STATUS].made_ns != 0 && now_ns - s->docs[STATUS].made_ns < stale_ns;
     pthread_mutex_unlock(&s->mutex);
-    out->status = is_live && is_fresh ? 200 : 503;
-    buf_adds(&out->body, !is_live    ? "the coordinator stands still\n"
-                         : !is_fresh ? "the database cannot be read\n"
-                                     : "ok\n");
+    out->status = is_live && is_fresh && !is_in_trouble ? 200 : 503;
+    buf_adds(&out->body, !is_live        ? "the coordinator stands still\n"
+                         : !is_fresh     ? "the database cannot be read\n"
+                         : is_in_trouble ? "the database cannot be written\n"
+                                         : "ok\n");
 }
 
 static void answer_doc(struct site *s, enum site_doc doc, struct http_answer *out)
@@ -220,6 +222,7 @@ void site_publish(struct site *s, struct serve *from, int64_t now_ns)
     json_t *old = s->live.workers;
     s->live.counts = *serve_counts(from);
     s->live.is_draining = serve_is_draining(from);
+    s->live.is_in_trouble = serve_is_in_trouble(from);
     s->live.workers = workers;
     s->live.at_ns = now_ns;
     if (s->live.endpoint[0] == '\0')

@@ -67,11 +67,12 @@ enum err_code site_doc_status(struct store *s, const struct site_live *live, str
                               struct err *e)
 {
     double eta_s = live->counts.eta_s;
-    json_t *doc = json_pack("{s:s, s:s, s:o, s:s, s:b, s:f, s:o, s:i}", "db", live->db_path,
+    json_t *doc = json_pack("{s:s, s:s, s:o, s:s, s:b, s:b, s:f, s:o, s:i}", "db", live->db_path,
                             "program", cli_version, "time", site_time(), "endpoint", live->endpoint,
-                            "is_draining", live->is_draining, "jobs_per_s", live->counts.jobs_per_s,
-                            "eta_s", eta_s < 0 ? json_null() : json_number_or_null(eta_s),
-                            "workers", live->counts.workers);
+                            "is_draining", live->is_draining, "is_in_trouble", live->is_in_trouble,
+                            "jobs_per_s", live->counts.jobs_per_s, "eta_s",
+                            eta_s < 0 ? json_null() : json_number_or_null(eta_s), "workers",
+                            live->counts.workers);
     enum err_code rc = fill_status(doc, s, e);
     if (rc == ERR_OK)
         return finish(doc, out);
@@ -182,30 +183,37 @@ enum err_code site_doc_failures(struct store *s, const struct site_live *live, s
 /* ---- scaling ---- */
 
 /* A row of the view `scaling` for each model, bits and data type: the best over block sizes and the like. SQLite gives the other
- * columns from the row with the minimum or maximum. */
-static const char perplexity_sql[] =
-    "SELECT sweep, family, size, n_params, k, dtype, block, total_bits_full, min(perplexity) AS "
-    "value "
-    "FROM scaling WHERE perplexity IS NOT NULL AND total_bits_full IS NOT NULL "
-    "GROUP BY sweep, family, size, k, dtype ORDER BY sweep, family, n_params, k, dtype";
-static const char zero_shot_sql[] =
-    "SELECT sweep, family, size, n_params, k, dtype, block, total_bits_full, "
-    "max(mean_zero_shot) AS value "
-    "FROM scaling WHERE mean_zero_shot IS NOT NULL AND total_bits_full IS NOT NULL "
-    "GROUP BY sweep, family, size, k, dtype ORDER BY sweep, family, n_params, k, dtype";
+ * columns from the row with the minimum or maximum. The view is read once for both measures: it looks at every metric. */
+static const char best_sql[] =
+    "WITH s AS MATERIALIZED (SELECT sweep, family, size, n_params, k, dtype, block, "
+    "total_bits_full, "
+    "perplexity, mean_zero_shot FROM scaling WHERE total_bits_full IS NOT NULL) "
+    "SELECT 'perplexity' AS measure, sweep, family, size, n_params, k, dtype, block, "
+    "total_bits_full, "
+    "min(perplexity) AS value FROM s WHERE perplexity IS NOT NULL "
+    "GROUP BY sweep, family, size, k, dtype "
+    "UNION ALL "
+    "SELECT 'mean_zero_shot', sweep, family, size, n_params, k, dtype, block, total_bits_full, "
+    "max(mean_zero_shot) FROM s WHERE mean_zero_shot IS NOT NULL "
+    "GROUP BY sweep, family, size, k, dtype "
+    "ORDER BY measure, sweep, family, n_params, k, dtype";
 
 enum err_code site_doc_scaling(struct store *s, const struct site_live *live, struct buf *out,
                                struct err *e)
 {
     (void)live;
-    json_t *doc = json_pack("{s:o}", "time", site_time());
-    enum err_code rc = add_rows(doc, "perplexity", s, perplexity_sql, e);
-    if (rc == ERR_OK)
-        rc = add_rows(doc, "mean_zero_shot", s, zero_shot_sql, e);
-    if (rc == ERR_OK)
-        return finish(doc, out);
-    json_decref(doc);
-    return rc;
+    size_t i = 0;
+    json_t *rows = NULL, *row = NULL;
+    TRY(rows_query(s, best_sql, NULL, 0, &rows, e));
+    json_t *doc =
+        json_pack("{s:o, s:[], s:[]}", "time", site_time(), "perplexity", "mean_zero_shot");
+    json_array_foreach(rows, i, row)
+    {
+        json_array_append(json_object_get(doc, json_opt_str(row, "measure", "")), row);
+        json_object_del(row, "measure");
+    }
+    json_decref(rows);
+    return finish(doc, out);
 }
 
 /* ---- change ---- */

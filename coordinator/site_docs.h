@@ -13,8 +13,9 @@ struct site_live {
     char endpoint[256];
     struct dispatch_counts counts;
     bool is_draining;
-    int64_t at_ns;   /* monotonic; 0: nothing yet */
-    json_t *workers; /* array of objects (dispatch_workers_json); owned */
+    bool is_in_trouble; /* the database cannot be written */
+    int64_t at_ns;      /* monotonic; 0: nothing yet */
+    json_t *workers;    /* array of objects (dispatch_workers_json); owned */
 };
 
 typedef enum err_code (*site_doc_fn)(struct store *s, const struct site_live *live, struct buf *out,

@@ -87,6 +87,8 @@ static void add_live(struct buf *out, const struct site_live *live)
                   live->counts.eta_s);
     add_gauge(out, "isobit_draining", "1 while the coordinator waits for its workers to leave.",
               live->is_draining);
+    add_gauge(out, "isobit_database_unwritable", "1 while the database cannot be written.",
+              live->is_in_trouble);
     if (size >= 0)
         add_gauge(out, "isobit_database_bytes", "Size of the database file.", (double)size);
 }

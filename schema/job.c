@@ -305,6 +305,16 @@ void key_of_config(const struct config *c, struct arena *a, char **head, char **
     *tail = key_finish(&b, a);
 }
 
+char *eval_labels_path(const char *path)
+{
+    struct str s = str_of(path);
+    if (str_ends(s, ".zst"))
+        s.n -= strlen(".zst");
+    if (str_ends(s, ".jsonl"))
+        s.n -= strlen(".jsonl");
+    return xasprintf("%.*s-labels.lst", (int)s.n, s.p);
+}
+
 char *key_of_model(const struct model_ref *m, struct arena *a)
 {
     struct buf b = {0};

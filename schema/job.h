@@ -136,6 +136,8 @@ struct eval_spec {
     enum join join;
     bool bos; /* prepend the tokenizer's default prefix */
 };
+/* "dir/piqa.jsonl" -> "dir/piqa-labels.lst"; caller frees with xfree. */
+char *eval_labels_path(const char *path);
 /* strided for plain text, rolling for .jsonl and .jsonl.zst. */
 enum method eval_default_method(const char *data);
 

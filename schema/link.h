@@ -23,17 +23,38 @@ MUST_USE enum err_code link_context_new(struct link_context **out, struct err *e
 void link_context_free(
     struct link_context *c); /* waits for closed links' last messages, at most LINGER */
 
-/* CURVE keys of this side and, for a worker, of the coordinator. NULL in the options: no encryption, and then only this
- * machine can be listened on. */
-struct link_keys;
+/* CURVE keys, as 64 hexadecimal digits each. */
+enum { LINK_KEY_HEX = 65 };
+struct link_keys {
+    char public_key[LINK_KEY_HEX], secret_key[LINK_KEY_HEX];
+    char coordinator[LINK_KEY_HEX]; /* its public key; read by connecting links only */
+};
+/* A new pair; `coordinator` is left alone. Errors: ERR_UNSUPPORTED when libzmq was built without CURVE. */
+MUST_USE enum err_code link_make_keys(struct link_keys *out, struct err *e);
+/* Fills public_key in from secret_key. */
+MUST_USE enum err_code link_derive_public(struct link_keys *k, struct err *e);
+
+/* Who comes in and who fails to. Called from link_wait and link_listen's owner's thread, never from another. */
+struct link_door {
+    void *arg;
+    /* Listening with keys: may the owner of this public key come in? `address` is where from. Required there. */
+    bool (*admit)(void *arg, const char key[LINK_KEY_HEX], const char *address);
+    /* A handshake that failed; may be NULL. is_unlisted (connecting): the other side does not list our key. */
+    void (*on_failure)(void *arg, bool is_unlisted, const char *text);
+    int max_connections; /* listening: more are closed at once; 0: no limit */
+};
 
 struct link_options {
-    const struct link_keys *keys; /* borrowed */
-    int64_t reconnect_min_ns;     /* connecting links; 0: 100 ms */
-    int64_t reconnect_max_ns;     /* 0: 32 s; the wait doubles from min to max */
-    int64_t linger_ns;            /* how long a closed link may still send; 0: 1 s */
-    int high_water;               /* messages queued for each peer; 0: 1000 */
-    bool leaves_results;          /* bodies of RESULTs stay text (wire_decode_but_results) */
+    /* NULL: no encryption, and then only this machine can be listened on */
+    const struct link_keys *keys;
+    /* Copied; NULL: nobody is told. Listening with keys needs one. */
+    const struct link_door *door;
+    int64_t reconnect_min_ns; /* connecting links; 0: 100 ms */
+    int64_t reconnect_max_ns; /* 0: 32 s; the wait doubles from min to max */
+    int64_t linger_ns;        /* how long a closed link may still send; 0: 1 s */
+    int high_water;           /* messages queued for each peer; 0: 1000 */
+    int receive_high_water;   /* messages of each peer that wait to be received; 0: 1000 */
+    bool leaves_results;      /* bodies of RESULTs stay text (wire_decode_but_results) */
 };
 
 /* True for ipc:// and for tcp:// on a loopback address: nobody on another machine can reach it. */
@@ -60,6 +81,9 @@ MUST_USE enum err_code link_send(struct link *l, const struct link_peer *to, enu
  * then `why` says what was wrong; the caller logs it and goes on. */
 struct link_inbox {
     struct link_peer from;
+    char who
+        [LINK_KEY_HEX]; /* the sender's public key, proved by its handshake; "": no keys are in force */
+    size_t n_bytes;     /* of all frames */
     struct wire_msg msg;
     bool is_bad;
     struct err why;

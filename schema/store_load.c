@@ -100,10 +100,22 @@ static enum err_code add_eval(void *arg, const struct store_row *r, struct err *
     return ERR_OK;
 }
 
+static enum err_code add_set(void *arg, const struct store_row *r, struct err *e)
+{
+    (void)e;
+    struct loading *l = arg;
+    l->out->sets[l->out->n_sets++] = (struct store_set){store_col_int(r, 0), store_col_int(r, 1)};
+    return ERR_OK;
+}
+
 enum err_code store_load_parts(struct store *s, struct arena *a, struct store_parts *out,
                                struct err *e)
 {
-    int64_t n_models = 0, n_configs = 0, n_evals = 0;
+    static const char sql_sets[] =
+        "SELECT m.set_id, CASE WHEN min(s.job_limit_s) = 0 THEN 0 ELSE max(s.job_limit_s) END "
+        "FROM sweep_set_member m JOIN sweep s ON s.id = m.sweep_id GROUP BY m.set_id ORDER BY 1";
+    int64_t n_models = 0, n_configs = 0, n_evals = 0, n_sets = 0;
+    TRY(store_query_int(s, "SELECT count(*) FROM sweep_set", 0, &n_sets, e));
     TRY(store_query_int(s, "SELECT count(*) FROM model", 0, &n_models, e));
     TRY(store_query_int(s, "SELECT count(*) FROM config", 0, &n_configs, e));
     TRY(store_query_int(s, "SELECT count(*) FROM eval", 0, &n_evals, e));
@@ -112,7 +124,9 @@ enum err_code store_load_parts(struct store *s, struct arena *a, struct store_pa
         .models = arena_array(a, (size_t)n_models, sizeof(*out->models)),
         .configs = arena_array(a, (size_t)n_configs, sizeof(*out->configs)),
         .evals = arena_array(a, (size_t)n_evals, sizeof(*out->evals)),
+        .sets = arena_array(a, (size_t)n_sets, sizeof(*out->sets)),
     };
+    TRY(store_query(s, sql_sets, NULL, 0, add_set, &l, e));
     TRY(store_query(s,
                     "SELECT id, family, size, name, path, hub, revision, weights_sha256, n_params "
                     "FROM model ORDER BY id",

@@ -112,6 +112,8 @@ static enum err_code plan_eval(struct planning *p, const struct eval_spec *v, st
 static const char sql_sweep_find[] = "SELECT id FROM sweep WHERE name = ?1";
 static const char sql_sweep_add[] =
     "INSERT INTO sweep (name, created_ms) VALUES (?1, ?2) RETURNING id";
+static const char sql_sweep_limit[] =
+    "UPDATE sweep SET job_limit_s = ?2 WHERE id = ?1 AND job_limit_s <> ?2";
 static const char sql_spec_add[] = "INSERT OR IGNORE INTO spec (sweep_id, sha256, path, text, "
                                    "planned_ms) VALUES (?1, ?2, ?3, ?4, ?5)";
 static const char sql_sweep_eval_add[] =
@@ -132,6 +134,8 @@ static enum err_code plan_sweep(struct planning *p, struct err *e)
     if (p->sweep_id == 0)
         TRY(store_run(p->s, sql_sweep_add, ARGS(ARG_TEXT(sw->name), ARG_INT(store_now_ms())), NULL,
                       &p->sweep_id, e));
+    TRY(store_run(p->s, sql_sweep_limit, ARGS(ARG_INT(p->sweep_id), ARG_INT(sw->job_limit_s)), NULL,
+                  NULL, e));
     char sha256[SHA256_HEX];
     sha256_bytes(sw->text, strlen(sw->text), sha256);
     TRY(store_run(p->s, sql_spec_add,

@@ -11,16 +11,24 @@ enum err_code store_worker_hello(struct store *s, const struct store_worker *w, 
 {
     static const char sql[] =
         "INSERT INTO worker (uuid, host, device, program, numerics, memory_bytes, computes, pid, "
-        "state, first_seen_ms, last_seen_ms) "
-        "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'live', ?9, ?9) "
+        "state, first_seen_ms, last_seen_ms, public_key) "
+        "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'live', ?9, ?9, ?10) "
         "ON CONFLICT (uuid) DO UPDATE SET host = ?2, device = ?3, program = ?4, numerics = ?5, "
-        "memory_bytes = ?6, computes = ?7, pid = ?8, state = 'live', last_seen_ms = ?9 RETURNING "
-        "id";
-    return store_run(s, sql,
-                     ARGS(ARG_TEXT(w->uuid), ARG_TEXT(w->host), ARG_TEXT(w->device),
-                          ARG_TEXT(w->program), ARG_INT(w->numerics), ARG_INT(w->memory_bytes),
-                          ARG_TEXT(w->computes), ARG_INT(w->pid), ARG_INT(store_now_ms())),
-                     NULL, id, e);
+        "memory_bytes = ?6, computes = ?7, pid = ?8, state = 'live', last_seen_ms = ?9 "
+        "WHERE public_key = ?10 RETURNING id";
+    int64_t found = 0;
+    TRY(store_run(s, sql,
+                  ARGS(ARG_TEXT(w->uuid), ARG_TEXT(w->host), ARG_TEXT(w->device),
+                       ARG_TEXT(w->program), ARG_INT(w->numerics), ARG_INT(w->memory_bytes),
+                       ARG_TEXT(w->computes), ARG_INT(w->pid), ARG_INT(store_now_ms()),
+                       ARG_TEXT(w->public_key != NULL ? w->public_key : "")),
+                  NULL, &found, e));
+    if (found == 0)
+        return err_set(e, ERR_DENIED,
+                       "another key registered worker %s first: a worker's uuid belongs to its key",
+                       w->uuid);
+    *id = found;
+    return ERR_OK;
 }
 
 enum err_code store_worker_state(struct store *s, int64_t worker_id, const char *state,

@@ -24,7 +24,14 @@ struct store_eval {
     struct eval_spec spec;
     const char *data_sha256;
 };
+/* A set of sweeps (docs/SCHEMA.md), by what it means for the jobs in it. */
+struct store_set {
+    int64_t id;
+    int64_t job_limit_s; /* the longest of its sweeps; 0: none, also when one of them has none */
+};
 struct store_parts {
+    struct store_set *sets;
+    int n_sets;
     struct store_model *models; /* each list by ascending id */
     struct store_config *configs;
     struct store_eval *evals;
@@ -49,11 +56,12 @@ MUST_USE enum err_code store_each_open_job(struct store *s, store_open_fn fn, vo
 
 struct store_worker {
     const char *uuid, *host, *device, *program;
-    const char *computes; /* "fp32,bf16" */
+    const char *computes;   /* "fp32,bf16" */
+    const char *public_key; /* that its connection proved; "" or NULL: no keys are in force */
     int numerics;
     int64_t memory_bytes, pid;
 };
-/* Adds or renews a worker by uuid, state live. */
+/* Adds or renews a worker by uuid, state live. Errors: ERR_DENIED when another key brought this uuid first. */
 MUST_USE enum err_code store_worker_hello(struct store *s, const struct store_worker *w,
                                           int64_t *id, struct err *e);
 /* state: live, left, lost; renews last_seen. A worker that is no longer live refuses nothing. */

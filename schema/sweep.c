@@ -419,6 +419,7 @@ enum err_code sweep_parse(struct str text, const char *path, struct arena *a, st
     TRY(sweep_spec_read(&src, root, sw.dir, &spec, e));
     TRY(sweep_expand(&src, &spec, &sw, e));
     sw.name = spec.name;
+    sw.job_limit_s = spec.job_limit_s;
     sw.text = arena_strndup(a, text.p != NULL ? text.p : "", text.n);
     *out = sw;
     return ERR_OK;

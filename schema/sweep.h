@@ -40,6 +40,7 @@ struct sweep {
     struct sweep_job *jobs;
     int n_models, n_configs, n_evals;
     int64_t n_jobs;
+    int64_t job_limit_s; /* `job_limit`: a job that runs longer has failed; 0: none */
 };
 
 /* Reads, validates and expands a spec. `path` names it in errors and gives the base of relative paths. Everything in *out

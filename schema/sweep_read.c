@@ -403,11 +403,12 @@ static enum err_code read_name(const struct spec_source *src, const struct node 
 enum err_code sweep_spec_read(const struct spec_source *src, const struct node *root,
                               const char *dir, struct sweep_spec *out, struct err *e)
 {
-    static const char *const keys[] = {"name",           "compute", "models",
-                                       "configurations", "exclude", "evaluations"};
+    static const char *const keys[] = {"name",    "compute",     "models",   "configurations",
+                                       "exclude", "evaluations", "job_limit"};
     *out = (struct sweep_spec){0};
     TRY(node_check_keys(src, root, "a sweep spec", keys, ARRAY_LEN(keys), e));
     TRY(read_name(src, root, &out->name, e));
+    TRY(node_opt_int(src, root, "job_limit", 1, &out->job_limit_s, e));
     struct spec_values compute = {0};
     const struct node *c = node_find(root, "compute");
     if (c != NULL) {

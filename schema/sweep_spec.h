@@ -70,6 +70,7 @@ struct spec_grid {
 
 struct sweep_spec {
     const char *name;
+    int64_t job_limit_s; /* 0: none */
     struct sweep_model *models;
     struct sweep_eval *evals;
     struct spec_grid *grids, *excludes;

@@ -8,13 +8,23 @@ static const unsigned char magic[4] = {'i', 'b', 'i', 't'};
 const char *wire_type_name(enum wire_type t)
 {
     switch (t) {
-#define X(name, number, sender)                                                                    \
+#define X(name, number, max_kib, sender)                                                           \
     case WIRE_##name:                                                                              \
         return #name;
         WIRE_TYPE_LIST(X)
 #undef X
     }
     return "?";
+}
+
+static size_t max_body_of(enum wire_type t)
+{
+    static const unsigned kib[256] = {
+#define X(name, number, max_kib, sender) [number] = max_kib,
+        WIRE_TYPE_LIST(X)
+#undef X
+    };
+    return (size_t)kib[t & 255] << 10;
 }
 
 static bool type_is_known(unsigned number)
@@ -69,9 +79,9 @@ static enum err_code decode(const struct wire_frame *frames, int n_frames, bool 
         out->blobs[out->n_blobs++] = frames[i];
     }
     out->text = (struct str){frames[1].data, frames[1].size};
-    if (out->text.n > WIRE_MAX_JSON)
-        return err_set(e, ERR_FORMAT, "body of %s has %zu bytes, at most %d are allowed",
-                       wire_type_name(out->type), out->text.n, WIRE_MAX_JSON);
+    if (out->text.n > max_body_of(out->type))
+        return err_set(e, ERR_FORMAT, "body of %s has %zu bytes, at most %zu are allowed",
+                       wire_type_name(out->type), out->text.n, max_body_of(out->type));
     if (leaves_results && out->type == WIRE_RESULT)
         return ERR_OK;
     return decode_body(&frames[1], out->type, &out->body, e);
@@ -121,9 +131,9 @@ enum err_code wire_encode(enum wire_type type, const json_t *body,
         buf_adds(json, "{}");
     else
         json_append(json, body, false);
-    if (json->len > WIRE_MAX_JSON)
-        return err_set(e, ERR_FORMAT, "body of %s has %zu bytes, at most %d can be sent",
-                       wire_type_name(type), json->len, WIRE_MAX_JSON);
+    if (json->len > max_body_of(type))
+        return err_set(e, ERR_FORMAT, "body of %s has %zu bytes, at most %zu can be sent",
+                       wire_type_name(type), json->len, max_body_of(type));
     return ERR_OK;
 }
 

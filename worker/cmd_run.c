@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/io.h"
+#include "schema/keys.h"
 #include "worker/child.h"
 #include "worker/cmd.h"
 #include "worker/parent.h"
@@ -13,7 +14,7 @@
 #include "worker/walltime.h"
 
 struct run_opts {
-    const char *connect, *device, *bind, *compute_program, *walltime;
+    const char *connect, *keys, *device, *bind, *compute_program, *walltime, *cache;
     int64_t memory, threads, credit;
     double grace, job_timeout, idle_timeout;
 };
@@ -26,6 +27,12 @@ static const struct cli_opt run_opts[] = {
      .arg = "tcp://HOST:PORT",
      .help = "the coordinator's address, as `isobit serve` prints it",
      .offset = AT(connect)},
+    {.name = "keys",
+     .type = CLI_STRING,
+     .arg = "DIR",
+     .help = "folder with worker.key and coordinator.pub, made by `isobit keygen` on the "
+             "coordinator's machine",
+     .offset = AT(keys)},
     {.name = "device",
      .letter = 'd',
      .type = CLI_STRING,
@@ -86,6 +93,12 @@ static const struct cli_opt run_opts[] = {
      .min = 0,
      .max = 1e7,
      .offset = AT(idle_timeout)},
+    {.name = "cache",
+     .type = CLI_STRING,
+     .arg = "DIR",
+     .help = "where data files that this machine lacks are kept, after they were fetched from the "
+             "coordinator (default: ~/.cache/isobit/data)",
+     .offset = AT(cache)},
     {.name = "walltime",
      .type = CLI_STRING,
      .arg = "TIME",
@@ -136,6 +149,9 @@ static enum err_code end_of(const char *walltime, int64_t *end_ns, struct err *e
 static enum err_code serve(const struct run_opts *o, struct err *e)
 {
     char self[4096], fd[16], threads[32], memory[32];
+    struct link_keys keys;
+    if (o->keys != NULL)
+        TRY(keys_load(o->keys, KEY_WORKER, &keys, e));
     ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
     if (n < 0)
         return err_set(e, ERR_IO, "cannot find this program's own file in /proc/self/exe");
@@ -158,7 +174,9 @@ static enum err_code serve(const struct run_opts *o, struct err *e)
     TRY(end_of(o->walltime, &end_ns, e));
     const struct parent_options po = {
         .connect = o->connect,
+        .keys = o->keys != NULL ? &keys : NULL,
         .compute_argv = argv,
+        .cache_dir = o->cache,
         .credit = (int)o->credit,
         .grace_ns = (int64_t)(o->grace * CLOCK_NS_PER_S),
         .job_timeout_ns = (int64_t)(o->job_timeout * CLOCK_NS_PER_S),

@@ -56,13 +56,14 @@ static void append(struct hand *h, struct hand_job j)
 }
 
 struct lease {
-    int64_t slice;
+    int64_t slice, limit_s;
     json_t *model, *configs, *evals, *jobs;
 };
 
 static enum err_code read_lease(const json_t *body, struct lease *l, struct err *e)
 {
     TRY(json_need_int(body, "slice", "LEASE", 0, INT64_MAX, &l->slice, e));
+    l->limit_s = json_opt_int(body, "limit_s", 0);
     TRY(json_need_obj(body, "model", "LEASE", &l->model, e));
     TRY(json_need_arr(body, "configs", "LEASE", &l->configs, e));
     TRY(json_need_arr(body, "evals", "LEASE", &l->evals, e));
@@ -91,7 +92,8 @@ static enum err_code read_job(const struct lease *l, size_t i, struct hand_job *
                        "LEASE: jobs[%zu] points to config %lld of %zu, eval %lld of %zu", i,
                        (long long)v[2], json_array_size(l->configs), (long long)v[3],
                        json_array_size(l->evals));
-    *out = (struct hand_job){.job = v[0], .attempt = v[1], .slice = l->slice};
+    *out =
+        (struct hand_job){.job = v[0], .attempt = v[1], .slice = l->slice, .limit_s = l->limit_s};
     out->start = json_pack("{s:I, s:I, s:O, s:O, s:O}", "job", (json_int_t)v[0], "attempt",
                            (json_int_t)v[1], "model", l->model, "config", config, "eval", eval);
     CHECK(out->start != NULL);

@@ -19,6 +19,7 @@ enum hand_state { HAND_WAITING, HAND_RUNNING, HAND_ANSWERED };
 
 struct hand_job {
     int64_t job, attempt, slice;
+    int64_t limit_s; /* it has failed when it runs longer; 0: no limit */
     enum hand_state state;
     json_t *start; /* body of START; its "model" tells checkpoints apart */
     /* Answered: */

@@ -29,6 +29,7 @@ struct parent {
     struct child child;
     struct hand hand;
     struct uplink up;
+    struct fetch *fetch;
     bool is_ready; /* the child has said what it is */
     bool has_uplink;
     int n_early_deaths; /* of children that never became ready, in a row */
@@ -121,6 +122,7 @@ static void on_ready(struct parent *p, const json_t *body, int64_t now_ns)
     p->up = (struct uplink){
         .keys = p->o->keys,
         .credit_max = p->o->credit,
+        .fetch = p->fetch,
         .end_ns = p->o->end_ns != 0 ? p->o->end_ns - p->o->grace_ns : 0,
     };
     if (uplink_open(&p->up, p->context, p->o->connect, make_hello(body), &p->hand, now_ns, &e) !=
@@ -214,6 +216,8 @@ static void start_next_job(struct parent *p, int64_t now_ns)
     struct hand_job *j = hand_next_waiting(&p->hand);
     if (!p->is_ready || j == NULL || hand_running(&p->hand) != NULL)
         return;
+    if (fetch_prepare(p->fetch, json_object_get(j->start, "eval")) == FETCH_WAITING)
+        return;
     struct err e;
     j->state = HAND_RUNNING;
     p->started_ns = p->counter_ns = now_ns;
@@ -246,6 +250,12 @@ static void watch_running(struct parent *p, int64_t now_ns)
     if (p->stop_ns != 0 && now_ns >= p->stop_ns) {
         kill_running(p, j, now_ns);
         hand_answer_return(j, "revoked", "revoked while it ran");
+    } else if (j->limit_s > 0 && p->up.status.running_s > (double)j->limit_s) {
+        char *text =
+            xasprintf("ran longer than the sweep's job_limit of %lld s", (long long)j->limit_s);
+        kill_running(p, j, now_ns);
+        hand_answer_fail(j, ERR_TIMEOUT, text);
+        xfree(text);
     } else if (p->o->job_timeout_ns > 0 && now_ns - p->counter_ns > p->o->job_timeout_ns) {
         char *text = xasprintf("no progress for %.0f s", (double)p->o->job_timeout_ns * 1e-9);
         kill_running(p, j, now_ns);
@@ -374,7 +384,10 @@ static void loop(struct parent *p, int signal_fd)
 
 enum err_code parent_run(const struct parent_options *o, struct err *e)
 {
-    struct parent p = {.o = o, .child = {.fd = -1}, .idle_since_ns = clock_mono_ns()};
+    struct parent p = {.o = o,
+                       .child = {.fd = -1},
+                       .fetch = fetch_new(o->cache_dir),
+                       .idle_since_ns = clock_mono_ns()};
     sigset_t mask, old;
     sigemptyset(&mask);
     sigaddset(&mask, SIGINT);
@@ -400,6 +413,7 @@ enum err_code parent_run(const struct parent_options *o, struct err *e)
     if (p.has_uplink)
         uplink_close(&p.up);
     hand_release(&p.hand);
+    fetch_free(p.fetch);
     link_context_free(p.context);
     if (signal_fd >= 0)
         close(signal_fd);

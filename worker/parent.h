@@ -13,6 +13,7 @@ struct parent_options {
     const char *connect;          /* "tcp://127.0.0.1:5555" */
     const struct link_keys *keys; /* NULL: none */
     char *const *compute_argv;    /* the compute child's command line (child.h) */
+    const char *cache_dir;        /* of fetched data files; NULL: the user's (fetch.h) */
     int credit;                   /* slices in hand at most */
     int64_t grace_ns;             /* a drain waits so long for the running job */
     int64_t job_timeout_ns;       /* without progress; 0: none */

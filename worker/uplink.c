@@ -14,9 +14,30 @@ static const int64_t retry_ns = CLOCK_NS_PER_S / 10;
 static const int64_t resend_first_ns = 10 * CLOCK_NS_PER_S;
 static const int64_t resend_max_ns = 60 * CLOCK_NS_PER_S;
 
+/* A key that is not listed is as final as REFUSE. Everything else may be a coordinator that is just starting or a stranger on
+ * its port, so it is told and tried again. */
+static void on_failure(void *arg, bool is_unlisted, const char *text)
+{
+    struct uplink *u = arg;
+    if (is_unlisted) {
+        u->is_refused = true;
+        err_set(&u->why, ERR_DENIED,
+                "the coordinator at %s does not list this worker's key %s: ask for a new one "
+                "(`isobit keygen DIR --add-worker NAME` there)",
+                u->endpoint, u->keys->public_key);
+        return;
+    }
+    u->n_failures++;
+    if ((u->n_failures & (u->n_failures - 1)) == 0)
+        log_event(LOG_WARN, "uplink", "no-handshake", "coordinator=%s count=%lld text=\"%s\"",
+                  u->endpoint, (long long)u->n_failures,
+                  u->keys == NULL ? "it may want keys: give --keys DIR" : text);
+}
+
 static enum err_code open_link(struct uplink *u, int64_t now_ns, struct err *e)
 {
-    struct link_options o = {.keys = u->keys};
+    u->door = (struct link_door){.arg = u, .on_failure = on_failure};
+    struct link_options o = {.keys = u->keys, .door = &u->door};
     TRY(link_connect(u->context, u->endpoint, &o, &u->link, e));
     u->heard_ns = now_ns;
     u->hello_ns = now_ns;
@@ -178,6 +199,9 @@ static void on_message(struct uplink *u, const struct wire_msg *m, int64_t now_n
     case WIRE_DRAIN:
         u->is_drain_asked = true;
         break;
+    case WIRE_DATA:
+        fetch_take(u->fetch, m);
+        break;
     case WIRE_BEAT:
         break;
     case WIRE_HELLO:
@@ -187,7 +211,6 @@ static void on_message(struct uplink *u, const struct wire_msg *m, int64_t now_n
     case WIRE_RETURN:
     case WIRE_BYE:
     case WIRE_FETCH:
-    case WIRE_DATA:
     case WIRE_ITEMS:
     case WIRE_REQUEST:
     case WIRE_REPLY:
@@ -278,6 +301,17 @@ static bool send_answers(struct uplink *u, int64_t now_ns)
     return true;
 }
 
+static bool send_fetch(struct uplink *u, int64_t now_ns, int64_t *next_ns)
+{
+    json_t *body = fetch_request(u->fetch, now_ns, next_ns);
+    if (body == NULL)
+        return true;
+    json_object_set_new(body, "session", json_integer(u->session));
+    bool is_sent = send_up(u, WIRE_FETCH, body, NULL);
+    json_decref(body);
+    return is_sent;
+}
+
 static bool send_credit(struct uplink *u)
 {
     int n = u->credit_max - hand_open_slices(u->hand) - u->credit_given;
@@ -304,8 +338,11 @@ int64_t uplink_tick(struct uplink *u, bool may_lease, int64_t now_ns)
     if (now_ns >= u->beat_ns)
         send_beat(u, now_ns);
     /* Items before the results they belong to; credit last, so that a lease finds the results in. */
-    bool is_all_sent = send_items(u) && send_answers(u, now_ns) && (!may_lease || send_credit(u));
+    int64_t fetch_ns = INT64_MAX;
+    bool is_all_sent = send_items(u) && send_answers(u, now_ns) &&
+                       send_fetch(u, now_ns, &fetch_ns) && (!may_lease || send_credit(u));
     int64_t next_ns = u->beat_ns - now_ns;
+    next_ns = fetch_ns < next_ns ? fetch_ns : next_ns;
     return is_all_sent || next_ns < retry_ns ? next_ns : retry_ns;
 }
 

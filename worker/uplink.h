@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "schema/link.h"
+#include "worker/fetch.h"
 #include "worker/hand.h"
 
 /* What BEAT tells of the compute child. */
@@ -26,6 +27,8 @@ struct uplink_item { /* an ITEMS message, kept because every session gets it aga
 struct uplink {
     struct link_context *context; /* borrowed */
     struct link *link;
+    struct link_door door;        /* hears why a handshake failed */
+    int64_t n_failures;           /* handshakes that failed */
     const char *endpoint;         /* kept */
     const struct link_keys *keys; /* kept */
     struct hand *hand;            /* kept */
@@ -39,6 +42,7 @@ struct uplink {
     int64_t end_ns; /* when this worker leaves; 0: not known */
     struct uplink_item *items;
     int n_items;
+    struct fetch *fetch;         /* kept */
     struct uplink_status status; /* the owner keeps it up to date */
     /* What the coordinator asked for; the owner acts and clears them. */
     bool is_drain_asked;

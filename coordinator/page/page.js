@@ -75,7 +75,8 @@ const drawStatus = () => {
   $('db').textContent = name;
   $('endpoint').textContent = d.endpoint;
   const isOver = d.states.pending + d.states.leased === 0;
-  setHealth(d.is_draining ? 'draining' : isOver ? 'nothing left to do' : 'serving', 'good');
+  if (d.is_in_trouble) setHealth('the database cannot be written', 'bad');
+  else setHealth(d.is_draining ? 'draining' : isOver ? 'nothing left to do' : 'serving', 'good');
   $('bar').replaceChildren(
     ...STATES.filter((s) => d.states[s] > 0).map((s) =>
       el('span', { class: s, '--share': share(d.states[s], d.total), title: `${s}: ${count(d.states[s])}` })),

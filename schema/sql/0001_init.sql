@@ -70,7 +70,8 @@ CREATE TABLE bits (
 CREATE TABLE sweep (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
-    created_ms INTEGER NOT NULL
+    created_ms INTEGER NOT NULL,
+    job_limit_s INTEGER NOT NULL DEFAULT 0 -- a job that runs longer has failed; 0: no limit
 ) STRICT;
 
 CREATE TABLE spec (
@@ -105,6 +106,7 @@ CREATE TABLE sweep_set_member (
 CREATE TABLE worker (
     id INTEGER PRIMARY KEY,
     uuid TEXT NOT NULL UNIQUE,
+    public_key TEXT NOT NULL, -- that brought the uuid first; '': no keys were in force
     host TEXT NOT NULL,
     device TEXT NOT NULL,
     program TEXT NOT NULL,
@@ -318,12 +320,28 @@ SELECT s.name AS sweep, m.family AS family, m.size AS size, c.k AS k, c.dtype AS
        CASE WHEN cell.n_acc = 4 THEN cell.mean_acc END AS mean_zero_shot,
        CASE WHEN cell.n_norm = 4 THEN cell.mean_norm END AS mean_zero_shot_norm,
        cell.nll AS nll, cell.perplexity AS perplexity, cell.kl_to_16bit AS kl_to_16bit,
-       c.quant_head AS quant_head, c.quant_embed AS quant_embed, c.dequant AS dequant, m.name AS model
+       c.quant_head AS quant_head, c.quant_embed AS quant_embed, c.dequant AS dequant, m.name AS model,
+       cell.model_id AS model_id, cell.config_id AS config_id
 FROM cell
 JOIN sweep s ON s.id = cell.sweep_id
 JOIN model m ON m.id = cell.model_id
 JOIN config c ON c.id = cell.config_id
 LEFT JOIN bits b ON b.model_id = cell.model_id AND b.config_id = cell.config_id;
+
+-- The finished jobs behind a row of `scaling`, and where the facts about their items are (view `items`).
+CREATE VIEW cells AS
+WITH chosen AS MATERIALIZED (
+    SELECT se.sweep_id AS sweep_id, min(v.id) AS eval_id, v.task AS task
+    FROM sweep_eval se JOIN eval v ON v.id = se.eval_id GROUP BY se.sweep_id, v.task
+)
+SELECT s.name AS sweep, j.model_id AS model_id, j.config_id AS config_id, ch.task AS task, r.job_id AS job,
+       p.data_sha256 AS data, p.tokenizer_sha256 AS tokenizer
+FROM run r
+JOIN job j ON j.id = r.job_id
+JOIN sweep_set_member sm ON sm.set_id = j.set_id
+JOIN chosen ch ON ch.sweep_id = sm.sweep_id AND ch.eval_id = j.eval_id
+JOIN sweep s ON s.id = sm.sweep_id
+JOIN provenance p ON p.id = r.provenance_id;
 
 CREATE VIEW progress AS
 WITH per_state AS (

@@ -1,7 +1,7 @@
 /* The coordinator's throughput with workers that compute nothing: leases, results and acknowledgements, every result on
  * disk (synchronous FULL) before it is acknowledged. Beside it, in the same run: SQLite alone with the same size of commit,
  * ZeroMQ alone with messages of the same size, the time to an acknowledgement at half load, and jobs of 100 ms on two
- * slots. bench_dispatch [JOBS [WORKERS]].
+ * slots. Workers and coordinator have keys (CURVE), as on a network. bench_dispatch [JOBS [WORKERS [plain]]]; plain: without.
  * Benchmark: dispatch */
 #include <signal.h>
 #include <sqlite3.h>
@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "coordinator/serve.h"
+#include "schema/keys.h"
 #include "tests/bench/bench.h"
 #include "tests/support/fake_compute.h"
 #include "tests/support/null_worker.h"
@@ -27,11 +28,26 @@ static struct {
     struct null_worker_stats *stats; /* [n_workers] */
     char *endpoint;                  /* of the coordinator that runs */
     double rate;                     /* of one null worker; 0: no limit */
+    char *keys_dir;                  /* NULL: without keys */
+    struct link_keys keys;           /* the workers' */
 } bench;
 
 static char *path_of(const char *name)
 {
     return xasprintf("%s/%s", bench.dir, name);
+}
+
+static void make_keys(void)
+{
+    struct err e;
+    bench.keys_dir = path_of("keys");
+    bench_must(keys_make(bench.keys_dir, &e), &e);
+    bench_must(keys_load(bench.keys_dir, KEY_WORKER, &bench.keys, &e), &e);
+}
+
+static const struct link_keys *workers_keys(void)
+{
+    return bench.keys_dir != NULL ? &bench.keys : NULL;
 }
 
 /* ---- the coordinator and its workers ---- */
@@ -62,6 +78,7 @@ static void serve(void *arg)
     struct err e;
     struct serve_options o = {.db_path = db,
                               .listen = "tcp://127.0.0.1:0",
+                              .keys_dir = bench.keys_dir,
                               .dispatch = dispatch_defaults(),
                               .grace_ns = 10 * CLOCK_NS_PER_S,
                               .is_until_done = true};
@@ -76,6 +93,7 @@ static void work(void *arg)
 {
     const int *i = arg;
     const struct null_worker_options o = {.endpoint = bench.endpoint,
+                                          .keys = workers_keys(),
                                           .credit = 8,
                                           .jobs_per_s = bench.rate,
                                           .stats = &bench.stats[*i]};
@@ -233,8 +251,11 @@ static void work_100ms(void *arg)
 {
     (void)arg;
     char *const argv[] = {(char *)fake_compute_path(), "compute", NULL};
-    const struct parent_options o = {
-        .connect = bench.endpoint, .compute_argv = argv, .credit = 2, .grace_ns = CLOCK_NS_PER_S};
+    const struct parent_options o = {.connect = bench.endpoint,
+                                     .keys = workers_keys(),
+                                     .compute_argv = argv,
+                                     .credit = 2,
+                                     .grace_ns = CLOCK_NS_PER_S};
     struct err e;
     setenv("ISOBIT_FAKE_MS", "100", 1);
     bench_must(parent_run(&o, &e), &e);
@@ -275,6 +296,8 @@ int main(int argc, char **argv)
     bench.endpoint = bench_shared(256);
     bench.stats = bench_shared((size_t)bench.n_workers * sizeof(*bench.stats));
     setenv("XDG_RUNTIME_DIR", bench.dir, 1);
+    if (argc <= 3 || strcmp(argv[3], "plain") != 0)
+        make_keys();
     struct bench_cost cost, quiet;
     double sqlite = sqlite_alone(bench.n_jobs), zeromq = zeromq_alone(bench.n_jobs);
     printf("%-44s %9.0f jobs/s\n%-44s %9.0f jobs/s\n", "SQLite alone, 256 jobs a commit, FULL",
@@ -282,7 +305,10 @@ int main(int argc, char **argv)
     double rate = run_null_jobs(bench.n_jobs, 0, &cost);
     double cpu_ms = cost.cpu_s * 1e3 / (double)bench.n_jobs;
     double p99_full = null_worker_quantile(bench.stats, bench.n_workers, 0.99);
-    printf("%-44s %9.0f jobs/s, %d workers\n", "durable null jobs", rate, bench.n_workers);
+    printf("%-44s %9.0f jobs/s, %d workers\n",
+           bench.keys_dir != NULL ? "durable null jobs, with keys"
+                                  : "durable null jobs, without keys",
+           rate, bench.n_workers);
     printf("%-44s %9.4f ms a job (at most 0.05)\n", "coordinator's CPU", cpu_ms);
     printf("%-44s %9.1f MiB at %lld jobs (at most 120 at 200000)\n", "coordinator's memory",
            cost.peak_mib, (long long)bench.n_jobs);

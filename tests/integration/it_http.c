@@ -321,6 +321,29 @@ static void slow_requests_block_neither_work_nor_page_for_long(struct story *s)
         close(fds[i]);
 }
 
+/* Somebody else holds the database's write lock longer than the coordinator waits for it. */
+static void trouble_with_the_database_is_shown(const struct story *s)
+{
+    char *lock = xasprintf(
+        "(echo '.timeout 3000'; echo 'BEGIN IMMEDIATE;'; sleep 8) | sqlite3 %s >/dev/null 2>&1 &",
+        s->db);
+    struct support_run r = support_shell(lock);
+    support_run_release(&r);
+    int64_t began_ns = clock_mono_ns();
+    int status = 200;
+    while (status == 200 && clock_seconds_since(began_ns) < 10) {
+        status = ask(s->port, "GET", "/healthz", "", NULL);
+        usleep(200000);
+    }
+    EXPECT(status == 503, "a coordinator that cannot write calls itself healthy");
+    while (status != 200 && clock_seconds_since(began_ns) < 30) {
+        status = ask(s->port, "GET", "/healthz", "", NULL);
+        usleep(200000);
+    }
+    EXPECT(status == 200, "it does not recover");
+    xfree(lock);
+}
+
 int main(int argc, char **argv)
 {
     if (fake_compute_main(argc, argv))
@@ -332,6 +355,7 @@ int main(int argc, char **argv)
     other_names_and_other_addresses_are_refused(&s);
     garbage_ends_its_own_connection_only(&s);
     slow_requests_block_neither_work_nor_page_for_long(&s);
+    trouble_with_the_database_is_shown(&s);
     kill(s.serve, SIGTERM);
     int status = cluster_wait(s.serve, 10);
     EXPECT(status == 0, "serve ended with %d", status);

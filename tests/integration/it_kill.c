@@ -61,7 +61,7 @@ int main(void)
     disturb_open(&d, "undisturbed");
     EXPECT(disturb_await_end(&d, 240), "the undisturbed sweep did not end");
     disturb_close(&d);
-    struct buf expected = disturb_results(d.db);
+    struct buf expected = outcome_read(d.db);
     EXPECT(expected.len > 0, "the undisturbed sweep has no results");
 
     while (n_done < n_kills && cluster_failures() == 0) {
@@ -70,7 +70,7 @@ int main(void)
         disturb_open(&d, name);
         n_done += disturb_run(&d, n_kills - n_done);
         disturb_close(&d);
-        disturb_check(&d, &expected);
+        outcome_check(d.db, d.events, &expected);
     }
     printf("%d kills in %d sweeps\n", n_done, n_sweeps);
     buf_release(&expected);
@@ -78,11 +78,11 @@ int main(void)
     snprintf(d.events, sizeof(d.events), "%s/none", d.dir); /* `isobit run` writes no events */
     snprintf(d.db, sizeof(d.db), "%s/run-undisturbed.db", d.dir);
     EXPECT(cluster_wait(start_run(&d), 240) == 0, "the undisturbed `isobit run` failed");
-    expected = disturb_results(d.db);
+    expected = outcome_read(d.db);
     snprintf(d.db, sizeof(d.db), "%s/run-killed.db", d.dir);
     plan_smoke(d.db);
     printf("%d kills of `isobit run`\n", run_killed(&d, (n_kills + 2) / 3));
-    disturb_check(&d, &expected);
+    outcome_check(d.db, d.events, &expected);
     buf_release(&expected);
     disturb_free(&d);
     return cluster_failures() > 0;

@@ -39,8 +39,8 @@ int main(int argc, char **argv)
     disturb_open(&d, "undisturbed");
     EXPECT(disturb_await_end(&d, 600), "the undisturbed sweep did not end");
     disturb_close(&d);
-    struct buf expected = disturb_results(d.db);
-    disturb_check(&d, &expected);
+    struct buf expected = outcome_read(d.db);
+    outcome_check(d.db, d.events, &expected);
 
     while (n_done < n_kills && cluster_failures() == 0) {
         char name[32];
@@ -48,7 +48,7 @@ int main(int argc, char **argv)
         disturb_open(&d, name);
         n_done += disturb_run(&d, n_kills - n_done);
         disturb_close(&d);
-        disturb_check(&d, &expected);
+        outcome_check(d.db, d.events, &expected);
     }
     printf("%d kills in %d sweeps\n", n_done, n_sweeps);
     buf_release(&expected);

@@ -91,7 +91,7 @@ int main(int argc, char **argv)
     disturb_open(&d, "undisturbed");
     EXPECT(disturb_await_end(&d, 60), "the undisturbed sweep did not end");
     disturb_close(&d);
-    struct buf expected = disturb_results(d.db);
+    struct buf expected = outcome_read(d.db);
 
     int n_points = getenv("ISOBIT_TEST_FULL") != NULL ? 40 : 6;
     memset(d.workers, 0, sizeof(d.workers));
@@ -101,7 +101,7 @@ int main(int argc, char **argv)
         disturb_start_coordinator(&d);
         EXPECT(disturb_await_end(&d, 60), "the sweep did not end");
         disturb_close(&d);
-        disturb_check(&d, &expected);
+        outcome_check(d.db, d.events, &expected);
     }
     printf("%d points of death\n", 2 * n_points);
     buf_release(&expected);

@@ -1,4 +1,4 @@
-/* The queries of README.md run on a database that a sweep has just filled, and each gives rows. */
+/* The queries of README.md and docs/COOKBOOK.md run on a database that a sweep has just filled, and each gives rows. */
 #include <stdio.h>
 #include <string.h>
 
@@ -7,7 +7,10 @@
 #include "schema/store.h"
 #include "tests/support/support.h"
 
-enum { N_QUERIES = 5 };
+static const struct {
+    const char *path;
+    int n_queries;
+} pages[] = {{"README.md", 5}, {"docs/COOKBOOK.md", 10}};
 
 static enum err_code count_row(void *arg, const struct store_row *row, struct err *e)
 {
@@ -30,12 +33,14 @@ static bool run_query(struct store *s, const char *sql)
     return n_rows > 0;
 }
 
-static void check_queries(const char *db, int *n_run, int *n_failed)
+/* Runs every query of a page; returns how many there are. */
+static int check_queries(const char *db, const char *page, int *n_failed)
 {
+    int n_run = 0;
     struct buf text = {0};
     struct store *s = NULL;
     struct err e;
-    CHECK(io_read_file(support_source("README.md"), 1 << 20, &text, &e) == ERR_OK);
+    CHECK(io_read_file(support_source(page), 1 << 20, &text, &e) == ERR_OK);
     CHECK(store_open(db, STORE_READ, &s, &e) == ERR_OK);
     static const char fence[] = "```sql\n";
     for (char *at = strstr(text.data, fence); at != NULL; at = strstr(at, fence)) {
@@ -44,12 +49,13 @@ static void check_queries(const char *db, int *n_run, int *n_failed)
         CHECK(end != NULL);
         char *sql = xstrndup(at, (size_t)(end - at));
         *n_failed += !run_query(s, sql);
-        ++*n_run;
+        n_run++;
         xfree(sql);
         at = end + 3;
     }
     store_close(s);
     buf_release(&text);
+    return n_run;
 }
 
 int main(void)
@@ -59,15 +65,15 @@ int main(void)
     char *command = xasprintf("cd %s && isobit run %s --db %s --no-report", dir,
                               support_source("sweeps/smoke.yaml"), db);
     struct support_run r = support_shell(command);
-    int n_run = 0;
     int n_failed = r.status != 0;
-    if (r.status == 0)
-        check_queries(db, &n_run, &n_failed);
-    else
+    if (r.status != 0)
         printf("FAILED: %s", r.err.data);
-    if (n_run != N_QUERIES) {
-        printf("FAILED: %d queries found in README.md, expected %d\n", n_run, N_QUERIES);
-        n_failed++;
+    for (size_t i = 0; r.status == 0 && i < ARRAY_LEN(pages); i++) {
+        int n = check_queries(db, pages[i].path, &n_failed);
+        if (n != pages[i].n_queries) {
+            printf("FAILED: %d queries in %s, expected %d\n", n, pages[i].path, pages[i].n_queries);
+            n_failed++;
+        }
     }
     support_run_release(&r);
     xfree(command);

@@ -14,7 +14,7 @@
 #include "base/mem.h"
 #include "schema/link.h"
 #include "tests/support/cluster.h"
-#include "tests/support/fake_compute.h"
+#include "tests/support/played.h"
 #include "tests/support/support.h"
 
 struct story {
@@ -46,125 +46,9 @@ static void close_story(struct story *s)
     support_tmpdir_remove(s->dir);
 }
 
-/* ---- a worker played by hand ---- */
-
-struct fake {
-    struct link *link;
-    char uuid[33];
-    int64_t session;
-    json_t *held; /* [[job, attempt]…] */
-};
-
-static struct fake fake_open(const struct story *s, char id)
+static struct played play(const struct story *s, char id)
 {
-    struct fake f = {.held = json_array()};
-    struct err e;
-    memset(f.uuid, id, 32);
-    CHECK(link_connect(s->context, s->endpoint, NULL, &f.link, &e) == ERR_OK);
-    return f;
-}
-
-static void fake_close(struct fake *f)
-{
-    link_close(f->link);
-    json_decref(f->held);
-}
-
-/* Adds `session`; `body` is a stolen reference. */
-static void fake_send(struct fake *f, enum wire_type type, json_t *body)
-{
-    struct err e;
-    enum err_code rc = ERR_BUSY;
-    if (type != WIRE_HELLO)
-        json_object_set_new(body, "session", json_integer(f->session));
-    for (int i = 0; i < 500 && rc == ERR_BUSY; i++) {
-        rc = link_send(f->link, NULL, type, body, NULL, 0, &e);
-        if (rc == ERR_BUSY)
-            usleep(10000);
-    }
-    EXPECT(rc == ERR_OK, "%s: %s", wire_type_name(type), e.text);
-    json_decref(body);
-}
-
-/* The body of the next message of this type; BEATs and others are passed over. NULL after `seconds`. */
-static json_t *fake_await(struct fake *f, enum wire_type type, double seconds)
-{
-    int64_t end_ns = clock_mono_ns() + (int64_t)(seconds * CLOCK_NS_PER_S);
-    while (clock_mono_ns() < end_ns) {
-        struct link_inbox in;
-        bool readable = false;
-        link_wait(&f->link, 1, NULL, 0, CLOCK_NS_PER_S / 50, &readable);
-        while (link_receive(f->link, &in)) {
-            json_t *body = !in.is_bad && in.msg.type == type ? json_incref(in.msg.body) : NULL;
-            link_inbox_release(&in);
-            if (body != NULL)
-                return body;
-        }
-    }
-    return NULL;
-}
-
-static json_t *hello_body(const struct fake *f, int numerics)
-{
-    return json_pack("{s:s, s:s, s:i, s:s, s:s, s:i, s:I, s:[s, s, s], s:O}", "uuid", f->uuid,
-                     "host", "played", "pid", 1, "device", "none", "program", "isobit 0.1.0",
-                     "numerics", numerics, "memory_bytes", (json_int_t)1 << 40, "computes", "fp32",
-                     "fp16", "bf16", "held", f->held);
-}
-
-static void fake_register(struct fake *f)
-{
-    fake_send(f, WIRE_HELLO, hello_body(f, WIRE_NUMERICS));
-    json_t *welcome = fake_await(f, WIRE_WELCOME, 5);
-    EXPECT(welcome != NULL, "no WELCOME");
-    f->session = json_opt_int(welcome, "session", 0);
-    EXPECT(json_opt_int(welcome, "heartbeat_ns", 0) == CLOCK_NS_PER_S / 10, "heartbeat");
-    json_decref(welcome);
-}
-
-static void fake_beat(struct fake *f)
-{
-    fake_send(f, WIRE_BEAT,
-              json_pack("{s:i, s:i, s:i, s:n}", "in_hand", (int)json_array_size(f->held), "counter",
-                        0, "done", 0, "running"));
-}
-
-/* A LEASE, whose jobs are then held. */
-static json_t *fake_lease(struct fake *f)
-{
-    fake_send(f, WIRE_CREDIT, json_pack("{s:i}", "slices", 1));
-    json_t *lease = fake_await(f, WIRE_LEASE, 5);
-    EXPECT(lease != NULL, "no LEASE");
-    size_t i;
-    json_t *row;
-    json_array_foreach(json_object_get(lease, "jobs"), i, row) json_array_append_new(
-        f->held, json_pack("[O, O]", json_array_get(row, 0), json_array_get(row, 1)));
-    return lease;
-}
-
-static void fake_result(struct fake *f, const json_t *lease, size_t i)
-{
-    const json_t *row = json_array_get(json_object_get(lease, "jobs"), i);
-    size_t config = (size_t)json_integer_value(json_array_get(row, 2));
-    size_t eval = (size_t)json_integer_value(json_array_get(row, 3));
-    json_t *result = fake_compute_result(json_object_get(lease, "model"),
-                                         json_array_get(json_object_get(lease, "configs"), config),
-                                         json_array_get(json_object_get(lease, "evals"), eval));
-    fake_send(f, WIRE_RESULT,
-              json_pack("{s:O, s:O, s:o}", "job", json_array_get(row, 0), "attempt",
-                        json_array_get(row, 1), "result", result));
-}
-
-/* "accepted", "fenced", … of the next ACK; "" when none comes. */
-static const char *fake_verdict(struct fake *f, double seconds)
-{
-    static char verdict[32];
-    json_t *ack = fake_await(f, WIRE_ACK, seconds);
-    const json_t *row = json_array_get(json_object_get(ack, "jobs"), 0);
-    const char *text = json_string_value(json_array_get(row, 2));
-    snprintf(verdict, sizeof(verdict), "%s", text != NULL ? text : "");
-    json_decref(ack);
-    return verdict;
+    return played_open(s->context, s->endpoint, NULL, id);
 }
 
 static int64_t n_done(const struct story *s)
@@ -177,16 +61,16 @@ static int64_t n_done(const struct story *s)
 static void acknowledged_is_on_disk_and_doubles_do_not_count(void)
 {
     struct story s = open_story();
-    struct fake f = fake_open(&s, 'a');
-    fake_register(&f);
-    json_t *lease = fake_lease(&f);
+    struct played f = play(&s, 'a');
+    played_register(&f);
+    json_t *lease = played_lease(&f);
     for (int i = 0; i < 3; i++) {
-        fake_result(&f, lease, (size_t)i);
-        const char *v = fake_verdict(&f, 5);
+        played_result(&f, lease, (size_t)i);
+        const char *v = played_verdict(&f, 5);
         EXPECT(strcmp(v, "accepted") == 0, "result %d: \"%s\"", i, v);
         EXPECT(n_done(&s) == i + 1, "acknowledged, but %lld done", (long long)n_done(&s));
-        fake_result(&f, lease, (size_t)i);
-        v = fake_verdict(&f, 5);
+        played_result(&f, lease, (size_t)i);
+        v = played_verdict(&f, 5);
         EXPECT(strcmp(v, "fenced") == 0, "doubled result %d: \"%s\"", i, v);
     }
     int64_t twice = cluster_query(
@@ -194,39 +78,39 @@ static void acknowledged_is_on_disk_and_doubles_do_not_count(void)
         "SELECT count(*) FROM (SELECT 1 FROM results GROUP BY key, metric HAVING count(*) > 1)");
     EXPECT(twice == 0, "%lld results stand twice", (long long)twice);
     json_decref(lease);
-    fake_close(&f);
+    played_close(&f);
     close_story(&s);
 }
 
 static void strangers_are_asked_to_register(void)
 {
     struct story s = open_story();
-    struct fake f = fake_open(&s, 'a'), other = fake_open(&s, 'b');
+    struct played f = play(&s, 'a'), other = play(&s, 'b');
     f.session = 12345;
-    fake_beat(&f);
-    json_t *m = fake_await(&f, WIRE_REGISTER, 5);
+    played_beat(&f);
+    json_t *m = played_await(&f, WIRE_REGISTER, 5);
     EXPECT(m != NULL, "no REGISTER for an unknown session");
     json_decref(m);
-    fake_register(&f);
+    played_register(&f);
     other.session = f.session; /* a session of another connection */
-    fake_send(&other, WIRE_CREDIT, json_pack("{s:i}", "slices", 1));
-    m = fake_await(&other, WIRE_REGISTER, 5);
+    played_send(&other, WIRE_CREDIT, json_pack("{s:i}", "slices", 1));
+    m = played_await(&other, WIRE_REGISTER, 5);
     EXPECT(m != NULL, "no REGISTER for somebody else's session");
     json_decref(m);
-    fake_close(&other);
-    fake_close(&f);
+    played_close(&other);
+    played_close(&f);
     close_story(&s);
 }
 
 static void other_versions_are_refused(void)
 {
     struct story s = open_story();
-    struct fake f = fake_open(&s, 'a');
-    fake_send(&f, WIRE_HELLO, hello_body(&f, WIRE_NUMERICS + 1));
-    json_t *m = fake_await(&f, WIRE_REFUSE, 5);
+    struct played f = play(&s, 'a');
+    played_send(&f, WIRE_HELLO, played_hello_body(&f, WIRE_NUMERICS + 1));
+    json_t *m = played_await(&f, WIRE_REFUSE, 5);
     EXPECT(m != NULL && strstr(json_opt_str(m, "text", ""), "numerics") != NULL, "no REFUSE");
     json_decref(m);
-    fake_close(&f);
+    played_close(&f);
     close_story(&s);
 }
 
@@ -285,37 +169,37 @@ static void garbage_does_no_harm(void)
     struct story s = open_story();
     send_garbage(s.endpoint);
     send_http(s.endpoint);
-    struct fake f = fake_open(&s, 'a');
-    fake_register(&f);
-    json_t *lease = fake_lease(&f);
+    struct played f = play(&s, 'a');
+    played_register(&f);
+    json_t *lease = played_lease(&f);
     json_t *jobs = json_object_get(lease, "jobs");
     /* A result that does not decode is answered as a failure, so that it is not offered for ever. */
-    fake_send(&f, WIRE_RESULT,
-              json_pack("{s:O, s:O, s:{}}", "job", json_array_get(json_array_get(jobs, 0), 0),
-                        "attempt", json_array_get(json_array_get(jobs, 0), 1), "result"));
-    EXPECT(strcmp(fake_verdict(&f, 5), "accepted") == 0, "no ACK for a malformed result");
+    played_send(&f, WIRE_RESULT,
+                json_pack("{s:O, s:O, s:{}}", "job", json_array_get(json_array_get(jobs, 0), 0),
+                          "attempt", json_array_get(json_array_get(jobs, 0), 1), "result"));
+    EXPECT(strcmp(played_verdict(&f, 5), "accepted") == 0, "no ACK for a malformed result");
     EXPECT(n_done(&s) == 0, "a malformed result counts");
-    fake_send(&f, WIRE_RESULT, json_object());
-    fake_send(&f, WIRE_CREDIT, json_pack("{s:i}", "slices", -1));
-    fake_send(&f, WIRE_LEASE, json_object());
-    fake_send(&f, WIRE_ITEMS, json_object());
-    fake_result(&f, lease, 1);
-    EXPECT(strcmp(fake_verdict(&f, 5), "accepted") == 0, "no ACK after garbage");
+    played_send(&f, WIRE_RESULT, json_object());
+    played_send(&f, WIRE_CREDIT, json_pack("{s:i}", "slices", -1));
+    played_send(&f, WIRE_LEASE, json_object());
+    played_send(&f, WIRE_ITEMS, json_object());
+    played_result(&f, lease, 1);
+    EXPECT(strcmp(played_verdict(&f, 5), "accepted") == 0, "no ACK after garbage");
     json_decref(lease);
-    fake_close(&f);
+    played_close(&f);
     close_story(&s);
 }
 
 static void late_result_of_a_silent_worker_is_fenced(void)
 {
     struct story s = open_story();
-    struct fake late = fake_open(&s, 'a'), quick = fake_open(&s, 'b');
-    fake_register(&late);
-    json_t *lost = fake_lease(&late);
+    struct played late = play(&s, 'a'), quick = play(&s, 'b');
+    played_register(&late);
+    json_t *lost = played_lease(&late);
     EXPECT(cluster_await(s.db, "SELECT count(*) FROM jobs WHERE state = 'leased'", 0, 5),
            "the lease of a silent worker did not end");
-    fake_register(&quick);
-    json_t *lease = fake_lease(&quick);
+    played_register(&quick);
+    json_t *lease = played_lease(&quick);
     int64_t job =
         json_integer_value(json_array_get(json_array_get(json_object_get(lost, "jobs"), 0), 0));
     bool is_found = false;
@@ -326,90 +210,90 @@ static void late_result_of_a_silent_worker_is_fenced(void)
     {
         EXPECT(json_integer_value(json_array_get(row, 1)) == 2,
                "the second attempt is not number 2");
-        fake_result(&quick, lease, i);
+        played_result(&quick, lease, i);
         is_found = true;
     }
     if (is_found)
-        EXPECT(strcmp(fake_verdict(&quick, 5), "accepted") == 0, "the second worker's result");
+        EXPECT(strcmp(played_verdict(&quick, 5), "accepted") == 0, "the second worker's result");
     int64_t before = n_done(&s);
-    fake_result(&late, lost, 0);
-    json_t *m = fake_await(&late, WIRE_REGISTER, 5);
+    played_result(&late, lost, 0);
+    json_t *m = played_await(&late, WIRE_REGISTER, 5);
     EXPECT(m != NULL, "no REGISTER for an ended session");
     json_decref(m);
-    fake_register(&late);
-    fake_result(&late, lost, 0);
-    EXPECT(strcmp(fake_verdict(&late, 5), "fenced") == 0, "the late result was not fenced");
+    played_register(&late);
+    played_result(&late, lost, 0);
+    EXPECT(strcmp(played_verdict(&late, 5), "fenced") == 0, "the late result was not fenced");
     EXPECT(n_done(&s) == before, "the late result counts");
     json_decref(lost);
     json_decref(lease);
-    fake_close(&late);
-    fake_close(&quick);
+    played_close(&late);
+    played_close(&quick);
     close_story(&s);
 }
 
 static void lost_lease_is_noticed(void)
 {
     struct story s = open_story();
-    struct fake f = fake_open(&s, 'a');
-    fake_register(&f);
-    json_decref(fake_lease(&f));
+    struct played f = play(&s, 'a');
+    played_register(&f);
+    json_decref(played_lease(&f));
     json_array_clear(f.held); /* as if it had never arrived */
     json_t *m = NULL;
     for (int i = 0; i < 20 && m == NULL; i++) {
-        fake_beat(&f);
-        m = fake_await(&f, WIRE_REGISTER, 0.1);
+        played_beat(&f);
+        m = played_await(&f, WIRE_REGISTER, 0.1);
     }
     EXPECT(m != NULL, "nobody noticed that the LEASE was lost");
     json_decref(m);
-    fake_register(&f);
+    played_register(&f);
     EXPECT(cluster_await(s.db, "SELECT count(*) FROM jobs WHERE state = 'leased'", 0, 2),
            "jobs that nobody has stay leased");
     EXPECT(cluster_query(s.db, "SELECT count(*) FROM failures") == 0, "it cost an attempt");
-    fake_close(&f);
+    played_close(&f);
     close_story(&s);
 }
 
 static void restart_takes_leases_up_again(void)
 {
     struct story s = open_story();
-    struct fake f = fake_open(&s, 'a');
-    fake_register(&f);
-    json_t *lease = fake_lease(&f);
+    struct played f = play(&s, 'a');
+    played_register(&f);
+    json_t *lease = played_lease(&f);
     cluster_kill(s.coordinator);
     s.coordinator = cluster_serve(s.db, s.endpoint, s.log, NULL);
-    fake_beat(&f);
-    json_t *m = fake_await(&f, WIRE_REGISTER, 5);
+    played_beat(&f);
+    json_t *m = played_await(&f, WIRE_REGISTER, 5);
     EXPECT(m != NULL, "no REGISTER after the restart");
     json_decref(m);
-    fake_register(&f);
-    fake_result(&f, lease, 0);
-    EXPECT(strcmp(fake_verdict(&f, 5), "accepted") == 0, "a held lease was not taken up again");
+    played_register(&f);
+    played_result(&f, lease, 0);
+    EXPECT(strcmp(played_verdict(&f, 5), "accepted") == 0, "a held lease was not taken up again");
     EXPECT(n_done(&s) == 1, "%lld done", (long long)n_done(&s));
     json_decref(lease);
-    fake_close(&f);
+    played_close(&f);
     close_story(&s);
 }
 
 static void full_disk_loses_nothing(void)
 {
     struct story s = open_story();
-    struct fake f = fake_open(&s, 'a');
-    fake_register(&f);
-    json_t *lease = fake_lease(&f);
+    struct played f = play(&s, 'a');
+    played_register(&f);
+    json_t *lease = played_lease(&f);
     struct rlimit full = {1, RLIM_INFINITY}, free_again = {RLIM_INFINITY, RLIM_INFINITY};
     CHECK(prlimit(s.coordinator, RLIMIT_FSIZE, &full, NULL) == 0);
-    fake_result(&f, lease, 0);
-    EXPECT(strcmp(fake_verdict(&f, 1.0), "") == 0, "acknowledged with a full disk");
-    json_t *m = fake_await(&f, WIRE_BEAT, 1.0);
+    played_result(&f, lease, 0);
+    EXPECT(strcmp(played_verdict(&f, 1.0), "") == 0, "acknowledged with a full disk");
+    json_t *m = played_await(&f, WIRE_BEAT, 1.0);
     EXPECT(m != NULL, "heartbeats stopped with a full disk");
     json_decref(m);
     EXPECT(n_done(&s) == 0, "done with a full disk");
     CHECK(prlimit(s.coordinator, RLIMIT_FSIZE, &free_again, NULL) == 0);
-    EXPECT(strcmp(fake_verdict(&f, 10), "accepted") == 0,
+    EXPECT(strcmp(played_verdict(&f, 10), "accepted") == 0,
            "the coordinator did not go on when there was room again");
     EXPECT(n_done(&s) == 1, "%lld done", (long long)n_done(&s));
     json_decref(lease);
-    fake_close(&f);
+    played_close(&f);
     close_story(&s);
 }
 

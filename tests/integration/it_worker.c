@@ -178,6 +178,25 @@ static void unrunnable_checkpoint_comes_back_whole(const char *self)
     close_story(&s);
 }
 
+/* A job of 60 s in a sweep that allows one second. */
+static void job_limit_ends_a_job(const char *self)
+{
+    struct story s = open_story(self, "60000");
+    json_decref(welcome(&s, 1));
+    json_decref(await_message(&s, WIRE_CREDIT, 5));
+    tell(&s, WIRE_LEASE,
+         json_pack("{s:i, s:i, s:i, s:i, s:{s:s}, s:[{s:i}], s:[{s:s}], s:[[i,i,i,i]]}", "slice", 1,
+                   "lease_ns", 1, "limit_s", 1, "estimated_bytes", 0, "model", "name", "m",
+                   "configs", "k", 16, "evals", "data", "d", "jobs", 1, 1, 0, 0));
+    json_t *m = await_message(&s, WIRE_FAIL, 5);
+    EXPECT(strcmp(json_opt_str(m, "code", ""), "TIMEOUT") == 0, "code %s",
+           json_opt_str(m, "code", "none"));
+    EXPECT(strstr(json_opt_str(m, "text", ""), "job_limit of 1 s") != NULL, "%s",
+           json_opt_str(m, "text", ""));
+    json_decref(m);
+    close_story(&s);
+}
+
 static void killed_compute_process_is_one_failed_attempt(const char *self)
 {
     setenv("ISOBIT_FAKE_CRASH", "2", 1);
@@ -221,6 +240,7 @@ int main(int argc, char **argv)
     revoked_jobs_come_back(self);
     unrunnable_checkpoint_comes_back_whole(self);
     killed_compute_process_is_one_failed_attempt(self);
+    job_limit_ends_a_job(self);
     refusal_ends_the_worker(self);
     return cluster_failures() > 0;
 }

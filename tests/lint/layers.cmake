@@ -14,7 +14,7 @@ set(third_party
   "argp\\.h => ^base/cli\\.c$"
   "openssl/ => ^base/sha256\\.c$"
   "sqlite3\\.h => ^schema/store"
-  "zmq\\.h => ^schema/link\\.c$"
+  "zmq\\.h => ^schema/link"
   "yaml\\.h => ^schema/sweep_yaml\\.c$"
   "hwloc\\.h => ^worker/topo\\.c$"
   "pcre2\\.h => ^worker/tok/"

@@ -140,6 +140,35 @@ pid_t cluster_worker(const char *endpoint, const char *log, const char *const *e
     return cluster_start("isobit-worker", args, log);
 }
 
+int64_t cluster_memory(pid_t pid)
+{
+    char path[64], line[256];
+    long long kib = 0;
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+    FILE *f = fopen(path, "r");
+    while (f != NULL && kib == 0 && fgets(line, sizeof(line), f) != NULL)
+        if (sscanf(line, "VmRSS: %lld", &kib) != 1)
+            kib = 0;
+    if (f != NULL)
+        fclose(f);
+    return (int64_t)kib << 10;
+}
+
+void cluster_print_log(const char *log)
+{
+    char *command = xasprintf("tail -n 60 %s >&2", log);
+    if (system(command) != 0) /* a test's own scaffolding; the path is ours */
+        fprintf(stderr, "no log\n");
+    xfree(command);
+}
+
+int64_t cluster_env(const char *name, int64_t def)
+{
+    int64_t v = 0;
+    const char *text = getenv(name);
+    return text != NULL && parse_i64(str_of(text), &v) ? v : def;
+}
+
 int64_t cluster_query(const char *db, const char *sql)
 {
     struct err e;
@@ -156,6 +185,19 @@ int64_t cluster_query(const char *db, const char *sql)
     }
     fprintf(stderr, "%s: %s\n", sql, e.text);
     BUG("query failed for 5 s");
+}
+
+int cluster_fenced(const char *db, const char *events, pid_t worker)
+{
+    char *command = xasprintf("uuid=$(sqlite3 %s 'SELECT worker FROM workers WHERE pid = %d'); "
+                              "grep '\"fenced\"' %s | grep -c $uuid",
+                              db, (int)worker, events);
+    struct support_run r = support_shell(command);
+    int64_t n = 0;
+    CHECK(parse_i64(str_trim(str_of(r.out.data)), &n));
+    support_run_release(&r);
+    xfree(command);
+    return (int)n;
 }
 
 bool cluster_await(const char *db, const char *sql, int64_t value, double seconds)

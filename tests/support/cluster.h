@@ -20,8 +20,16 @@ void cluster_plan(const char *spec, const char *db);
 pid_t cluster_serve(const char *db, char endpoint[256], const char *log, const char *const *extra);
 pid_t cluster_worker(const char *endpoint, const char *log, const char *const *extra);
 
+/* Resident memory of a process in bytes. */
+int64_t cluster_memory(pid_t pid);
+void cluster_print_log(const char *log); /* its end, to stderr */
+/* An integer from the environment. */
+int64_t cluster_env(const char *name, int64_t def);
+
 /* First column of the first row; waits for the database to be readable. */
 int64_t cluster_query(const char *db, const char *sql);
+/* Results of the worker with this process id that were fenced so far, by the event log. */
+int cluster_fenced(const char *db, const char *events, pid_t worker);
 /* Until the query gives `value`; false after `seconds`. */
 bool cluster_await(const char *db, const char *sql, int64_t value, double seconds);
 

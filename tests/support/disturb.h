@@ -1,11 +1,10 @@
-/* A sweep whose coordinator and workers are killed at random, and the question whether anything came of it that an
- * undisturbed run would not give. Shared by the kill stories; plain C, no framework. */
+/* A sweep whose coordinator and workers are killed at random, (what must come of it: outcome.h). Shared by the kill stories; plain C, no framework. */
 #ifndef ISOBIT_TESTS_SUPPORT_DISTURB_H
 #define ISOBIT_TESTS_SUPPORT_DISTURB_H
 
 #include "base/rng.h"
 #include "tests/support/cluster.h"
-#include "tests/support/history.h"
+#include "tests/support/outcome.h"
 
 enum { DISTURB_WORKERS = 2 };
 
@@ -33,10 +32,5 @@ void disturb_start_coordinator(struct disturb *d);
 bool disturb_await_end(const struct disturb *d, double seconds);
 /* Kills workers (50 %), the coordinator (40 %) or both, until `n` kills are done or the sweep is; returns how many. */
 int disturb_run(struct disturb *d, int n);
-
-/* "key|metric=value" lines in order: what must not depend on who was killed. Caller releases. */
-struct buf disturb_results(const char *db);
-/* Every job done once, with these results; by the database and by the event log alone (when there is one). */
-void disturb_check(const struct disturb *d, const struct buf *expected);
 
 #endif

@@ -104,7 +104,12 @@ static void run_job(struct pipe *p, const json_t *start)
     bool is_done = work(p, env_int("ISOBIT_FAKE_MS"), falls_on("ISOBIT_FAKE_HANG", job));
     if (falls_on("ISOBIT_FAKE_CRASH", job))
         raise(SIGKILL);
-    bool is_missing = falls_on("ISOBIT_FAKE_MISSING", job);
+    char data_hex[SHA256_HEX] = "";
+    struct err e;
+    const char *path = json_opt_str(json_object_get(start, "eval"), "data_path", "");
+    bool is_missing =
+        falls_on("ISOBIT_FAKE_MISSING", job) ||
+        (env_int("ISOBIT_FAKE_READ") != 0 && sha256_file(path, data_hex, &e) != ERR_OK);
     if (!is_done || is_missing || falls_on("ISOBIT_FAKE_FAIL", job)) {
         const char *code = !is_done ? "STOPPED" : is_missing ? "NOTFOUND" : "FORMAT";
         json_object_set_new(id, "code", json_string(code));
@@ -112,10 +117,13 @@ static void run_job(struct pipe *p, const json_t *start)
         send_message(p, WIRE_FAIL, id);
         return;
     }
-    json_object_set_new(id, "result",
-                        fake_compute_result(json_object_get(start, "model"),
-                                            json_object_get(start, "config"),
-                                            json_object_get(start, "eval")));
+    json_t *result =
+        fake_compute_result(json_object_get(start, "model"), json_object_get(start, "config"),
+                            json_object_get(start, "eval"));
+    if (env_int("ISOBIT_FAKE_READ") != 0)
+        json_object_set_new(json_object_get(result, "identity"), "data_sha256",
+                            json_string(data_hex));
+    json_object_set_new(id, "result", result);
     send_message(p, WIRE_RESULT, id);
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "schema/job.h"
 #include "tests/support/support.h"
 #include "worker/eval/data.h"
 
@@ -137,7 +138,7 @@ Test(data, labels_stand_beside_their_file)
         {"other", "other-labels.lst"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        char *path = data_labels_path(rows[i][0]);
+        char *path = eval_labels_path(rows[i][0]);
         cr_expect_str_eq(path, rows[i][1]);
         xfree(path);
     }

@@ -698,6 +698,29 @@ Test(dispatch, a_worker_that_leaves_gets_no_job_it_cannot_finish)
     cr_expect(next(&s), "without an end it gets the rest");
 }
 
+/* A job of two sweeps may run as long as the more patient of them says. */
+Test(dispatch, a_slice_names_the_longest_time_a_job_may_run)
+{
+    struct store_plan_counts counts = {0};
+    struct sweep sw = fixture_sweep(&arena, "quick", 1, 1, 2);
+    struct slice s;
+    sw.job_limit_s = 60;
+    OK(store_plan(store, &sw, 0, &counts, &err));
+    start();
+    int64_t a = join("a", 1);
+    cr_assert(next(&s));
+    cr_expect_eq(s.limit_s, 60);
+    for (int i = 0; i < s.n_jobs; i++)
+        cr_assert_eq(fail(a, &s.jobs[i], ERR_IO), VERDICT_ACCEPTED);
+    sw.name = "patient";
+    sw.job_limit_s = 600;
+    OK(store_plan(store, &sw, 0, &counts, &err));
+    dispatch_jobs_changed(dispatch);
+    dispatch_credit(dispatch, a, 1);
+    cr_assert(next(&s));
+    cr_expect_eq(s.limit_s, 600);
+}
+
 Test(dispatch, out_of_memory_is_tried_again_on_a_larger_device_only)
 {
     plan(1, 2, 5);

@@ -153,3 +153,129 @@ Test(link, waiting_sees_file_descriptors_and_time_runs_out)
     cr_expect_eq(link_wait(&server, 1, fds, 1, -1, readable), 1);
     cr_expect(!readable[0] && readable[1]);
 }
+
+/* ---- keys ---- */
+
+static struct link_keys server_keys, client_keys;
+static char knocked[LINK_KEY_HEX], failure[256];
+static bool is_listed, is_told_unlisted;
+
+static bool admit(void *arg, const char key[LINK_KEY_HEX], const char *address)
+{
+    (void)arg;
+    cr_expect_str_eq(address, "127.0.0.1");
+    memcpy(knocked, key, sizeof(knocked));
+    return is_listed;
+}
+
+static void note_failure(void *arg, bool is_unlisted, const char *text)
+{
+    (void)arg;
+    is_told_unlisted |= is_unlisted;
+    snprintf(failure, sizeof(failure), "%s", text);
+}
+
+/* A listening link with keys beside the suite's plain one, and a client of it. */
+static void open_keyed(const struct link_keys *of_client, struct link **listening,
+                       struct link **connecting)
+{
+    static struct link_door door = {.admit = admit, .on_failure = note_failure};
+    struct link_options ours = {.keys = &server_keys, .door = &door};
+    struct link_options theirs = {.keys = of_client, .door = &door};
+    char at[256];
+    cr_assert_eq(link_make_keys(&server_keys, &e), ERR_OK, "%s", e.text);
+    cr_assert_eq(link_make_keys(&client_keys, &e), ERR_OK, "%s", e.text);
+    memcpy(client_keys.coordinator, server_keys.public_key, LINK_KEY_HEX);
+    cr_assert_eq(link_listen(context, "tcp://127.0.0.1:0", &ours, at, listening, &e), ERR_OK, "%s",
+                 e.text);
+    cr_assert_eq(link_connect(context, at, &theirs, connecting, &e), ERR_OK, "%s", e.text);
+}
+
+/* Serves both sides until a message got through or `seconds` are over. */
+static bool gets_through(struct link *listening, struct link *connecting, double seconds,
+                         struct link_inbox *in)
+{
+    struct link *const both[] = {listening, connecting};
+    bool readable[2];
+    int64_t start = clock_mono_ns();
+    while (clock_seconds_since(start) < seconds) {
+        ERR_IGNORE(link_send(connecting, NULL, WIRE_BYE, NULL, NULL, 0, &e));
+        link_wait(both, 2, NULL, 0, CLOCK_NS_PER_S / 50, readable);
+        if (link_receive(listening, in))
+            return true;
+    }
+    return false;
+}
+
+Test(link, listed_key_gets_in_and_every_message_says_whose_it_is)
+{
+    struct link *listening, *connecting;
+    struct link_inbox in;
+    is_listed = true;
+    open_keyed(&client_keys, &listening, &connecting);
+    cr_assert(gets_through(listening, connecting, 5, &in));
+    cr_expect_str_eq(knocked, client_keys.public_key);
+    cr_expect_str_eq(in.who, client_keys.public_key);
+    cr_expect(!in.is_bad && in.msg.type == WIRE_BYE && in.n_bytes == WIRE_HEADER_BYTES + 2);
+    link_inbox_release(&in);
+    link_close(connecting);
+    link_close(listening);
+}
+
+Test(link, key_that_is_not_listed_gets_nothing_and_is_told_why)
+{
+    struct link *listening, *connecting;
+    struct link_inbox in;
+    open_keyed(&client_keys, &listening, &connecting);
+    cr_expect_not(gets_through(listening, connecting, 0.7, &in));
+    cr_expect_str_eq(knocked, client_keys.public_key);
+    cr_expect(is_told_unlisted);
+    link_close(connecting);
+    link_close(listening);
+}
+
+Test(link, client_without_keys_gets_nothing)
+{
+    struct link *listening, *connecting;
+    struct link_inbox in;
+    is_listed = true;
+    open_keyed(NULL, &listening, &connecting);
+    cr_expect_not(gets_through(listening, connecting, 0.7, &in));
+    cr_expect_str_eq(knocked, "");
+    cr_expect_str_neq(failure, "");
+    cr_expect_not(is_told_unlisted);
+    link_close(connecting);
+    link_close(listening);
+}
+
+Test(link, plain_messages_have_no_owner)
+{
+    send_when_connected(client, WIRE_BEAT, NULL, NULL, 0);
+    struct link_inbox in = expect_message(server);
+    cr_expect_str_eq(in.who, "");
+    link_inbox_release(&in);
+}
+
+Test(link, more_connections_than_allowed_are_closed)
+{
+    struct link_door door = {.max_connections = 3};
+    struct link_options o = {.door = &door};
+    struct link *listening = NULL, *v[8];
+    char at[256];
+    bool readable[1];
+    int n_open = 0;
+    cr_assert_eq(link_listen(context, "tcp://127.0.0.1:0", &o, at, &listening, &e), ERR_OK);
+    const struct link_options once = {.reconnect_min_ns = 60 * CLOCK_NS_PER_S,
+                                      .reconnect_max_ns = 60 * CLOCK_NS_PER_S};
+    for (size_t i = 0; i < ARRAY_LEN(v); i++)
+        cr_assert_eq(link_connect(context, at, &once, &v[i], &e), ERR_OK);
+    int64_t start = clock_mono_ns();
+    while (clock_seconds_since(start) < 0.7)
+        link_wait(&listening, 1, NULL, 0, CLOCK_NS_PER_S / 50, readable);
+    for (size_t i = 0; i < ARRAY_LEN(v); i++) {
+        n_open += link_send(v[i], NULL, WIRE_BEAT, NULL, NULL, 0, &e) == ERR_OK;
+        link_close(v[i]);
+    }
+    cr_expect(n_open >= 1 && n_open <= 3, "%d of 8 are open", n_open);
+    link_close(listening);
+}

@@ -46,7 +46,8 @@ static void plan(int n_models, int n_configs, int n_evals)
 /* A worker leases job 1 and fails, so that it is buried. */
 static void bury_job_1(void)
 {
-    const struct store_worker w = {"uuid-1", "host", "cpu", "isobit 0.1.0", "fp32", 1, 1 << 30, 42};
+    const struct store_worker w = {"uuid-1", "host",  "cpu", "isobit 0.1.0", "fp32", "",
+                                   1,        1 << 30, 42};
     const struct store_ending end = {.outcome = "failed",
                                      .code = ERR_FORMAT,
                                      .text = "<b>broken</b>",

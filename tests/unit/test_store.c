@@ -54,7 +54,7 @@ static struct store_plan_counts plan(const char *name, int n_models, int n_confi
 
 static int64_t worker(void)
 {
-    struct store_worker w = {"uuid-1", "host", "cpu", "isobit 0.1.0", "fp32", 1, 1 << 30, 42};
+    struct store_worker w = {"uuid-1", "host", "cpu", "isobit 0.1.0", "fp32", "", 1, 1 << 30, 42};
     int64_t id = 0;
     OK(store_worker_hello(store, &w, &id, &err));
     return id;

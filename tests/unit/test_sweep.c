@@ -450,6 +450,12 @@ Test(sweep, errors_outside_of_grids_too)
 
 /* ---- size ---- */
 
+/* Time of our own, which other programs on the machine do not stretch. */
+static int64_t cpu_ns(void)
+{
+    return clock_read_ns(CLOCK_PROCESS_CPUTIME_ID);
+}
+
 Test(sweep, a_spec_that_explodes_is_refused_before_it_costs_anything)
 {
     struct buf grid = {0};
@@ -465,10 +471,10 @@ Test(sweep, a_spec_that_explodes_is_refused_before_it_costs_anything)
     char *text =
         xasprintf("%s%s%s%s", models, grid.data, grid.data + strlen("configurations:\n"), evals);
     struct sweep sw;
-    int64_t start = clock_mono_ns();
+    int64_t start = cpu_ns();
     cr_expect_eq(parse(text, &sw), ERR_FORMAT);
     cr_expect_not_null(strstr(e.text, "split the sweep"), "%s", e.text);
-    cr_expect_lt(clock_seconds_since(start), 5.0);
+    cr_expect_lt((double)(cpu_ns() - start) * 1e-9, 5.0);
     xfree(text);
     buf_release(&grid);
     arena_release(&arena);
@@ -499,10 +505,10 @@ Test(sweep, a_million_jobs_expand_in_seconds)
              " block: [64, 128, 256, 512, 1024, 2048, 4096], center: [none, tensor, block],"
              " dequant: [fp16, fp32]}\nevaluations:\n  - {task: piqa, data: p.jsonl}\n");
     struct sweep sw;
-    int64_t start = clock_mono_ns();
+    int64_t start = cpu_ns();
     cr_assert_eq(parse(text.data, &sw), ERR_OK, "%s", e.text);
     cr_expect_eq(sw.n_jobs, 1008000);
-    cr_expect_lt(clock_seconds_since(start), 10.0);
+    cr_expect_lt((double)(cpu_ns() - start) * 1e-9, 10.0);
     cr_expect_lt(arena.total, (size_t)32 << 20, "%zu bytes", arena.total);
     buf_release(&text);
     arena_release(&arena);

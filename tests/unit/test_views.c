@@ -18,7 +18,7 @@ static void setup(void)
 {
     dir = support_tmpdir();
     OK(store_open(arena_printf(&arena, "%s/t.db", dir), STORE_CREATE, &store, &err));
-    struct store_worker w = {"uuid-1", "host", "cpu", "isobit 0.1.0", "fp32", 1, 1 << 30, 42};
+    struct store_worker w = {"uuid-1", "host", "cpu", "isobit 0.1.0", "fp32", "", 1, 1 << 30, 42};
     OK(store_worker_hello(store, &w, &worker_id, &err));
 }
 

@@ -53,7 +53,7 @@ Test(wire, message_survives_encoding_and_decoding)
 
 Test(wire, every_type_has_a_name_and_a_number_of_its_own)
 {
-#define X(name, number, sender)                                                                    \
+#define X(name, number, max_kib, sender)                                                           \
     cr_expect_str_eq(wire_type_name((enum wire_type)(number)), #name, "number %d", number);
     WIRE_TYPE_LIST(X)
 #undef X
@@ -177,4 +177,29 @@ Test(wire, text_of_any_bytes_becomes_utf8)
     json_t *t = wire_text(longer);
     cr_expect_eq(json_string_length(t), WIRE_MAX_TEXT);
     json_decref(t);
+}
+
+Test(wire, body_is_measured_against_its_type_before_it_is_parsed)
+{
+    static const struct {
+        unsigned char type;
+        size_t limit;
+    } rows[] = {{WIRE_BEAT, 4096},      {WIRE_CREDIT, 4096},   {WIRE_FAIL, 65536},
+                {WIRE_RESULT, 1 << 20}, {WIRE_HELLO, 4 << 20}, {WIRE_ITEMS, 16 << 20},
+                {WIRE_REQUEST, 4 << 20}};
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        unsigned char head[WIRE_HEADER_BYTES] = {'i', 'b', 'i', 't', WIRE_VERSION, rows[i].type};
+        char *body = xmalloc(rows[i].limit + 1);
+        memset(body, ' ', rows[i].limit + 1);
+        memcpy(body, "{}", 2);
+        struct wire_frame f[2] = {{head, sizeof(head)}, {body, rows[i].limit}};
+        struct wire_msg m;
+        struct err why;
+        cr_expect_eq(wire_decode(f, 2, &m, &why), ERR_OK, "type %d: %s", rows[i].type, why.text);
+        wire_msg_release(&m);
+        f[1].size++;
+        cr_expect_eq(wire_decode(f, 2, &m, &why), ERR_FORMAT, "type %d", rows[i].type);
+        cr_expect_not_null(strstr(why.text, "at most"), "%s", why.text);
+        xfree(body);
+    }
 }

@@ -4,6 +4,7 @@
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "schema/job.h"
 #include "worker/eval/zstd_stream.h"
 
 enum { MAX_LINE_BYTES = 64 << 20, MAX_TEXT_BYTES = 1 << 30 };
@@ -152,16 +153,6 @@ bool data_is_jsonl(const char *name)
     return str_ends(str_of(name), ".jsonl") || str_ends(str_of(name), ".jsonl.zst");
 }
 
-char *data_labels_path(const char *path)
-{
-    struct str s = str_of(path);
-    if (str_ends(s, ".zst"))
-        s.n -= strlen(".zst");
-    if (str_ends(s, ".jsonl"))
-        s.n -= strlen(".jsonl");
-    return xasprintf("%.*s-labels.lst", (int)s.n, s.p);
-}
-
 static const char *base_name(const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -176,7 +167,7 @@ enum err_code data_identity(const char *path, const char *labels_path, const cha
         return ERR_OK;
     char labels_hex[SHA256_HEX];
     TRY(sha256_file(labels_path, labels_hex, e));
-    char *labels_name = data_labels_path(name);
+    char *labels_name = eval_labels_path(name);
     struct buf lines = {0};
     buf_printf(&lines, "%s  %s\n", hex, base_name(name));
     buf_printf(&lines, "%s  %s\n", labels_hex, base_name(labels_name));

@@ -31,8 +31,6 @@ MUST_USE enum err_code data_read_rest(struct data_reader *r, struct buf *out, st
 const char *data_where(struct data_reader *r);
 
 bool data_is_jsonl(const char *name); /* .jsonl or .jsonl.zst */
-/* "dir/piqa.jsonl" -> "dir/piqa-labels.lst"; caller frees with xfree. */
-char *data_labels_path(const char *path);
 
 /* SHA-256 of a data file. With `labels_path` (not NULL) that of the lines "<sha256>  <base name>\n" of data and labels
  * file; base names are those of the declared `name`, so that a copy under another name has the same identity. */

@@ -116,7 +116,7 @@ enum err_code items_load(const struct eval_source *src, const struct task_ops *o
 {
     const struct eval_spec *spec = src->spec;
     struct data_reader *data = NULL, *labels = NULL;
-    char *labels_path = ops->has_labels_file ? data_labels_path(spec->data_path) : NULL;
+    char *labels_path = ops->has_labels_file ? eval_labels_path(spec->data_path) : NULL;
     enum err_code rc = data_open(spec->data_path, &data, e);
     if (rc == ERR_OK && labels_path != NULL) {
         rc = data_open(labels_path, &labels, e);

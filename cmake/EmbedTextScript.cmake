@@ -1,0 +1,10 @@
+# Run by EmbedText.cmake at build time: OUT, FILES.
+set(text "/* Made by cmake/EmbedTextScript.cmake. */\n")
+foreach(file ${FILES})
+  get_filename_component(name ${file} NAME)
+  string(MAKE_C_IDENTIFIER ${name} name)
+  file(READ ${file} hex HEX)
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "\\\\x\\1" bytes "${hex}")
+  string(APPEND text "extern const char embed_${name}[];\nconst char embed_${name}[] = \"${bytes}\";\n")
+endforeach()
+file(WRITE ${OUT} "${text}")
