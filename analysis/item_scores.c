@@ -13,7 +13,7 @@ enum { MAX_SETS = 4096, MAX_CHOICES = 8, WORD_BITS = 64 };
 
 struct facts {
     enum task task;
-    const char *data, *tokenizer;
+    const char *item_set; /* its identity in the database */
     int n, capacity;
     int n_choices;
     int *gold;      /* [n]; -1: none */
@@ -102,14 +102,15 @@ static enum err_code add_fact(void *arg, const struct store_row *r, struct err *
     return ERR_OK;
 }
 
-/* The facts of a set, read when it is first met; NULL when there are too many sets. */
-static enum err_code find_facts(struct loading *l, enum task task, const char *data,
-                                const char *tokenizer, const struct facts **out, struct err *e)
+/* The facts of a set, read when it is first met; NULL when there are too many sets or the samples name none. */
+static enum err_code find_facts(struct loading *l, enum task task, const char *item_set,
+                                const struct facts **out, struct err *e)
 {
     *out = NULL;
+    if (item_set == NULL)
+        return ERR_OK;
     for (int i = 0; i < l->n_facts; i++)
-        if (l->facts[i].task == task && strcmp(l->facts[i].data, data) == 0 &&
-            strcmp(l->facts[i].tokenizer, tokenizer) == 0) {
+        if (l->facts[i].task == task && strcmp(l->facts[i].item_set, item_set) == 0) {
             *out = &l->facts[i];
             return ERR_OK;
         }
@@ -117,15 +118,12 @@ static enum err_code find_facts(struct loading *l, enum task task, const char *d
         return ERR_OK;
     struct facts *f = &l->facts[l->n_facts++];
     *f = (struct facts){.task = task,
-                        .data = arena_strdup(l->arena, data),
-                        .tokenizer = arena_strdup(l->arena, tokenizer),
+                        .item_set = arena_strdup(l->arena, item_set),
                         .n_choices = task_choices(task)};
-    const char *params[] = {data, task_label(task), tokenizer};
     struct fact_reader reader = {f, l->arena};
-    TRY(store_query(l->store,
-                    "SELECT i, gold, chars, bytes, tokens FROM items WHERE data = ?1 AND task = ?2 "
-                    "AND tokenizer = ?3 ORDER BY i",
-                    params, ARRAY_LEN(params), add_fact, &reader, e));
+    TRY(store_query(
+        l->store, "SELECT i, gold, chars, bytes, tokens FROM items WHERE item_set = ?1 ORDER BY i",
+        &item_set, 1, add_fact, &reader, e));
     *out = f;
     return ERR_OK;
 }
@@ -220,7 +218,7 @@ static const char *take_blob(struct loading *l, struct item_job *j, const struct
         l->capacity = wanted;
     }
     size_t bytes = 0;
-    const void *blob = store_col_blob(r, 4, &bytes);
+    const void *blob = store_col_blob(r, 3, &bytes);
     size_t n = 0;
     if (blob == NULL || !zstd_blob_unpack(blob, bytes, l->floats, wanted, &n) ||
         n % (size_t)per_item != 0 || n == 0)
@@ -250,13 +248,12 @@ static enum err_code add_samples(void *arg, const struct store_row *r, struct er
 {
     struct loading *l = arg;
     struct item_job *j = (struct item_job *)items_of(l->out, store_col_int(r, 0));
-    const char *data = store_col_text(r, 1);
-    const char *tokenizer = store_col_text(r, 2);
-    const char *codec = store_col_text(r, 3);
+    const char *item_set = store_col_text(r, 1);
+    const char *codec = store_col_text(r, 2);
     if (j == NULL || j->n != 0) /* not asked for, or met in another sweep */
         return ERR_OK;
     const struct facts *f = NULL;
-    TRY(find_facts(l, j->task, data, tokenizer, &f, e));
+    TRY(find_facts(l, j->task, item_set, &f, e));
     const char *why = take_blob(l, j, f, r, codec);
     if (why == NULL)
         return ERR_OK;
@@ -305,11 +302,9 @@ enum err_code items_read(struct store *s, const struct frame *f, struct arena *a
     l->store = s;
     l->arena = a;
     l->out = out;
-    enum err_code rc =
-        store_query(s,
-                    "SELECT c.job, c.data, c.tokenizer, s.codec, s.blob FROM cells c "
-                    "JOIN samples s ON s.job = c.job",
-                    NULL, 0, add_samples, l, e);
+    enum err_code rc = store_query(
+        s, "SELECT c.job, s.item_set, s.codec, s.blob FROM cells c JOIN samples s ON s.job = c.job",
+        NULL, 0, add_samples, l, e);
     xfree(l->floats);
     drop_empty(out);
     return rc;

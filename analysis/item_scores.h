@@ -18,7 +18,7 @@ struct item_job {
     int64_t job;
     enum task task;
     int n;                              /* items */
-    int set;                            /* number of the item set, by task, data, tokenizer and n */
+    int set;                            /* number of the item set and how many of it there are */
     const uint64_t *right[SCORE_COUNT]; /* bit i % 64 of word i / 64; NULL: no such score */
     const float
         *nll; /* perplexity: nats per document; NULL otherwise. May hold infinities and NaN */

@@ -328,7 +328,7 @@ JOIN model m ON m.id = cell.model_id
 JOIN config c ON c.id = cell.config_id
 LEFT JOIN bits b ON b.model_id = cell.model_id AND b.config_id = cell.config_id;
 
--- The finished jobs behind a row of `scaling`, and where the facts about their items are (view `items`).
+-- The finished jobs behind a row of `scaling`.
 CREATE VIEW cells AS
 WITH chosen AS MATERIALIZED (
     SELECT se.sweep_id AS sweep_id, min(v.id) AS eval_id, v.task AS task

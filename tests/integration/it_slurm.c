@@ -16,19 +16,33 @@
 
 struct story {
     char *dir, *db, *serve_log, *slurm_log;
+    char *keys; /* NULL: without */
     char endpoint[256];
     pid_t serve, slurm;
 };
 
-static struct story open_story(const char *fake_ms)
+static void make_keys(struct story *s)
+{
+    s->keys = xasprintf("%s/keys", s->dir);
+    char *command = xasprintf("isobit keygen %s", s->keys);
+    struct support_run r = support_shell(command);
+    EXPECT(r.status == 0, "%s", r.err.data);
+    support_run_release(&r);
+    xfree(command);
+}
+
+static struct story open_story(const char *fake_ms, bool has_keys)
 {
     struct story s = {.dir = support_tmpdir(), .endpoint = "tcp://127.0.0.1:0"};
     s.db = xasprintf("%s/s.db", s.dir);
     s.serve_log = xasprintf("%s/serve.log", s.dir);
     s.slurm_log = xasprintf("%s/slurm.log", s.dir);
+    if (has_keys)
+        make_keys(&s);
+    const char *const keys[] = {"--keys", s.keys, NULL};
     setenv("ISOBIT_FAKE_MS", fake_ms, 1);
     cluster_plan("sweeps/demo.yaml", s.db);
-    s.serve = cluster_serve(s.db, s.endpoint, s.serve_log, NULL);
+    s.serve = cluster_serve(s.db, s.endpoint, s.serve_log, has_keys ? keys : NULL);
     return s;
 }
 
@@ -39,8 +53,13 @@ static void start_slurm(struct story *s, const char *const *extra)
         "slurm",          "--db", s->db,     "--every", "1",
         "--idle-timeout", "4",    "--drain", "24",      "--worker-arg=--credit=1",
         compute};
+    int n = 11;
     for (int i = 0; extra[i] != NULL; i++)
-        args[11 + i] = extra[i];
+        args[n++] = extra[i];
+    if (s->keys != NULL) {
+        args[n++] = "--keys";
+        args[n++] = s->keys;
+    }
     s->slurm = cluster_start("isobit", args, s->slurm_log);
     xfree(compute);
 }
@@ -65,6 +84,7 @@ static void close_story(struct story *s)
     xfree(s->db);
     xfree(s->serve_log);
     xfree(s->slurm_log);
+    xfree(s->keys);
 }
 
 /* What a command prints, as a number. */
@@ -150,7 +170,7 @@ static void expect_exit(struct story *s, int signal, int status)
 
 static struct story start_refused(void)
 {
-    struct story s = open_story("0");
+    struct story s = open_story("0", false);
     static const char *const extra[] = {"--partition", "nowhere", "--every", "0.2", NULL};
     start_slurm(&s, extra);
     return s;
@@ -165,7 +185,7 @@ static void pauses_when_submissions_are_refused(struct story *s)
 
 static struct story start_failing(void)
 {
-    struct story s = open_story("0");
+    struct story s = open_story("0", false);
     static const char *const extra[] = {
         "--worker-program", "/bin/false", "--backlog", "3", "--max", "3", NULL};
     start_slurm(&s, extra);
@@ -194,7 +214,7 @@ static void start_slurm_in_main(struct story *s)
 
 static struct story start_requeued(void)
 {
-    struct story s = open_story("150");
+    struct story s = open_story("150", true);
     start_slurm_in_main(&s);
     return s;
 }
@@ -202,7 +222,7 @@ static struct story start_requeued(void)
 /* Slurm may not queue these again: every end asks for a new submission. Their time limit comes up to a minute early. */
 static struct story start_limited(void)
 {
-    struct story s = open_story("180");
+    struct story s = open_story("180", false);
     static const char *const extra[] = {"--partition",
                                         "cancel",
                                         "--max",

@@ -142,6 +142,17 @@ Test(item_scores, samples_without_their_facts_are_left_out)
     store_close(l.store);
 }
 
+Test(item_scores, other_items_of_the_same_file_and_tokenizer_are_kept_apart)
+{
+    change("INSERT INTO item_set SELECT 1000, 'other', data_sha256, task, tokenizer_sha256 FROM "
+           "item_set WHERE task = 'perplexity' LIMIT 1");
+    change("INSERT INTO item SELECT 1000, i, gold, chars, bytes, tokens FROM item WHERE i < 9 AND "
+           "set_id = (SELECT min(id) FROM item_set WHERE task = 'perplexity')");
+    struct loaded l = load();
+    cr_expect_eq(l.items.n_unreadable, 0, "%s", l.items.unreadable);
+    store_close(l.store);
+}
+
 Test(item_scores, samples_longer_than_their_items_are_left_out)
 {
     change("DELETE FROM item WHERE i >= 7 AND set_id IN (SELECT id FROM item_set WHERE task = "

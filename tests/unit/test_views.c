@@ -109,6 +109,7 @@ Test(views, columns_are_those_of_the_contract)
         {"progress", "sweep, pending, leased, done, buried, jobs_per_s, eta_s"},
         {"workers", "worker, host, device, program, state"},
         {"failures", "key, sweep, state, attempt, outcome, code, text"},
+        {"cells", "sweep, model_id, config_id, task, job, data, tokenizer"},
         {"samples", "job, codec, blob, item_set"},
         {"items", "data, task, tokenizer, i, gold, chars, bytes, tokens, item_set"},
     };
