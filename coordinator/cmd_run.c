@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -52,7 +53,7 @@ static const struct cli_opt options[] = {
      .letter = 'd',
      .type = CLI_LIST,
      .arg = "cpu|cuda:N|auto",
-     .help = "device of a worker; repeat for several (default: auto)",
+     .help = "device of a worker; repeat for several (default: auto, every GPU, else the CPU)",
      .offset = AT(devices)},
     {.name = "report",
      .type = CLI_STRING,
@@ -209,13 +210,23 @@ static enum err_code open_site(struct run *r, struct err *e)
     return ERR_OK;
 }
 
-static enum err_code work(struct run *r, struct serve *s, enum serve_end *end, struct err *e)
+/* `auto`, which is the default, is every GPU that a worker here can use, one worker each; without one the CPU. */
+static struct cli_list choose_devices(const struct run *r, struct arena *a)
 {
+    const struct cli_list *d = &r->o->devices;
+    bool is_auto = d->n == 0 || (d->n == 1 && strcmp(d->v[0], "auto") == 0);
+    return is_auto ? local_gpus(a) : *d;
+}
+
+static enum err_code work(struct run *r, struct serve *s, struct arena *a, enum serve_end *end,
+                          struct err *e)
+{
+    const struct cli_list devices = choose_devices(r, a);
     const struct local_options lo = {
-        .n = r->o->workers > 0     ? (int)r->o->workers
-             : r->o->devices.n > 0 ? r->o->devices.n
-                                   : local_default_workers(r->largest_params),
-        .devices = r->o->devices,
+        .n = r->o->workers > 0 ? (int)r->o->workers
+             : devices.n > 0   ? devices.n
+                               : local_default_workers(r->largest_params),
+        .devices = devices,
         .endpoint = serve_endpoint(s),
         .log_dir = r->logs,
         .compute_program = r->o->compute_program,
@@ -285,7 +296,7 @@ static int tell_end(const struct run *r, enum serve_end end, const struct dispat
     return c->buried > 0;
 }
 
-static enum err_code serve_and_work(struct run *r, int *status, struct err *e)
+static enum err_code serve_and_work(struct run *r, struct arena *a, int *status, struct err *e)
 {
     struct serve *s = NULL;
     struct dispatch_counts c = {0};
@@ -306,7 +317,7 @@ static enum err_code serve_and_work(struct run *r, int *status, struct err *e)
     enum err_code rc = serve_count(s, &c, e);
     bool is_idle = c.pending == 0 && c.leased == 0;
     if (rc == ERR_OK && !is_idle)
-        rc = work(r, s, &end, e);
+        rc = work(r, s, a, &end, e);
     if (rc == ERR_OK && !is_idle)
         rc = serve_count(s, &c, e);
     site_close(r->site);
@@ -331,7 +342,7 @@ static int run(const void *opts, int n_args, char **args)
     int status = 0;
     enum err_code rc = plan(&r, &a, &e);
     if (rc == ERR_OK)
-        rc = serve_and_work(&r, &status, &e);
+        rc = serve_and_work(&r, &a, &status, &e);
     arena_release(&a);
     xfree(r.db);
     xfree(r.report);

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/io.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/proc.h"
@@ -50,6 +51,55 @@ int local_default_workers(int64_t n_params)
     double each = 6.0 * (double)n_params + (512 << 20);
     int n = (int)fmin(memory / each, count_cores());
     return n > 1 ? n : 1;
+}
+
+/* ---- GPUs ---- */
+
+static const int64_t probe_limit_ns = 60 * CLOCK_NS_PER_S;
+
+static char *worker_program(void)
+{
+    char *dir = io_program_dir();
+    char *path = xasprintf("%s/isobit-worker", dir);
+    xfree(dir);
+    return path;
+}
+
+/* What a probe says, as JSON. */
+static struct cli_list gpus_of(struct str text, struct arena *a)
+{
+    struct cli_list list = {0};
+    struct err ignored;
+    json_t *root = NULL;
+    size_t i;
+    json_t *d;
+    if (json_parse(text, "probe", &root, &ignored) != ERR_OK)
+        return list;
+    const json_t *devices = json_object_get(root, "devices");
+    const char **names = arena_array(a, json_array_size(devices), sizeof(*names));
+    json_array_foreach(devices, i, d)
+    {
+        const char *name = json_opt_str(d, "name", "");
+        if (strncmp(name, "cuda:", 5) == 0)
+            names[list.n++] = arena_strdup(a, name);
+    }
+    list.v = names;
+    json_decref(root);
+    return list;
+}
+
+struct cli_list local_gpus(struct arena *a)
+{
+    char *program = worker_program();
+    char *const argv[] = {program, "probe", "--json", NULL};
+    struct proc_output out = {0};
+    struct cli_list list = {0};
+    struct err e;
+    if (proc_run(argv, (struct str){0}, probe_limit_ns, &out, &e) == ERR_OK)
+        list = gpus_of((struct str){out.out.data, out.out.len}, a);
+    proc_output_release(&out);
+    xfree(program);
+    return list;
 }
 
 static enum err_code start_one(struct local *l, int i, int64_t now_ns, struct err *e)
@@ -97,13 +147,11 @@ enum err_code local_start(const struct local_options *o, int64_t now_ns, struct 
                           struct err *e)
 {
     struct local *l = xcalloc(1, sizeof(*l));
-    char *dir = io_program_dir();
     l->o = *o;
     l->v = xcalloc((size_t)o->n, sizeof(*l->v));
     for (int i = 0; i < o->n; i++)
         l->v[i].log_fd = -1;
-    l->program = xasprintf("%s/isobit-worker", dir);
-    xfree(dir);
+    l->program = worker_program();
     enum err_code rc = io_make_dirs(o->log_dir, e);
     for (int i = 0; i < o->n && rc == ERR_OK; i++) {
         rc = open_log(l, i, e);

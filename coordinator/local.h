@@ -7,6 +7,7 @@
 
 #include "base/cli.h"
 #include "base/err.h"
+#include "base/mem.h"
 
 struct local_options {
     int n;                   /* workers */
@@ -22,6 +23,10 @@ struct local; /* opaque */
  * parameters in memory (fp16 master and fp32 compute weights, 6 bytes each, and 512 MiB beside them). Small products leave
  * several threads waiting for each other; several workers share nothing. At least 1. */
 int local_default_workers(int64_t n_params);
+
+/* Names of the GPUs that workers here can use ("cuda:0", …), as `isobit-worker probe` finds them; none when it finds none or
+ * cannot be asked. Owned by `a`. */
+struct cli_list local_gpus(struct arena *a);
 
 /* Starts all of them. Strings are kept. Errors: ERR_NOTFOUND (no isobit-worker beside this program), ERR_IO. */
 MUST_USE enum err_code local_start(const struct local_options *o, int64_t now_ns,

@@ -1,11 +1,11 @@
 #include "kernels/cpu/quant_source.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/f16.h"
+#include "kernels/quant_check.h"
 
 /* A sum of fp16 values in units of 2^-24, and how many they are. Exact: 128 bits hold 2^87 of them. */
 struct sum {
@@ -119,18 +119,11 @@ void quant_source_read(const struct quant_source *s, int64_t start, int n, uint1
 static enum err_code keep_init(struct quant_source *s, const struct kern_quant_args *a,
                                struct err *e)
 {
+    TRY(quant_check_keep(a, e));
     s->live = xmalloc((size_t)a->cols * sizeof(*s->live));
     memset(s->live, 0xff, (size_t)a->cols * sizeof(*s->live));
-    int32_t before = -1;
-    for (int32_t i = 0; i < a->n_keep; i++) {
-        if (a->keep[i] <= before || a->keep[i] >= a->cols)
-            return err_set(
-                e, ERR_FORMAT,
-                "kept column %d (number %d of %d) is not in ascending order within 0..%" PRId64,
-                a->keep[i], i + 1, a->n_keep, a->cols - 1);
-        before = a->keep[i];
-        s->live[before] = 0;
-    }
+    for (int32_t i = 0; i < a->n_keep; i++)
+        s->live[a->keep[i]] = 0;
     return ERR_OK;
 }
 
@@ -158,22 +151,12 @@ int quant_find_not_finite(const uint16_t *y, int n)
 enum err_code quant_source_init(struct quant_source *s, const struct kern *k,
                                 const struct kern_quant_args *a, struct err *e)
 {
-    size_t n = 0;
     *s = (struct quant_source){.vec = quant_vec_select(),
                                .w16 = a->w16,
                                .cols = a->cols,
                                .threads = k->info.threads,
                                .center = a->center};
-    if (a->rows <= 0 || a->cols <= 0 || !size_mul((size_t)a->rows, (size_t)a->cols, &n) ||
-        n > INT64_MAX / 2)
-        return err_set(e, ERR_FORMAT,
-                       "a tensor of %" PRId64 " rows and %" PRId64 " columns cannot be quantized",
-                       a->rows, a->cols);
-    if (a->block < 0)
-        return err_set(e, ERR_FORMAT,
-                       "block size %" PRId64 " is negative; 0 means the whole tensor", a->block);
-    s->n = (int64_t)n;
-    s->block = a->block == 0 || a->block > s->n ? s->n : a->block;
+    TRY(quant_check_shape(a, &s->n, &s->block, e));
     s->n_blocks = (s->n + s->block - 1) / s->block;
     if (a->n_keep > 0)
         TRY(keep_init(s, a, e));
@@ -192,14 +175,6 @@ void quant_source_release(struct quant_source *s)
 
 enum err_code quant_source_refuse(const struct quant_source *s, int64_t i, struct err *e)
 {
-    if ((s->w16[i] & F16_MAGNITUDE) >= F16_INFINITY)
-        return err_set(e, ERR_NUMERIC,
-                       "weight at flat index %" PRId64
-                       " is not a finite fp16 number and cannot be quantized",
-                       i);
-    return err_set(e, ERR_NUMERIC,
-                   "weight at flat index %" PRId64
-                   " (%g) leaves the range of fp16 when it is centered; "
-                   "quantize this tensor without centering",
-                   i, (double)f16_to_f32(s->w16[i]));
+    const bool is_finite = (s->w16[i] & F16_MAGNITUDE) < F16_INFINITY;
+    return quant_refuse(i, is_finite, (double)f16_to_f32(s->w16[i]), e);
 }

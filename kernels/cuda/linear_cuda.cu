@@ -17,7 +17,6 @@
 
 static constexpr int BUCKETS = 1024, THREADS = 256;
 static constexpr int CANDIDATES = 12, TIMED_RUNS = 3, MANY_ROWS = 2048;
-static constexpr int64_t CACHED_BYTES = (int64_t)32 << 20; /* stay in the second-level cache */
 static constexpr float CLEARLY = 0.98F; /* of the time of the first: less is noise */
 static const size_t workspace_bytes = (size_t)32 << 20;
 
@@ -468,34 +467,22 @@ static enum err_code act_apply(struct cuda_kern *c, enum kern_act act, void *y, 
     return cuda_launched("activation", e);
 }
 
-/* Rows of y that one product makes: where a kernel of its own applies the activation, so many that it finds them in the
- * cache. */
-static int64_t rows_a_turn(const struct cuda_kern *c, const struct kern_linear_args *a)
-{
-    const int64_t rows = CACHED_BYTES / (a->N * c->base.info.act_bytes) / MANY_ROWS * MANY_ROWS;
-    if (a->act == KERN_ACT_NONE || a->act == KERN_ACT_RELU || rows == 0)
-        return a->T;
-    return rows;
-}
-
 enum err_code cuda_linear(struct kern *k, const struct kern_linear_args *a, struct err *e)
 {
     CHECK(!a->is_residual || a->act == KERN_ACT_NONE);
     struct cuda_kern *c = cuda_of(k);
-    const int64_t bytes = c->base.info.act_bytes, turn = rows_a_turn(c, a);
     struct cuda_gemm_args g = {};
+    if (a->T == 0)
+        return ERR_OK;
+    g.y = a->y;
+    g.x = a->x;
     g.w = a->w;
     g.bias = a->bias;
+    g.T = a->T;
     g.N = g.ldy = a->N;
     g.K = a->K;
     g.is_sum = a->is_residual;
     g.is_relu = a->act == KERN_ACT_RELU;
-    for (int64_t row = 0; row < a->T; row += turn) {
-        g.T = a->T - row < turn ? a->T - row : turn;
-        g.y = (char *)a->y + row * a->N * bytes;
-        g.x = (const char *)a->x + row * a->K * bytes;
-        TRY(cuda_gemm(c, &g, e));
-        TRY(act_apply(c, a->act, g.y, g.T * a->N, e));
-    }
-    return ERR_OK;
+    TRY(cuda_gemm(c, &g, e));
+    return act_apply(c, a->act, a->y, a->T * a->N, e);
 }

@@ -1,8 +1,8 @@
 /* quant_source.cuh: checks, kept columns, means and faults of one call. */
-#include <inttypes.h>
 #include <string.h>
 
 #include "kernels/cuda/quant_source.cuh"
+#include "kernels/quant_check.h"
 
 static constexpr int THREADS = 256;
 
@@ -94,23 +94,13 @@ static enum err_code means_launch(struct cuda_kern *c, const struct quant_setup 
 
 /* ---- setting up ---- */
 
-static enum err_code shape_check(const struct kern_quant_args *a, struct quant_source *s,
+static enum err_code source_init(const struct kern_quant_args *a, struct quant_source *s,
                                  struct err *e)
 {
-    size_t n = 0;
-    if (a->rows <= 0 || a->cols <= 0 || !size_mul((size_t)a->rows, (size_t)a->cols, &n) ||
-        n > INT64_MAX / 2)
-        return err_set(e, ERR_FORMAT,
-                       "a tensor of %" PRId64 " rows and %" PRId64 " columns cannot be quantized",
-                       a->rows, a->cols);
-    if (a->block < 0)
-        return err_set(e, ERR_FORMAT,
-                       "block size %" PRId64 " is negative; 0 means the whole tensor", a->block);
     *s = {};
+    TRY(quant_check_shape(a, &s->n, &s->block, e));
     s->w16 = a->w16;
-    s->n = (int64_t)n;
     s->cols = a->cols;
-    s->block = a->block == 0 || a->block > s->n ? s->n : a->block;
     s->n_blocks = ceil_div(s->n, s->block);
     s->mean_block = a->center == KERN_CENTER_BLOCK ? s->block : s->n;
     return ERR_OK;
@@ -120,24 +110,13 @@ static enum err_code keep_upload(struct cuda_kern *c, const struct kern_quant_ar
                                  struct quant_source *s, struct err *e)
 {
     void *device = NULL;
-    int32_t before = -1;
     if (a->n_keep <= 0)
         return ERR_OK;
+    TRY(quant_check_keep(a, e));
     uint8_t *is_kept = (uint8_t *)xcalloc((size_t)a->cols, 1);
-    enum err_code code = ERR_OK;
-    for (int32_t i = 0; i < a->n_keep && code == ERR_OK; i++) {
-        if (a->keep[i] <= before || a->keep[i] >= a->cols) {
-            code = err_set(
-                e, ERR_FORMAT,
-                "kept column %d (number %d of %d) is not in ascending order within 0..%" PRId64,
-                a->keep[i], i + 1, a->n_keep, a->cols - 1);
-        } else {
-            before = a->keep[i];
-            is_kept[before] = 1;
-        }
-    }
-    if (code == ERR_OK)
-        code = cuda_push(c, is_kept, (size_t)a->cols, &device, e);
+    for (int32_t i = 0; i < a->n_keep; i++)
+        is_kept[a->keep[i]] = 1;
+    enum err_code code = cuda_push(c, is_kept, (size_t)a->cols, &device, e);
     xfree(is_kept);
     s->is_kept = (const uint8_t *)device;
     return code;
@@ -173,7 +152,7 @@ enum err_code quant_setup_init(struct cuda_kern *c, const struct kern_quant_args
 {
     struct sum_parts *sums;
     uint16_t *means;
-    TRY(shape_check(a, &s->src, e));
+    TRY(source_init(a, &s->src, e));
     TRY(keep_upload(c, a, &s->src, e));
     const bool is_centered = a->center != KERN_CENTER_NONE;
     TRY(room_make(c, s, is_centered ? ceil_div(s->src.n, s->src.mean_block) : 0, &sums, &means, e));
@@ -202,14 +181,5 @@ enum err_code quant_setup_check(struct cuda_kern *c, const struct quant_setup *s
     if (i == INT64_MAX)
         return ERR_OK;
     TRY(cuda_pull(c, &w, s->src.w16 + i, sizeof w, "a weight from the GPU", e));
-    if ((w & F16_MAGNITUDE) >= F16_INFINITY)
-        return err_set(e, ERR_NUMERIC,
-                       "weight at flat index %" PRId64
-                       " is not a finite fp16 number and cannot be quantized",
-                       i);
-    return err_set(e, ERR_NUMERIC,
-                   "weight at flat index %" PRId64
-                   " (%g) leaves the range of fp16 when it is centered; "
-                   "quantize this tensor without centering",
-                   i, (double)f16_to_float(w));
+    return quant_refuse(i, (w & F16_MAGNITUDE) < F16_INFINITY, (double)f16_to_float(w), e);
 }

@@ -94,7 +94,7 @@ static void print_growth(const char *dir)
 /* Milliseconds until everything in the page is made; -1 without a browser. */
 static double open_page(const char *page)
 {
-    char *command = xasprintf("browse open --offline --script %s %s",
+    char *command = xasprintf("browse open --offline --timeout 300 --script %s %s",
                               support_source("tests/browser/opening.js"), page);
     struct support_run r = support_shell(command);
     const char *ready = r.out.data != NULL ? strstr(r.out.data, "ready ") : NULL;

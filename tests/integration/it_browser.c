@@ -52,7 +52,8 @@ int main(void)
     char *dir = support_tmpdir();
     char *html = io_join(dir, "page.html");
     char *script = io_join(dir, "script.js");
-    char *command = xasprintf("browse open --offline --out %s --script %s %s", dir, script, html);
+    char *command =
+        xasprintf("browse open --offline --timeout 300 --out %s --script %s %s", dir, script, html);
     int n_failed = 0;
     bool is_skipped = false;
     for (size_t i = 0; i < ARRAY_LEN(cases) && !is_skipped; i++) {

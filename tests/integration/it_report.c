@@ -93,7 +93,7 @@ static int check_page(const char *dir)
         printf("FAILED: the page has %lld bytes\n", (long long)io_file_size(page));
         n_failed++;
     }
-    char *command = xasprintf("browse open --offline --out %s --script %s %s", dir,
+    char *command = xasprintf("browse open --offline --timeout 300 --out %s --script %s %s", dir,
                               support_source("tests/browser/report.js"), page);
     int status = run(command, 0);
     xfree(command);
@@ -153,7 +153,7 @@ static int check_odd(const char *dir, const struct odd *odd)
     bool is_right =
         is_done(xasprintf("sqlite3 %s <%s", db, change)) &&
         is_done(xasprintf("isobit-analysis report --db %s --out %s/odd --resamples 50", db, dir)) &&
-        is_done(xasprintf("browse open --offline --script %s %s", script, page));
+        is_done(xasprintf("browse open --offline --timeout 300 --script %s %s", script, page));
     printf("%s: %s\n", is_right ? "ok" : "FAILED", odd->name);
     xfree(change);
     xfree(text);

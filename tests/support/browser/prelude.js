@@ -49,7 +49,7 @@ const browser = (() => {
     sleep,
     frame, // until what was changed is painted
     // Until fn() is true; an error names `what` after limitMs.
-    until: async (fn, what, limitMs = 5000) => {
+    until: async (fn, what, limitMs = 20000) => {
       const end = performance.now() + limitMs;
       while (!(await fn())) {
         if (performance.now() > end) throw new Error(`waited ${limitMs} ms in vain: ${what}`);
