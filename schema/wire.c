@@ -20,7 +20,7 @@ const char *wire_type_name(enum wire_type t)
 static size_t max_body_of(enum wire_type t)
 {
     static const unsigned kib[256] = {
-#define X(name, number, max_kib, sender) [number] = max_kib,
+#define X(name, number, max_kib, sender) [number] = (max_kib),
         WIRE_TYPE_LIST(X)
 #undef X
     };
