@@ -142,11 +142,11 @@ static void start(struct run_file *f, const struct store_row *r)
     f->path = xasprintf("%s/%s/%s", f->dir, model.data, config.data);
     char *args =
         xasprintf("pretrained=%s,configuration=%s", store_col_text(r, COL_MODEL), config.data);
-    f->doc = json_pack("{s:{},s:{},s:{},s:{},s:{s:s,s:s,s:s},s:s,s:s,s:s}", "results", "n-shot",
-                       "higher_is_better", "n-samples", "config", "model", "isobit", "model_args",
-                       args, "device", store_col_text(r, COL_DEVICE), "model_name",
-                       store_col_text(r, COL_MODEL), "model_name_sanitized", model.data,
-                       "isobit_version", store_col_text(r, COL_PROGRAM));
+    f->doc = json_pack("{s:{},s:{},s:{},s:{},s:{},s:{s:s,s:s,s:s},s:s,s:s,s:s}", "results",
+                       "versions", "n-shot", "higher_is_better", "n-samples", "config", "model",
+                       "isobit", "model_args", args, "device", store_col_text(r, COL_DEVICE),
+                       "model_name", store_col_text(r, COL_MODEL), "model_name_sanitized",
+                       model.data, "isobit_version", store_col_text(r, COL_PROGRAM));
     CHECK(f->doc != NULL);
     f->model_id = store_col_int(r, COL_MODEL_ID);
     f->config_id = store_col_int(r, COL_CONFIG_ID);
@@ -185,6 +185,9 @@ static void add_metric(struct run_file *f, const struct store_row *r)
                             : json_number_or_null(store_col_num(r, COL_STDERR)));
     json_object_set_new(member(json_object_get(f->doc, "higher_is_better"), task), metric,
                         json_boolean(is_larger_better(metric)));
+    /* The harness versions its tasks; what stands for a task here is the program that ran it. */
+    json_object_set_new(json_object_get(f->doc, "versions"), task,
+                        json_string(store_col_text(r, COL_PROGRAM)));
     json_object_set_new(json_object_get(f->doc, "n-shot"), task, json_integer(0));
     json_object_set_new(json_object_get(f->doc, "n-samples"), task,
                         json_pack("{s:I,s:I}", "original", (json_int_t)store_col_int(r, COL_N),

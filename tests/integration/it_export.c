@@ -51,6 +51,10 @@ static const struct {
      "| round'; sqlite3 planted.db \"SELECT CAST(round(sum(value) * 1e6) AS INTEGER) FROM results "
      "WHERE task = 'piqa' AND metric = 'acc'\" | sed s/^/of' '/",
      NULL, 0},
+    {"lm-eval's files have what the harness's own tables read",
+     "find out -name results.json | xargs cat | jq -s 'map([.results, .versions, .[\"n-shot\"], "
+     ".higher_is_better, .[\"n-samples\"]] | map(keys) | unique | length) | unique[]'",
+     "1\n", 0},
     {"a family can be chosen",
      "isobit-analysis export --db planted.db --family opt --format jsonl | jq -s 'map(.family) | "
      "unique | join(\",\")'",
