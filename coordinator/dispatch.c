@@ -10,8 +10,8 @@
 #include "coordinator/place.h"
 
 enum {
-    MAX_SLICE_JOBS = 1024, /* keeps a LEASE message small and a lost worker cheap */
-    NOTE_SECONDS = 10      /* how exact a live worker's last_seen is in the database */
+    MAX_SLICE_JOBS = 256, /* keeps a LEASE message small, a turn short and a lost worker cheap */
+    NOTE_SECONDS = 10     /* how exact a live worker's last_seen is in the database */
 };
 
 struct dispatch_options dispatch_defaults(void)

@@ -25,6 +25,7 @@ enum {
     BATCH = 256,           /* messages a transaction: near the knee of orchestration spec 2 */
     BATCH_BYTES = 8 << 20, /* and their bytes: parsed JSON takes many times its own */
     QUEUED = 128,          /* messages of one connection that wait */
+    LEASED_A_TURN = 256,   /* jobs, then the next turn */
     MAX_CONNECTIONS = 4096,
     OTHER_FILES = 64 /* database, logs, libzmq's own */
 };
@@ -266,16 +267,22 @@ static void receive_batch(struct serve *s)
     s->is_all_read = s->n_batch < BATCH && bytes < BATCH_BYTES;
 }
 
+/* Results that wait behind this turn are acknowledged late: many jobs are handed out in several turns. */
 static enum err_code hand_out(struct serve *s, int64_t now_ns, struct err *e)
 {
     struct arena a = {0};
     enum err_code rc = ERR_OK;
-    for (bool found = true; found && rc == ERR_OK;) {
+    int n_jobs = 0;
+    bool found = true;
+    while (found && n_jobs < LEASED_A_TURN && rc == ERR_OK) {
         struct slice slice = {0};
         rc = dispatch_next(s->intake.dispatch, now_ns, &a, &slice, &found, e);
         if (rc == ERR_OK && found)
             intake_lease(&s->intake, &slice);
+        n_jobs += slice.n_jobs;
     }
+    if (found)
+        s->next_ns = 0; /* there may be more: the next turn follows at once */
     arena_release(&a);
     return rc;
 }
