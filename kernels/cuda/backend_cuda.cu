@@ -190,6 +190,7 @@ static void cuda_close(struct kern *k)
     cuda_gemm_close(c);
     cuda_attention_close(c);
     cuda_book_close(c);
+    (void)cudaFreeHost(c->faults);
     ring_release(&c->ring);
     cuda_buffer_release(&c->scratch);
     cuda_buffer_release(&c->counts);

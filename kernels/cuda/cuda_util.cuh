@@ -33,6 +33,7 @@ struct cuda_ring {
 struct cuda_gemm_plans;
 struct cuda_attention_plan;
 struct cuda_book;
+struct quant_faults;
 
 struct cuda_kern {
     struct kern base; /* first */
@@ -47,6 +48,7 @@ struct cuda_kern {
     struct cuda_gemm_plans *gemms;
     struct cuda_attention_plan *attention;
     struct cuda_book *book;
+    struct quant_faults *faults; /* of quantizers: pinned, seen by both sides */
 };
 
 static inline struct cuda_kern *cuda_of(struct kern *k)

@@ -4,6 +4,7 @@
  * every t of a higher one. Where no two midpoints share a cell, an entry says how many places lie below the cell and
  * which midpoint, if any, lies inside: one look-up and one comparison. All searches are exact:
  *
+ *   steps, floats   no table (quant_grid.cuh)
  *   even     cell rint(t * S), S a power of two: for evenly spread books
  *   binades  cells that share sign, exponent and leading fraction bits; all below the exponent of half the smallest
  *            midpoint are one: for books that are dense around 0
@@ -16,14 +17,14 @@
 #include <math.h>
 #include <stddef.h>
 
-#include "kernels/cuda/cuda_util.cuh"
+#include "kernels/cuda/quant_grid.cuh"
 
 static constexpr int BOOK_MAX = 256;
 static constexpr int EVEN_SMALLEST = 8, EVEN_LARGEST = 1024; /* S; cells are 2 S + 1 */
 static constexpr int FRACTION_BITS_MAX = 9;
 static constexpr int CELLS_MAX = 4096;
 
-enum book_search { SEARCH_EVEN, SEARCH_BINADES, SEARCH_HALVING };
+enum book_search { SEARCH_STEPS, SEARCH_FLOATS, SEARCH_EVEN, SEARCH_BINADES, SEARCH_HALVING };
 
 struct book_cell {
     float mid; /* infinity when none lies inside */
@@ -47,6 +48,7 @@ struct book {
     int32_t steps; /* of halving: the first power of two >= n_places, halved */
     enum book_search search;
     struct book_key key;
+    struct book_grid grid; /* steps, floats */
     int32_t n_cells;
     struct book_cell cell[CELLS_MAX];
 };
@@ -132,8 +134,11 @@ static bool book_try_binades(struct book *b, int fraction_bits)
     return book_cells_fill(b);
 }
 
-static void book_choose_search(struct book *b)
+static void book_choose_search(struct book *b, enum grid_kind grid)
 {
+    b->search = grid == GRID_STEPS ? SEARCH_STEPS : SEARCH_FLOATS;
+    if (grid != GRID_NONE)
+        return;
     for (int scale = EVEN_SMALLEST; scale <= EVEN_LARGEST; scale *= 2)
         if (book_try_even(b, scale))
             return;
@@ -171,7 +176,7 @@ static void book_init(struct book *b, const float *v, int n)
     while (b->steps < places)
         b->steps *= 2;
     b->steps /= 2;
-    book_choose_search(b);
+    book_choose_search(b, grid_find(&b->grid, v, n));
 }
 
 #endif

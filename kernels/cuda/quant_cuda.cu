@@ -2,77 +2,15 @@
  * j = number of midpoints strictly below t, x = F[j] * m (+ mean), rounded to fp16 unless told otherwise. Every
  * rounding is pinned, so that indices are those of the cpu backend under all options.
  *
- * The maxima of blocks of 32 to 4096 weights are found while the weights are in registers: 2 bytes read and one
- * element written a weight. Other block sizes find the
- * maxima beforehand; centering, kept columns and codes take a kernel that goes element by element. */
+ * The maxima of blocks of 32 to 4096 weights are found while the weights are in registers (quant_fast.cuh). Other block
+ * sizes find the maxima beforehand; centering, kept columns and codes take a kernel that goes element by element. */
 #include <string.h>
 
-#include "kernels/cuda/quant_book.cuh"
-#include "kernels/cuda/quant_source.cuh"
+#include "kernels/cuda/quant_fast.cuh"
 
 static constexpr int THREADS = 256;
 
-/* Outputs of a call and its book, by value to kernels. */
-struct quant_sink {
-    const struct book *book; /* device */
-    void *out;               /* each of the three may be NULL */
-    uint8_t *codes;
-    uint16_t *absmax;
-    bool is_fp32; /* products are not rounded to fp16 */
-};
-
-/* ---- one weight ---- */
-
-/* To fp16 where that is asked, then to the element type. */
-template <typename E> static __device__ __forceinline__ E round_value(float x, bool is_fp32)
-{
-    return from_f32<E>(is_fp32 ? x : __half2float(__float2half_rn(x)));
-}
-
-template <> __device__ __forceinline__ __half round_value<__half>(float x, bool is_fp32)
-{
-    (void)is_fp32; /* the element type rounds anyway */
-    return __float2half_rn(x);
-}
-
-/* What is added behind the product: -0 changes nothing, and +0 makes the +0 that a block of zeros gives. */
-static __device__ __forceinline__ float nothing_to_add(float m)
-{
-    return m > 0.0F ? -0.0F : 0.0F;
-}
-
 /* ---- any option: element by element ---- */
-
-/* Eight weights of one lane; what lies behind `end` is +0. */
-static __device__ __forceinline__ uint4 weights_load(const uint16_t *w16, int64_t at, int64_t end)
-{
-    if (at + 8 <= end)
-        return *reinterpret_cast<const uint4 *>(w16 + at);
-    union {
-        uint4 all;
-        uint16_t one[8];
-    } w = {};
-    for (int i = 0; i < 8; i++)
-        w.one[i] = at + i < end ? w16[at + i] : 0;
-    return w.all;
-}
-
-/* Magnitude bits of the largest of eight; at least F16_INFINITY when one of them is not finite. */
-static __device__ __forceinline__ unsigned weights_max(uint4 w)
-{
-    const __half2 *h = reinterpret_cast<const __half2 *>(&w);
-    __half2 most = __hmax2_nan(__hmax2_nan(__habs2(h[0]), __habs2(h[1])),
-                               __hmax2_nan(__habs2(h[2]), __habs2(h[3])));
-    return __half_as_ushort(__hmax_nan(__low2half(most), __high2half(most))) & F16_MAGNITUDE;
-}
-
-static __device__ void weights_fault(const uint16_t *w16, int64_t at, int64_t n,
-                                     struct quant_faults *faults)
-{
-    for (int i = 0; i < 8 && at + i < n; i++)
-        if ((w16[at + i] & F16_MAGNITUDE) >= F16_INFINITY)
-            fault_note(&faults->source, at + i);
-}
 
 /* As maxima_kernel, for weights as they are and blocks that start at multiples of eight. */
 static __global__ void maxima_plain_kernel(unsigned *maxima, struct quant_source s,
@@ -149,308 +87,14 @@ static __global__ void write_kernel(struct quant_sink k, struct quant_source s,
     }
 }
 
-/* ---- the usual options: whole blocks in registers ---- */
-
-/* y / m correctly rounded, r = 1 / m correctly rounded: one Newton step on the quotient. Exact for all pairs of binary16
- * numbers, whose quotients and remainders stay within the normal range of binary32 (tests/kernels/test_cuda.c goes
- * through all pairs of significands). m = 0 comes with r = 0 and gives 0. */
-static __device__ __forceinline__ float quotient(float y, float m, float r)
-{
-    const float q = __fmul_rn(y, r);
-    return __fmaf_rn(__fmaf_rn(-q, m, y), r, q);
-}
-
-/* The book in shared memory: cells, or midpoints when it has none. Behind it the values of places: a large book has a copy
- * for every lane, which lies in the lane's own bank, since 32 random places meet in a bank three or four at a time. */
-template <enum book_search S> struct shared_book {
-    float mid[S == SEARCH_HALVING ? BOOK_MAX : 1];
-    int steps;
-};
-
-/* Values, then cells. Named here, so that the compiler sees shared memory where it is read. */
-extern __shared__ float shared_values[];
-
-static constexpr int BOOK_SMALL = 32; /* places that all lie in different banks */
-
-static __host__ __device__ __forceinline__ int value_stride(const struct book *b)
-{
-    return b->n_places <= BOOK_SMALL ? 1 : WARP;
-}
-
-static __host__ __device__ __forceinline__ int values_of(const struct book *b)
-{
-    return b->n_places <= BOOK_SMALL ? BOOK_SMALL : (b->n_places + 1) / 2 * 2 * WARP;
-}
-
-/* What a thread needs to look a quotient up. */
-struct book_view {
-    struct book_key key;
-    const struct book_cell *cells;
-    const float *values; /* of its lane */
-    int stride;
-};
-
-template <enum book_search S>
-static __device__ __forceinline__ float book_value(const struct shared_book<S> &b,
-                                                   const struct book_view &v, float t)
-{
-    if (S == SEARCH_HALVING)
-        return v.values[book_find_halving(b.mid, b.steps, t) * v.stride];
-    const int at = S == SEARCH_EVEN ? book_cell_even(v.key, t) : book_cell_binade(v.key, t);
-    const struct book_cell c = v.cells[at];
-    return v.values[(c.below + (t > c.mid ? 1 : 0)) * v.stride];
-}
-
-/* Whole packs; fewer than eight weights are left only at the end of a tensor. */
-template <typename E>
-static __device__ __forceinline__ void pack_write(E *out, int64_t at, int64_t n,
-                                                  const pack<E, 8> &x)
-{
-    if (at + 8 <= n) {
-        pack_store<E, 8>(out + at, 0, x);
-        return;
-    }
-    for (int i = 0; i < 8; i++)
-        if (at + i < n)
-            out[at + i] = x.v[i];
-}
-
-/* A block is `lanes` neighbouring lanes with eight weights each, or `chunks` times what a warp reads at once. With
- * `maxima` (any block that is a multiple of eight) they are known already. */
-struct fast_args {
-    struct quant_sink sink;
-    const uint16_t *w16;
-    int64_t n, block;
-    int lanes, chunks;
-    const unsigned *maxima;
-    struct quant_faults *faults;
-};
-
-template <typename E, enum book_search S, bool IS_WHOLE>
-static __device__ __forceinline__ void
-weights_write(const struct fast_args &a, const struct shared_book<S> &b,
-              const struct book_view &view, int64_t at, uint4 w, unsigned max)
-{
-    const __half2 *h = reinterpret_cast<const __half2 *>(&w);
-    const float m = f16_value(max), r = m > 0.0F ? __frcp_rn(m) : 0.0F, add = nothing_to_add(m);
-    pack<E, 8> x;
-    if (max >= F16_INFINITY)
-        return; /* the call fails; a quotient that is no number has no cell */
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        const float y = i % 2 == 0 ? __low2float(h[i / 2]) : __high2float(h[i / 2]);
-        /* The sum with a zero is exact: one rounding, that of the product. */
-        const float product = __fmaf_rn(book_value<S>(b, view, quotient(y, m, r)), m, add);
-        x.v[i] = round_value<E>(product, a.sink.is_fp32);
-    }
-    if (IS_WHOLE)
-        pack_store<E, 8>((E *)a.sink.out + at, 0, x);
-    else
-        pack_write<E>((E *)a.sink.out, at, a.n, x);
-}
-
-static __device__ __forceinline__ unsigned checked_max(const struct fast_args &a, uint4 w,
-                                                       int64_t at)
-{
-    const unsigned max = weights_max(w);
-    if (max >= F16_INFINITY)
-        weights_fault(a.w16, at, a.n, a.faults);
-    return max;
-}
-
-static __device__ __forceinline__ unsigned lanes_max(unsigned max, int lanes)
-{
-    for (int o = lanes / 2; o > 0; o /= 2) {
-        const unsigned other = __shfl_xor_sync(ALL_LANES, max, o);
-        max = other > max ? other : max;
-    }
-    return max;
-}
-
-static __device__ __forceinline__ void max_store(const struct fast_args &a, int64_t at,
-                                                 unsigned max)
-{
-    if (a.sink.absmax != NULL && at < a.n && at % a.block == 0)
-        a.sink.absmax[at / a.block] = (uint16_t)max;
-}
-
-static constexpr int PACKS = 4;                      /* a lane */
-static constexpr int64_t PACKS_STEP = WARP * 8;      /* weights that a warp reads at once */
-static constexpr int64_t STEP = PACKS * THREADS * 8; /* weights that a block works on at a time */
-
-template <bool IS_WHOLE>
-static __device__ __forceinline__ uint4 pack_read(const struct fast_args &a, int64_t at)
-{
-    return IS_WHOLE ? *reinterpret_cast<const uint4 *>(a.w16 + at) : weights_load(a.w16, at, a.n);
-}
-
-/* Blocks of at most 256 weights, or known maxima: four packs a lane, each with its own block. IS_WHOLE: all of the
- * warp's weights lie within the tensor. */
-template <typename E, enum book_search S, bool IS_WHOLE>
-static __device__ __forceinline__ void short_blocks(const struct fast_args &a,
-                                                    const struct shared_book<S> &b,
-                                                    const struct book_view &view, int64_t start)
-{
-    uint4 w[PACKS];
-#pragma unroll
-    for (int i = 0; i < PACKS; i++)
-        w[i] = pack_read<IS_WHOLE>(a, start + i * PACKS_STEP);
-#pragma unroll
-    for (int i = 0; i < PACKS; i++) {
-        const int64_t at = start + i * PACKS_STEP;
-        unsigned max = 0;
-        if (a.maxima == NULL)
-            max = lanes_max(checked_max(a, w[i], at), a.lanes);
-        else if (at < a.n)
-            max = a.maxima[at / a.block];
-        max_store(a, at, max);
-        weights_write<E, S, IS_WHOLE>(a, b, view, at, w[i], max);
-    }
-}
-
-template <enum book_search S>
-static __device__ __forceinline__ struct book_view book_copy(struct shared_book<S> *b,
-                                                             const struct book *book)
-{
-    const int stride = value_stride(book), copies = stride, n_values = book->n_places * copies;
-    struct book_cell *cells = reinterpret_cast<struct book_cell *>(shared_values + values_of(book));
-    for (int i = threadIdx.x; i < n_values; i += THREADS)
-        shared_values[i] = book->value[i / copies];
-    for (int i = threadIdx.x; S == SEARCH_HALVING && i < BOOK_MAX; i += THREADS)
-        b->mid[S == SEARCH_HALVING ? i : 0] = book->mid[i];
-    for (int i = threadIdx.x; i < book->n_cells; i += THREADS)
-        cells[i] = book->cell[i];
-    if (threadIdx.x == 0)
-        b->steps = book->steps;
-    const int lane = stride > 1 ? (int)threadIdx.x % WARP : 0;
-    const struct book_view view = {book->key, cells, shared_values + lane, stride};
-    return view;
-}
-
-/* Blocks of 512 to 4096 weights: eight warps take STEP weights, whose maxima by PACKS_STEP they share. `chunk` is
- * another one in the next step, so that one barrier a step is enough. */
-template <typename E, enum book_search S, bool IS_WHOLE>
-static __device__ __forceinline__ void
-long_blocks(const struct fast_args &a, const uint4 *w, const struct shared_book<S> &b,
-            const struct book_view &view, int64_t start, unsigned *chunk)
-{
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-#pragma unroll
-    for (int i = 0; i < PACKS; i++) {
-        const unsigned mine = checked_max(a, w[i], start + i * THREADS * 8);
-        const unsigned max = __reduce_max_sync(ALL_LANES, mine);
-        if (lane == 0)
-            chunk[i * (THREADS / WARP) + warp] = max;
-    }
-    __syncthreads();
-#pragma unroll
-    for (int i = 0; i < PACKS; i++) {
-        const int mine = i * (THREADS / WARP) + warp, first = mine / a.chunks * a.chunks;
-        const unsigned part = lane < a.chunks ? chunk[first + lane] : 0;
-        const unsigned max = __reduce_max_sync(ALL_LANES, part);
-        max_store(a, start + i * THREADS * 8, max);
-        weights_write<E, S, IS_WHOLE>(a, b, view, start + i * THREADS * 8, w[i], max);
-    }
-}
-
-/* A lane's packs of the next step. */
-static __device__ __forceinline__ void packs_read(const struct fast_args &a, int64_t at,
-                                                  bool is_whole, uint4 w[PACKS])
-{
-#pragma unroll
-    for (int i = 0; i < PACKS; i++)
-        w[i] = is_whole ? pack_read<true>(a, at + i * THREADS * 8)
-                        : pack_read<false>(a, at + i * THREADS * 8);
-}
-
-template <typename E, enum book_search S>
-static __global__ void __launch_bounds__(THREADS) short_kernel(struct fast_args a)
-{
-    __shared__ struct shared_book<S> b;
-    const struct book_view view = book_copy<S>(&b, a.sink.book);
-    __syncthreads();
-    const int64_t in_step =
-        threadIdx.x / WARP * (PACKS * PACKS_STEP) + (int64_t)(threadIdx.x % WARP * 8);
-    for (int64_t at = blockIdx.x * STEP; at < a.n; at += gridDim.x * STEP) {
-        if (at + STEP <= a.n)
-            short_blocks<E, S, true>(a, b, view, at + in_step);
-        else
-            short_blocks<E, S, false>(a, b, view, at + in_step);
-    }
-}
-
-/* A barrier shares the maxima of a block; the next step's weights are on their way meanwhile. */
-template <typename E, enum book_search S>
-static __global__ void __launch_bounds__(THREADS, 4) long_kernel(struct fast_args a)
-{
-    __shared__ struct shared_book<S> b;
-    __shared__ unsigned chunk[2][STEP / PACKS_STEP];
-    const struct book_view view = book_copy<S>(&b, a.sink.book);
-    __syncthreads();
-    const int64_t in_step = (int64_t)threadIdx.x * 8, stride = gridDim.x * STEP;
-    int64_t at = blockIdx.x * STEP;
-    int phase = 0;
-    uint4 w[PACKS], next[PACKS];
-    packs_read(a, at + in_step, at + STEP <= a.n, next);
-    for (; at < a.n; at += stride, phase ^= 1) {
-#pragma unroll
-        for (int i = 0; i < PACKS; i++)
-            w[i] = next[i];
-        if (at + stride < a.n)
-            packs_read(a, at + stride + in_step, at + stride + STEP <= a.n, next);
-        if (at + STEP <= a.n)
-            long_blocks<E, S, true>(a, w, b, view, at + in_step, chunk[phase]);
-        else
-            long_blocks<E, S, false>(a, w, b, view, at + in_step, chunk[phase]);
-    }
-}
-
-/* As many blocks as fit the GPU at once: each copies the book once and walks over the tensor. */
-static enum err_code kernel_launch(struct cuda_kern *c, void (*kernel)(struct fast_args),
-                                   const struct fast_args &a, const struct book *book,
-                                   struct err *e)
-{
-    const size_t bytes =
-        (size_t)values_of(book) * sizeof(float) + (size_t)book->n_cells * sizeof(struct book_cell);
-    int resident = 0;
-    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
-             "shared memory of a quantizer");
-    CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, THREADS, bytes),
-             "quantizing");
-    const int64_t most = (int64_t)c->n_multiprocessors * (resident > 0 ? resident : 1);
-    const int64_t blocks = ceil_div(a.n, STEP);
-    kernel<<<(unsigned)(blocks < most ? blocks : most), THREADS, bytes, c->stream>>>(a);
-    return cuda_launched("quantizing", e);
-}
-
-template <typename E, enum book_search S>
-static enum err_code fast_launch_search(struct cuda_kern *c, const struct fast_args &a,
-                                        const struct book *book, struct err *e)
-{
-    return kernel_launch(c, a.chunks > 1 ? long_kernel<E, S> : short_kernel<E, S>, a, book, e);
-}
-
-template <typename E>
-static enum err_code fast_launch(struct cuda_kern *c, const struct fast_args &a,
-                                 const struct book *book, struct err *e)
-{
-    switch (book->search) {
-    case SEARCH_EVEN:
-        return fast_launch_search<E, SEARCH_EVEN>(c, a, book, e);
-    case SEARCH_BINADES:
-        return fast_launch_search<E, SEARCH_BINADES>(c, a, book, e);
-    case SEARCH_HALVING:
-        break;
-    }
-    return fast_launch_search<E, SEARCH_HALVING>(c, a, book, e);
-}
-
 /* ---- launchers ---- */
 
 static enum err_code maxima_launch(struct cuda_kern *c, const struct quant_setup *s, bool is_plain,
                                    struct err *e)
 {
     const unsigned blocks = grid_for(segments_of(s->src.n_blocks, s->src.block) * WARP, THREADS);
+    CUDA_TRY(cudaMemsetAsync(s->maxima, 0, (size_t)s->src.n_blocks * sizeof *s->maxima, c->stream),
+             "maxima of blocks");
     if (is_plain)
         maxima_plain_kernel<<<blocks, THREADS, 0, c->stream>>>(s->maxima, s->src, s->faults);
     else
@@ -468,9 +112,31 @@ static enum err_code run_any(struct cuda_kern *c, const struct quant_sink &k,
     return cuda_launched("quantizing", e);
 }
 
-static bool is_power_of_two(int64_t x)
+static __global__ void absmax_kernel(uint16_t *absmax, const unsigned *maxima, int64_t n)
 {
-    return (x & (x - 1)) == 0;
+    for (int64_t i = grid_thread(); i < n; i += grid_threads())
+        absmax[i] = (uint16_t)maxima[i];
+}
+
+/* The maxima of blocks that no warp holds. */
+static enum err_code maxima_first(struct cuda_kern *c, const struct quant_sink &k,
+                                  const struct quant_setup *s, struct err *e)
+{
+    const int64_t n = s->src.n_blocks;
+    TRY(maxima_launch(c, s, true, e));
+    if (k.absmax == NULL)
+        return ERR_OK;
+    absmax_kernel<<<grid_for(n, THREADS), THREADS, 0, c->stream>>>(k.absmax, s->maxima, n);
+    return cuda_launched("maxima of blocks", e);
+}
+
+/* Of a power of two from 32 to 4096; else 0. */
+static int held_log2(int64_t block)
+{
+    for (int i = 5; i <= 12; i++)
+        if (block == (int64_t)1 << i)
+            return i;
+    return 0;
 }
 
 template <typename E>
@@ -478,9 +144,11 @@ static enum err_code run_plain(struct cuda_kern *c, const struct quant_sink &k,
                                const struct quant_setup *s, const struct book *book, struct err *e)
 {
     const int64_t block = s->src.block;
-    struct fast_args a = {k, s->src.w16, s->src.n, block, WARP, 1, NULL, s->faults};
-    if (block < 32 || block > 4096 || !is_power_of_two(block)) {
-        TRY(maxima_launch(c, s, true, e));
+    struct fast_args a = {
+        k, book->grid, s->src.w16, s->src.n, block, WARP, 1, held_log2(block), NULL, s->faults,
+    };
+    if (a.log2 == 0) {
+        TRY(maxima_first(c, k, s, e));
         a.maxima = s->maxima;
     } else if (block <= PACKS_STEP) {
         a.lanes = (int)(block / 8);

@@ -25,11 +25,11 @@ struct quant_faults {
     int64_t out;    /* left the range of fp16 */
 };
 
-/* A call's source, its faults on the device and scratch that is left. */
+/* A call's source, where kernels note its faults and scratch that is left. */
 struct quant_setup {
     struct quant_source src;
     struct quant_faults *faults;
-    unsigned *maxima; /* [n_blocks] zeroed: magnitude bits */
+    unsigned *maxima; /* [n_blocks] not zeroed: magnitude bits */
 };
 
 /* Checks rows, cols, block, center and keep of `a`, uploads the kept columns and finds the means. Everything lives in

@@ -122,28 +122,37 @@ static enum err_code keep_upload(struct cuda_kern *c, const struct kern_quant_ar
     return code;
 }
 
-/* Scratch: faults, sums, maxima, means. */
+/* Kernels note faults in memory of the host, so that a call without any has nothing to copy. Nothing writes there
+ * meanwhile: every call waits for its own kernels. */
+static enum err_code faults_reset(struct cuda_kern *c, struct err *e)
+{
+    if (c->faults == NULL) {
+        void *p = NULL;
+        CUDA_TRY(cudaHostAlloc(&p, sizeof *c->faults, cudaHostAllocDefault),
+                 "room for faults of a quantizer");
+        c->faults = (struct quant_faults *)p;
+    }
+    *c->faults = {INT64_MAX, INT64_MAX, INT64_MAX};
+    return ERR_OK;
+}
+
+/* Scratch: sums, maxima, means. */
 static enum err_code room_make(struct cuda_kern *c, struct quant_setup *s, int64_t n_means,
                                struct sum_parts **sums, uint16_t **means, struct err *e)
 {
     static const char what[] = "scratch memory of a quantizer";
     const size_t sum_bytes = (size_t)n_means * sizeof(struct sum_parts);
     const size_t max_bytes = (size_t)s->src.n_blocks * sizeof(unsigned);
-    const size_t zeroed = sum_bytes + max_bytes;
     void *p;
-    TRY(cuda_buffer_get(c, &c->scratch,
-                        sizeof(struct quant_faults) + zeroed + (size_t)n_means * sizeof **means,
+    TRY(faults_reset(c, e));
+    TRY(cuda_buffer_get(c, &c->scratch, sum_bytes + max_bytes + (size_t)n_means * sizeof **means,
                         what, &p, e));
-    s->faults = (struct quant_faults *)p;
-    *sums = (struct sum_parts *)(s->faults + 1);
+    s->faults = c->faults;
+    *sums = (struct sum_parts *)p;
     s->maxima = (unsigned *)(*sums + n_means);
     *means = (uint16_t *)(s->maxima + s->src.n_blocks);
-    CUDA_TRY(cudaMemsetAsync(*sums, 0, zeroed, c->stream), what);
-    const struct quant_faults none = {INT64_MAX, INT64_MAX, INT64_MAX};
-    void *pushed;
-    TRY(cuda_push(c, &none, sizeof none, &pushed, e));
-    CUDA_TRY(cudaMemcpyAsync(s->faults, pushed, sizeof none, cudaMemcpyDeviceToDevice, c->stream),
-             what);
+    if (n_means > 0)
+        CUDA_TRY(cudaMemsetAsync(*sums, 0, sum_bytes, c->stream), what);
     return ERR_OK;
 }
 
@@ -174,9 +183,9 @@ static float f16_to_float(uint16_t bits)
 
 enum err_code quant_setup_check(struct cuda_kern *c, const struct quant_setup *s, struct err *e)
 {
-    struct quant_faults f;
     uint16_t w;
-    TRY(cuda_pull(c, &f, s->faults, sizeof f, "state of the quantizer from the GPU", e));
+    CUDA_TRY(cudaStreamSynchronize(c->stream), "waiting for a quantizer");
+    const struct quant_faults f = *s->faults;
     const int64_t i = f.weight != INT64_MAX ? f.weight : f.source != INT64_MAX ? f.source : f.out;
     if (i == INT64_MAX)
         return ERR_OK;

@@ -343,6 +343,34 @@ static void run_codebook(struct bench *b, const struct kern_quant_args *like)
     xfree(hist);
 }
 
+/* What a tensor costs beyond its weights: calls on a small one, each with its check, and making a codebook of its
+ * histogram. */
+static void run_overhead(struct bench *b, const struct kern_quant_args *like)
+{
+    enum { CALLS = 200, SMALL = 16 };
+    struct err e;
+    struct codebook book;
+    struct config c = config_default();
+    struct kern_quant_args a = *like;
+    int64_t *hist = xcalloc(65536, sizeof(*hist));
+    c.k = 4;
+    c.dtype = DTYPE_quantile;
+    config_normalize(&c);
+    a.rows = SMALL;
+    must(kern_histogram(b->k, &a, hist, &e), &e);
+    int64_t start = clock_mono_ns();
+    for (int i = 0; i < CALLS; i++)
+        must(kern_quantize(b->k, &a, &e), &e);
+    must(kern_sync(b->k, &e), &e);
+    const double call = clock_seconds_since(start) / CALLS;
+    start = clock_mono_ns();
+    for (int i = 0; i < CALLS; i++)
+        must(codebook_fill(&c, hist, &book, &e), &e);
+    printf("a call with %d weights: %.1f us; a codebook from a histogram: %.1f us\n", SMALL * COLS,
+           call * 1e6, clock_seconds_since(start) / CALLS * 1e6);
+    xfree(hist);
+}
+
 static void run_quantizers(struct kern *k)
 {
     static const struct {
@@ -359,6 +387,10 @@ static void run_quantizers(struct kern *k)
     struct kern_quant_args a = {.w16 = w16, .rows = ROWS, .cols = COLS, .book = book.v, .out = out};
     run_copy(&b, w16, out);
     run_codebook(&b, &a);
+    fill_book(DTYPE_int, 4, &book);
+    a.n_book = book.n;
+    a.block = 64;
+    run_overhead(&b, &a);
     for (size_t i = 0; i < ARRAY_LEN(types); i++) {
         char name[32];
         fill_book(types[i].dtype, types[i].k, &book);

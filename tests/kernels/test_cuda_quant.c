@@ -166,15 +166,12 @@ out:;
         xfree(host[i]);
 }
 
-/* Codebook of type d for k bits; the cpu's histogram serves the quantile type. False when there is none. */
-static bool book_of(struct lab *l, const struct tensor *t, enum dtype d, int k,
-                    struct kern_quant_args *a, struct codebook *book)
+/* Codebook of a configuration; the cpu's histogram serves the quantile type. False when there is none. */
+static bool book_of_config(struct lab *l, const struct tensor *t, struct config c,
+                           struct kern_quant_args *a, struct codebook *book)
 {
     struct err e;
-    struct config c = config_default();
     int64_t *hist = xcalloc(65536, sizeof(*hist));
-    c.k = k;
-    c.dtype = d;
     config_normalize(&c);
     struct kern_quant_args on_cpu = *a;
     on_cpu.w16 = t->host;
@@ -187,6 +184,16 @@ static bool book_of(struct lab *l, const struct tensor *t, enum dtype d, int k,
     a->book = book->v;
     a->n_book = book->n;
     return code == ERR_OK;
+}
+
+/* Type d at k bits, all else by default. */
+static bool book_of(struct lab *l, const struct tensor *t, enum dtype d, int k,
+                    struct kern_quant_args *a, struct codebook *book)
+{
+    struct config c = config_default();
+    c.k = k;
+    c.dtype = d;
+    return book_of_config(l, t, c, a, book);
 }
 
 static void test_histogram(struct lab *l, const struct tensor *t, struct kern_quant_args a,
@@ -307,6 +314,55 @@ static void test_all_quotients(struct lab *l)
     tensor_free(l, &t);
 }
 
+/* Books that the module computes instead of looking them up, and some that are nearly like them: every float there is,
+ * and one with an entry that is a unit in the last place off. */
+static void test_floats(struct lab *l, const struct tensor *t)
+{
+    static const int64_t some[] = {64, 256, 512, 4096, 24};
+    struct config c = config_default();
+    c.dtype = DTYPE_float;
+    for (c.k = 2; c.k <= 8; c.k++)
+        for (c.exponent_bits = 1; c.exponent_bits < c.k; c.exponent_bits++)
+            for (c.subnormal_shift = 0; c.subnormal_shift <= 4; c.subnormal_shift += 2)
+                for (size_t b = 0; b < ARRAY_LEN(some); b++) {
+                    struct codebook book;
+                    struct kern_quant_args a = {.block = some[b]};
+                    if (!book_of_config(l, t, c, &a, &book))
+                        continue;
+                    const char *what = lab_label("float k %d E %d s %d block %ld", c.k,
+                                                 c.exponent_bits, c.subnormal_shift, (long)some[b]);
+                    test_quantize(l, t, a, what);
+                    book.v[1] = nextafterf(book.v[1], 0);
+                    test_quantize(l, t, a, what);
+                }
+}
+
+/* Every quotient of two binary16 numbers down to 2^-15, of both signs, against the int and the float type: row m holds
+ * the numbers of one exponent against the maximum m. Values in fp32 tell neighbours apart. */
+static void test_all_signed_quotients(struct lab *l)
+{
+    enum { N = 1024, EXPONENTS = 15 };
+    struct tensor t = tensor_new(l, N, 2 * N);
+    for (int down = 0; down < EXPONENTS; down++) {
+        for (int m = 0; m < N; m++)
+            for (int i = 0; i < 2 * N; i++) {
+                int y = 0x3c00 - (down << 10) + i % N, max = 0x3c00 + m;
+                t.host[m * 2 * N + i] =
+                    (uint16_t)(i == 0 ? max : (y < max ? y : max) + i / N * 0x8000);
+            }
+        tensor_upload(l, &t);
+        for (int k = 3; k <= 8; k++)
+            for (int d = 0; d < 2; d++) {
+                const enum dtype type = d == 0 ? DTYPE_int : DTYPE_float;
+                struct codebook book;
+                struct kern_quant_args a = {.block = 2 * N, .is_dequant_fp32 = true};
+                if (book_of(l, &t, type, k, &a, &book))
+                    test_quantize(l, &t, a, lab_label("2^-%d, type %d k %d", down, (int)type, k));
+            }
+    }
+    tensor_free(l, &t);
+}
+
 /* What is refused, and in which words. */
 static void test_refusals(struct lab *l)
 {
@@ -350,18 +406,24 @@ static void test_refusals(struct lab *l)
 static void test_quantizers(struct lab *l)
 {
     static const int64_t shapes[][2] = {{1, 1}, {3, 5}, {7, 33}, {64, 64}, {129, 1000}, {40, 4097}};
-    for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
+    for (size_t i = 0; i < (l->is_short ? 4 : ARRAY_LEN(shapes)); i++) {
         struct tensor t = tensor_new(l, shapes[i][0], shapes[i][1]);
         tensor_fill(l, &t);
         test_blocks_and_options(l, &t);
         test_spread(l, &t, lab_label("%ld x %ld", (long)t.rows, (long)t.cols));
         if (i >= 3)
             test_types(l, &t);
+        if (i == 4)
+            test_floats(l, &t);
         tensor_free(l, &t);
     }
+    test_refusals(l);
+    if (l->is_short)
+        return;
     test_all_patterns(l);
     test_all_quotients(l);
-    test_refusals(l);
+    if (l->compute == KERN_FP32)
+        test_all_signed_quotients(l);
 }
 
 /* The three operations with which the module divides, for every pair of binary16 significands. */

@@ -16,10 +16,11 @@ struct lab {
     enum kern_compute compute; /* of gpu */
     double tolerance;          /* relative, one rounded operation on top of fp32 sums */
     struct rng rng;
+    bool is_short; /* ISOBIT_TEST_SHORT is set: for tools under which everything is slow */
     int n_checks, n_failures;
 };
 
-/* Runs `run_all` for fp32, fp16 and bf16; the exit status of the program. */
+/* Runs `run_all` for fp32, fp16 and bf16 (short: fp16); the exit status of the program. */
 int lab_main(void (*run_all)(struct lab *l));
 
 void lab_check(struct lab *l, bool is_ok, const char *fmt, ...) PRINTF_LIKE(3, 4);
