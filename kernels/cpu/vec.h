@@ -41,8 +41,9 @@ struct vec_ops {
     /* One row of kern_layernorm. y may be x. */
     void (*layernorm)(float *y, const float *x, const float *w, const float *b, float eps,
                       int64_t d);
-    /* y[cols, rows] = x[rows, cols]^T, both contiguous. */
-    void (*transpose)(float *y, const float *x, int64_t rows, int64_t cols);
+    /* y[cols, rows] = x[rows, cols]^T; ldy and ldx are row lengths. */
+    void (*transpose)(float *y, int64_t ldy, const float *x, int64_t ldx, int64_t rows,
+                      int64_t cols);
     float (*max)(const float *x, int64_t n); /* n > 0 */
     /* sum of e^(x - max) for n <= VEC_ROW_PIECE values not above max */
     float (*sum_exp)(const float *x, int64_t n, float max);

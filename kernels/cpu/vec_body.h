@@ -399,15 +399,16 @@ VEC_INLINE void transpose_block(float *y, int64_t ldy, const float *x, int64_t l
         memcpy(y + i * ldy, &rows[i], sizeof rows[i]);
 }
 
-VEC_FN void transpose(float *y, const float *x, int64_t rows, int64_t cols)
+VEC_FN void transpose(float *y, int64_t ldy, const float *x, int64_t ldx, int64_t rows,
+                      int64_t cols)
 {
     const int64_t r4 = rows / 4 * 4, c4 = cols / 4 * 4;
     for (int64_t c = 0; c < c4; c += 4)
         for (int64_t r = 0; r < r4; r += 4)
-            transpose_block(y + c * rows + r, rows, x + r * cols + c, cols);
+            transpose_block(y + c * ldy + r, ldy, x + r * ldx + c, ldx);
     for (int64_t c = 0; c < cols; c++)
         for (int64_t r = c < c4 ? r4 : 0; r < rows; r++)
-            y[c * rows + r] = x[r * cols + c];
+            y[c * ldy + r] = x[r * ldx + c];
 }
 
 VEC_FN float row_max(const float *x, int64_t n)
