@@ -88,7 +88,7 @@ static enum err_code cpu_open(const char *unit, const struct kern_options *o, st
                        "device 'cpu' computes in fp32 and bf16; compute fp16 needs a GPU");
     struct cpu_kern *c = xcalloc(1, sizeof *c);
     c->threads = o->threads > 0 ? o->threads : count_cores();
-    c->vec = vec_select();
+    c->vec = vec_select(dnnl_cpu_has_avx512()); /* both follow DNNL_MAX_CPU_ISA */
     c->product = product_state_new(o->compute);
     describe(c);
     *out = &c->base;

@@ -1,7 +1,5 @@
 /* Linear layers: the output is cut into tiles of rows x columns, each computed by one thread, which then adds bias
  * and activation while the tile is in its cache. */
-#include <string.h>
-
 #include "kernels/cpu/product.h"
 
 enum { MIN_COLS = 64, ENOUGH_TILES = 16, TILE_FLOATS = PRODUCT_ROWS * PRODUCT_COLS };
@@ -20,36 +18,28 @@ static int64_t tile_cols(int64_t T, int64_t N)
     return cols;
 }
 
-/* A tile that cannot be computed in its place: by itself, then moved. */
-static void tile_beside(const struct cpu_kern *c, const struct kern_linear_args *a,
-                        const struct product_weights *w, const struct product_rows *x,
-                        const struct product_tile *t, float *beside)
+/* `beside`: room for a tile where products cannot write into y, else NULL. */
+static void compute_tile(const struct cpu_kern *c, const struct kern_linear_args *a,
+                         const struct product_weights *w, const struct product_rows *x,
+                         const struct product_tile *t, float *beside)
 {
     const float *bias = a->bias;
     float *y = (float *)a->y + t->row * a->N + t->col;
-    product_tile(w, x, t, beside, t->cols, false);
-    if (bias != NULL || a->act != KERN_ACT_NONE)
-        c->vec->bias_act(beside, t->cols, t->rows, t->cols, bias != NULL ? bias + t->col : NULL,
-                         a->act);
-    for (int64_t r = 0; r < t->rows; r++, y += a->N, beside += t->cols) {
-        if (!a->is_residual) {
-            memcpy(y, beside, (size_t)t->cols * sizeof(float));
-            continue;
-        }
-        for (int64_t i = 0; i < t->cols; i++)
-            y[i] += beside[i];
-    }
-}
-
-static void tile_in_place(const struct cpu_kern *c, const struct kern_linear_args *a,
-                          const struct product_weights *w, const struct product_rows *x,
-                          const struct product_tile *t)
-{
-    const float *bias = a->bias;
-    float *y = (float *)a->y + t->row * a->N + t->col;
-    product_tile(w, x, t, y, a->N, a->is_residual);
-    if (bias != NULL || a->act != KERN_ACT_NONE)
-        c->vec->bias_act(y, a->N, t->rows, t->cols, bias != NULL ? bias + t->col : NULL, a->act);
+    struct vec_finish f = {.y = y,
+                           .x = beside != NULL ? beside : y,
+                           .ldy = a->N,
+                           .ldx = beside != NULL ? t->cols : a->N,
+                           .m = t->rows,
+                           .n = t->cols,
+                           .bias = bias != NULL ? bias + t->col : NULL,
+                           .act = a->act,
+                           .is_sum = beside != NULL && a->is_residual};
+    if (beside != NULL)
+        product_tile(w, x, t, beside, t->cols, false);
+    else
+        product_tile(w, x, t, y, a->N, a->is_residual);
+    if (beside != NULL || bias != NULL || a->act != KERN_ACT_NONE)
+        c->vec->finish(&f);
 }
 
 enum err_code cpu_linear(struct kern *k, const struct kern_linear_args *a, struct err *e)
@@ -72,10 +62,8 @@ enum err_code cpu_linear(struct kern *k, const struct kern_linear_args *a, struc
         struct product_tile t = {.row = i / n_cols * PRODUCT_ROWS, .col = i % n_cols * cols};
         t.rows = a->T - t.row < PRODUCT_ROWS ? a->T - t.row : PRODUCT_ROWS;
         t.cols = a->N - t.col < cols ? a->N - t.col : cols;
-        if (is_beside)
-            tile_beside(c, a, &w, &x, &t, (float *)tiles + cpu_thread() * TILE_FLOATS);
-        else
-            tile_in_place(c, a, &w, &x, &t);
+        float *beside = is_beside ? (float *)tiles + cpu_thread() * TILE_FLOATS : NULL;
+        compute_tile(c, a, &w, &x, &t, beside);
     }
     return ERR_OK;
 }

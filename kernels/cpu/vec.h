@@ -32,12 +32,20 @@ struct vec_divergence {
     double s, d;
 };
 
+/* What follows a product: y[m, n] = act(x[m, n] + bias[n]) (+ y when is_sum); rows are ldy and ldx apart. */
+struct vec_finish {
+    float *y;
+    const float *x; /* may be y */
+    int64_t ldy, ldx, m, n;
+    const float *bias; /* or NULL */
+    enum kern_act act;
+    bool is_sum; /* then act is NONE */
+};
+
 struct vec_ops {
     const char *name;
     void (*attend)(const struct vec_attend *a);
-    /* y[m, n] with rows ldy apart: y = act(y + bias); bias may be NULL. */
-    void (*bias_act)(float *y, int64_t ldy, int64_t m, int64_t n, const float *bias,
-                     enum kern_act act);
+    void (*finish)(const struct vec_finish *f);
     /* One row of kern_layernorm. y may be x. */
     void (*layernorm)(float *y, const float *x, const float *w, const float *b, float eps,
                       int64_t d);
@@ -51,8 +59,8 @@ struct vec_ops {
     void (*exp)(float *y, const float *x, int64_t n);
 };
 
-/* The best table this machine can run. */
-const struct vec_ops *vec_select(void);
+/* The best table this machine can run; without `may_avx512` not the one of 512 bits. */
+const struct vec_ops *vec_select(bool may_avx512);
 
 extern const struct vec_ops vec_ops_plain;
 #ifdef __x86_64__

@@ -26,6 +26,7 @@ struct bench {
     const struct model_info *info;
     struct tok_ids ids;
     int threads;
+    bool is_bf16;
     /* The batch that runs: n windows from `first`. */
     int n, first;
     struct model_seq *seqs;
@@ -66,7 +67,10 @@ static void set_up(struct bench *b)
     if (dir == NULL || data == NULL)
         exit(77);
     const char *threads = getenv("BENCH_THREADS");
+    const char *compute = getenv("BENCH_COMPUTE");
+    b->is_bf16 = compute != NULL && strcmp(compute, "bf16") == 0;
     struct kern_options o = {.device = "cpu",
+                             .compute = b->is_bf16 ? KERN_BF16 : KERN_FP32,
                              .threads = threads != NULL ? (int)strtol(threads, NULL, 10) : 0};
     must(tok_open(dir, &t, &e), &e);
     must(io_read_file(data, (size_t)1 << 30, &text, &e), &e);
