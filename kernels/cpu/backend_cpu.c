@@ -70,6 +70,7 @@ static void describe(struct cpu_kern *c)
     dnnl_cpu_name(gemm, sizeof gemm);
     snprintf(c->base.info.device, sizeof c->base.info.device, "cpu: %s x%d %s %s%s", processor,
              c->threads, c->vec->name, gemm, product_state_name(c->product));
+    snprintf(c->base.info.note, sizeof c->base.info.note, "%s", product_state_note(c->product));
     c->base.info.act_bytes = sizeof(float);
     c->base.info.threads = c->threads;
     c->base.info.batch_tokens = 8192;

@@ -59,5 +59,7 @@ struct product_state *product_state_new(enum kern_compute compute);
 void product_state_free(struct product_state *s);
 /* What is said of the compute type behind a device's description; "" for fp32. */
 const char *product_state_name(const struct product_state *s);
+/* For kern_info's note. */
+const char *product_state_note(const struct product_state *s);
 
 #endif

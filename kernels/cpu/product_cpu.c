@@ -53,6 +53,13 @@ const char *product_state_name(const struct product_state *s)
     return names[s->math];
 }
 
+const char *product_state_note(const struct product_state *s)
+{
+    return s->math == MATH_BF16_ROUNDED
+               ? "bf16 is no faster than fp32 here: this processor has no AVX512-BF16 or AMX"
+               : "";
+}
+
 static int64_t smaller(int64_t a, int64_t b)
 {
     return a < b ? a : b;

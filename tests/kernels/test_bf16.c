@@ -133,6 +133,7 @@ Test(bf16, the_device_says_how_it_computes)
     struct kern *k = open_bf16(1, "AVX2");
     cr_expect(strstr(kern_get_info(k)->device, "bf16 without instructions") != NULL, "%s",
               kern_get_info(k)->device);
+    cr_expect(strstr(kern_get_info(k)->note, "no faster") != NULL, "%s", kern_get_info(k)->note);
     cr_expect_eq(kern_get_info(k)->act_bytes, 4);
     kern_close(k);
 }
