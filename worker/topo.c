@@ -27,9 +27,11 @@ static enum err_code load(struct topo *m, const char *xml, struct err *e)
         return err_set_errno(e, errno, "cannot read the machine's topology");
     /* PCI devices, which are left out otherwise. */
     hwloc_topology_set_io_types_filter(m->t, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
-    if (xml != NULL && hwloc_topology_set_xmlbuffer(m->t, xml, (int)strlen(xml) + 1) != 0)
+    bool is_xml = xml == NULL || hwloc_topology_set_xmlbuffer(m->t, xml, (int)strlen(xml) + 1) == 0;
+    bool is_loaded = is_xml && hwloc_topology_load(m->t) == 0;
+    if (xml != NULL && !is_loaded)
         return err_set(e, ERR_FORMAT, "this is no topology in hwloc's XML");
-    if (hwloc_topology_load(m->t) != 0)
+    if (!is_loaded)
         return err_set_errno(e, errno, "cannot read the machine's topology");
     return ERR_OK;
 }
@@ -179,7 +181,8 @@ enum err_code topo_parse_share(const char *text, struct topo_share *out, struct 
     struct str rest = str_of(text), part, parts;
     int64_t i = 0, n = 0;
     if (!str_next_field(&rest, '/', &part) || !str_next_field(&rest, '/', &parts) ||
-        !parse_i64(part, &i) || !parse_i64(parts, &n) || i < 0 || i >= n || n > 65536)
+        rest.p != NULL || !parse_i64(part, &i) || !parse_i64(parts, &n) || i < 0 || i >= n ||
+        n > 65536)
         return err_set(e, ERR_USAGE,
                        "--bind %s: expected PART/PARTS with PART from 0 to PARTS - 1, e.g. 0/2, or "
                        "none",
