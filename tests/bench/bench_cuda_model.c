@@ -197,7 +197,6 @@ static void pass_many(struct loaded *l, const struct model_batch *batch,
 static int run_perplexity(const char *dir, const char *ids)
 {
     struct loaded l = {0};
-    struct err e;
     load(&l, dir, ids);
     const int32_t *tokens = (const int32_t *)(const void *)l.ids.data;
     struct model_seq seqs[WINDOWS];
