@@ -192,6 +192,11 @@ enum err_code kern_quantize(struct kern *k, const struct kern_quant_args *a, str
     return k->ops->quantize(k, a, e);
 }
 
+enum err_code kern_quant_check(struct kern *k, int64_t *call, struct err *e)
+{
+    return k->ops->quant_check != NULL ? k->ops->quant_check(k, call, e) : ERR_OK;
+}
+
 enum err_code kern_histogram(struct kern *k, const struct kern_quant_args *a, int64_t *hist,
                              struct err *e)
 {

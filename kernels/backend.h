@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-enum { KERN_BACKEND_VERSION = 4 };
+enum { KERN_BACKEND_VERSION = 5 };
 #define KERN_BACKEND_SYMBOL "isobit_kern_backend"
 
 /* Each entry has the contract of the kern_* function of its name. `open` gets the part of the device name
@@ -45,6 +45,7 @@ struct backend_ops {
     enum err_code (*kl)(struct kern *k, const struct kern_kl_args *a, struct err *e);
     enum err_code (*logits)(struct kern *k, const struct kern_logits_args *a, struct err *e);
     enum err_code (*quantize)(struct kern *k, const struct kern_quant_args *a, struct err *e);
+    enum err_code (*quant_check)(struct kern *k, int64_t *call, struct err *e); /* NULL: at once */
     enum err_code (*histogram)(struct kern *k, const struct kern_quant_args *a, int64_t *hist,
                                struct err *e);
     enum err_code (*spread)(struct kern *k, const uint16_t *w16, int64_t rows, int64_t cols,

@@ -186,9 +186,17 @@ struct kern_quant_args {
     void *out;            /* device, compute type, [rows, cols], or NULL */
     uint8_t *codes;   /* device, one index a byte, or NULL; 255-safe: kept columns have code 0 */
     uint16_t *absmax; /* device, fp16 bits, ceil(n / block), or NULL */
+    bool is_checked_later;
 };
 MUST_USE enum err_code kern_quantize(struct kern *k, const struct kern_quant_args *a,
                                      struct err *e);
+
+/* Weights that cannot be quantized are an error of kern_quantize, which waits for that; or, of calls with is_checked_later,
+ * of kern_quant_check, which waits for all of them at once: *call is the first that failed, counted from the last check.
+ * Their w16 stays as it is until then. At most KERN_QUANT_CALLS between two checks. Backends that do not queue report at
+ * once all the same. */
+enum { KERN_QUANT_CALLS = 64 };
+MUST_USE enum err_code kern_quant_check(struct kern *k, int64_t *call, struct err *e);
 
 /* hist[65536] (host) = counts of the fp16 bit patterns of what kern_quantize would put into blocks: without
  * the kept columns, after centering. Only rows, cols, block, center, keep, w16 of `a` are read. */

@@ -204,7 +204,7 @@ static void cuda_close(struct kern *k)
     cuda_gemm_close(c);
     cuda_attention_close(c);
     cuda_book_close(c);
-    (void)cudaFreeHost(c->faults);
+    cuda_quant_close(c);
     cuda_answers_close(c);
     ring_release(&c->ring);
     for (int i = 0; i < 2; i++)
@@ -271,6 +271,7 @@ const struct backend_ops isobit_kern_backend = {
     .kl = cuda_kl,
     .logits = cuda_logits,
     .quantize = cuda_quantize,
+    .quant_check = cuda_quant_check,
     .histogram = cuda_histogram,
     .spread = cuda_spread,
 };

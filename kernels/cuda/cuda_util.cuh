@@ -34,7 +34,7 @@ struct cuda_ring {
 struct cuda_gemm_plans;
 struct cuda_attention_plan;
 struct cuda_book;
-struct quant_faults;
+struct quant_checks;
 struct cuda_answers;
 
 struct cuda_kern {
@@ -50,7 +50,7 @@ struct cuda_kern {
     struct cuda_gemm_plans *gemms;
     struct cuda_attention_plan *attention;
     struct cuda_book *book;
-    struct quant_faults *faults; /* of quantizers: pinned, seen by both sides */
+    struct quant_checks *checks; /* of quantizers */
     struct cuda_answers *answers;
 };
 
@@ -132,6 +132,7 @@ void cuda_gemm_name(char *out, size_t size);
 
 void cuda_attention_close(struct cuda_kern *c);
 void cuda_book_close(struct cuda_kern *c);
+void cuda_quant_close(struct cuda_kern *c);
 
 /* ---- operations of the table ---- */
 
@@ -147,6 +148,7 @@ enum err_code cuda_score(struct kern *k, const struct kern_score_args *a, struct
 enum err_code cuda_kl(struct kern *k, const struct kern_kl_args *a, struct err *e);
 enum err_code cuda_logits(struct kern *k, const struct kern_logits_args *a, struct err *e);
 enum err_code cuda_quantize(struct kern *k, const struct kern_quant_args *a, struct err *e);
+enum err_code cuda_quant_check(struct kern *k, int64_t *call, struct err *e);
 enum err_code cuda_histogram(struct kern *k, const struct kern_quant_args *a, int64_t *hist,
                              struct err *e);
 enum err_code cuda_spread(struct kern *k, const uint16_t *w16, int64_t rows, int64_t cols,

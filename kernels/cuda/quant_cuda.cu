@@ -208,12 +208,13 @@ static enum err_code book_get(struct cuda_kern *c, const struct kern_quant_args 
     *out = b;
     if (b->n == a->n_book && memcmp(b->v, a->book, bytes) == 0)
         return ERR_OK;
-    void *device;
+    void *device, *pushed;
     b->n = 0;
     book_init(&b->host, a->book, a->n_book);
     TRY(cuda_buffer_get(c, &b->device, sizeof b->host, what, &device, e));
+    TRY(cuda_push(c, &b->host, book_bytes(&b->host), &pushed, e));
     CUDA_TRY(
-        cudaMemcpyAsync(device, &b->host, book_bytes(&b->host), cudaMemcpyHostToDevice, c->stream),
+        cudaMemcpyAsync(device, pushed, book_bytes(&b->host), cudaMemcpyDeviceToDevice, c->stream),
         what);
     memcpy(b->v, a->book, bytes);
     b->n = a->n_book;
@@ -234,5 +235,8 @@ enum err_code cuda_quantize(struct kern *k, const struct kern_quant_args *a, str
         CUDA_BY_TYPE(c, TRY(run_plain<E>(c, sink, &s, &book->host, e)));
     else
         CUDA_BY_TYPE(c, TRY(run_any<E>(c, sink, &s, e)));
-    return quant_setup_check(c, &s, e);
+    if (!a->is_checked_later)
+        return quant_setup_check(c, &s, e);
+    quant_setup_check_later(c, &s);
+    return ERR_OK;
 }

@@ -41,6 +41,9 @@ MUST_USE enum err_code quant_setup_init(struct cuda_kern *c, const struct kern_q
 MUST_USE enum err_code quant_setup_check(struct cuda_kern *c, const struct quant_setup *s,
                                          struct err *e);
 
+/* Leaves that to cuda_quant_check. */
+void quant_setup_check_later(struct cuda_kern *c, const struct quant_setup *s);
+
 static __device__ __forceinline__ float f16_value(unsigned bits)
 {
     return __half2float(__ushort_as_half((unsigned short)bits));

@@ -122,17 +122,38 @@ static enum err_code keep_upload(struct cuda_kern *c, const struct kern_quant_ar
     return code;
 }
 
-/* Kernels note faults in memory of the host, so that a call without any has nothing to copy. Nothing writes there
- * meanwhile: every call waits for its own kernels. */
-static enum err_code faults_reset(struct cuda_kern *c, struct err *e)
+/* Faults of calls, in pinned memory where kernels note them, so that a call without any has nothing to copy: those to be
+ * checked later in order, the last place for one that is checked at once. Only the call that took a place writes there. */
+struct quant_checks {
+    struct quant_faults *faults; /* [KERN_QUANT_CALLS + 1] */
+    const uint16_t *w16[KERN_QUANT_CALLS];
+    int n;
+};
+
+void cuda_quant_close(struct cuda_kern *c)
 {
-    if (c->faults == NULL) {
+    if (c->checks != NULL)
+        (void)cudaFreeHost(c->checks->faults);
+    xfree(c->checks);
+    c->checks = NULL;
+}
+
+static enum err_code faults_take(struct cuda_kern *c, const struct kern_quant_args *a,
+                                 struct quant_faults **out, struct err *e)
+{
+    if (c->checks == NULL)
+        c->checks = (struct quant_checks *)xcalloc(1, sizeof *c->checks);
+    struct quant_checks *all = c->checks;
+    if (all->faults == NULL) {
         void *p = NULL;
-        CUDA_TRY(cudaHostAlloc(&p, sizeof *c->faults, cudaHostAllocDefault),
-                 "room for faults of a quantizer");
-        c->faults = (struct quant_faults *)p;
+        CUDA_TRY(
+            cudaHostAlloc(&p, (KERN_QUANT_CALLS + 1) * sizeof *all->faults, cudaHostAllocDefault),
+            "room for faults of quantizers");
+        all->faults = (struct quant_faults *)p;
     }
-    *c->faults = {INT64_MAX, INT64_MAX, INT64_MAX};
+    CHECK(!a->is_checked_later || all->n < KERN_QUANT_CALLS);
+    *out = &all->faults[a->is_checked_later ? all->n : KERN_QUANT_CALLS];
+    **out = {INT64_MAX, INT64_MAX, INT64_MAX};
     return ERR_OK;
 }
 
@@ -144,10 +165,8 @@ static enum err_code room_make(struct cuda_kern *c, struct quant_setup *s, int64
     const size_t sum_bytes = (size_t)n_means * sizeof(struct sum_parts);
     const size_t max_bytes = (size_t)s->src.n_blocks * sizeof(unsigned);
     void *p;
-    TRY(faults_reset(c, e));
     TRY(cuda_buffer_get(c, &c->scratch, sum_bytes + max_bytes + (size_t)n_means * sizeof **means,
                         what, &p, e));
-    s->faults = c->faults;
     *sums = (struct sum_parts *)p;
     s->maxima = (unsigned *)(*sums + n_means);
     *means = (uint16_t *)(s->maxima + s->src.n_blocks);
@@ -162,6 +181,7 @@ enum err_code quant_setup_init(struct cuda_kern *c, const struct kern_quant_args
     struct sum_parts *sums;
     uint16_t *means;
     TRY(source_init(a, &s->src, e));
+    TRY(faults_take(c, a, &s->faults, e));
     TRY(keep_upload(c, a, &s->src, e));
     const bool is_centered = a->center != KERN_CENTER_NONE;
     TRY(room_make(c, s, is_centered ? ceil_div(s->src.n, s->src.mean_block) : 0, &sums, &means, e));
@@ -181,14 +201,40 @@ static float f16_to_float(uint16_t bits)
     return __half2float(__half(raw));
 }
 
-enum err_code quant_setup_check(struct cuda_kern *c, const struct quant_setup *s, struct err *e)
+/* The stream is past the call that noted f. */
+static enum err_code faults_report(struct cuda_kern *c, const struct quant_faults &f,
+                                   const uint16_t *w16, struct err *e)
 {
     uint16_t w;
-    CUDA_TRY(cudaStreamSynchronize(c->stream), "waiting for a quantizer");
-    const struct quant_faults f = *s->faults;
     const int64_t i = f.weight != INT64_MAX ? f.weight : f.source != INT64_MAX ? f.source : f.out;
     if (i == INT64_MAX)
         return ERR_OK;
-    TRY(cuda_pull(c, &w, s->src.w16 + i, sizeof w, "a weight from the GPU", e));
+    TRY(cuda_pull(c, &w, w16 + i, sizeof w, "a weight from the GPU", e));
     return quant_refuse(i, (w & F16_MAGNITUDE) < F16_INFINITY, (double)f16_to_float(w), e);
+}
+
+enum err_code quant_setup_check(struct cuda_kern *c, const struct quant_setup *s, struct err *e)
+{
+    CUDA_TRY(cudaStreamSynchronize(c->stream), "waiting for a quantizer");
+    return faults_report(c, *s->faults, s->src.w16, e);
+}
+
+void quant_setup_check_later(struct cuda_kern *c, const struct quant_setup *s)
+{
+    c->checks->w16[c->checks->n++] = s->src.w16;
+}
+
+enum err_code cuda_quant_check(struct kern *k, int64_t *call, struct err *e)
+{
+    struct cuda_kern *c = cuda_of(k);
+    const int n = c->checks != NULL ? c->checks->n : 0;
+    if (n == 0)
+        return ERR_OK;
+    c->checks->n = 0;
+    CUDA_TRY(cudaStreamSynchronize(c->stream), "waiting for quantizers");
+    for (int i = 0; i < n; i++) {
+        *call = i;
+        TRY(faults_report(c, c->checks->faults[i], c->checks->w16[i], e));
+    }
+    return ERR_OK;
 }

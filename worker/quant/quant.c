@@ -4,11 +4,12 @@
 #include "schema/bits.h"
 #include "worker/quant/outlier.h"
 
-enum { HIST_BINS = 65536 };
+enum { HIST_BINS = 65536, K_MAX = 8 };
 
-/* What is known of one tensor. Both are functions of the fp16 master alone. */
+/* What is known of one tensor: functions of the fp16 master alone. */
 struct quant_entry {
     int64_t *hist; /* [HIST_BINS] of all its weights as they are; NULL until a configuration asks */
+    struct codebook *books[DTYPE_COUNT][K_MAX + 1]; /* made from it; NULL likewise */
     struct outlier_order order;
 };
 
@@ -28,6 +29,9 @@ struct quant_cache *quant_cache_new(int n_tensors)
 static void entry_release(struct quant_entry *entry)
 {
     xfree(entry->hist);
+    for (int d = 0; d < DTYPE_COUNT; d++)
+        for (int k = 0; k <= K_MAX; k++)
+            xfree(entry->books[d][k]);
     outlier_order_release(&entry->order);
     *entry = (struct quant_entry){0};
 }
@@ -63,36 +67,48 @@ struct application {
     int32_t *keep;
 };
 
-/* The histogram of what goes into blocks: the tensor's own, counted once, unless columns are taken out or a mean is
- * subtracted; then `scratch` [HIST_BINS] is filled and *hist points there. */
-static enum err_code histogram_of(struct application *ap, const struct kern_quant_args *args,
-                                  struct quant_entry *entry, int64_t *scratch, const int64_t **hist,
-                                  struct err *e)
+/* From what goes into blocks when columns are taken out or a mean is subtracted. */
+static enum err_code fill_from_rest(struct application *ap, const struct kern_quant_args *args,
+                                    struct err *e)
 {
-    if (args->n_keep > 0 || args->center != KERN_CENTER_NONE) {
-        *hist = scratch;
-        return kern_histogram(ap->k, args, scratch, e);
-    }
-    if (entry->hist == NULL) {
-        TRY(kern_histogram(ap->k, args, scratch, e));
-        entry->hist = xcalloc(HIST_BINS, sizeof(*entry->hist));
-        for (int i = 0; i < HIST_BINS; i++)
-            entry->hist[i] = scratch[i];
-    }
-    *hist = entry->hist;
-    return ERR_OK;
+    int64_t *hist = xcalloc(HIST_BINS, sizeof(*hist));
+    enum err_code code = kern_histogram(ap->k, args, hist, e);
+    if (code == ERR_OK)
+        code = codebook_fill(ap->config, hist, &ap->book, e);
+    xfree(hist);
+    return code;
 }
 
+static enum err_code hist_get(struct application *ap, const struct kern_quant_args *args,
+                              struct quant_entry *entry, struct err *e)
+{
+    if (entry->hist != NULL)
+        return ERR_OK;
+    int64_t *hist = xcalloc(HIST_BINS, sizeof(*hist));
+    enum err_code code = kern_histogram(ap->k, args, hist, e);
+    if (code == ERR_OK)
+        entry->hist = hist;
+    else
+        xfree(hist);
+    return code;
+}
+
+/* The tensor's own histogram is counted once, and one codebook a type and k made from it, which block sizes share. */
 static enum err_code fill_from_data(struct application *ap, const struct kern_quant_args *args,
                                     struct quant_entry *entry, struct err *e)
 {
-    int64_t *scratch = xcalloc(HIST_BINS, sizeof(*scratch));
-    const int64_t *hist = NULL;
-    enum err_code code = histogram_of(ap, args, entry, scratch, &hist, e);
-    if (code == ERR_OK)
-        code = codebook_fill(ap->config, hist, &ap->book, e);
-    xfree(scratch);
-    return code;
+    const struct config *c = ap->config;
+    if (args->n_keep > 0 || args->center != KERN_CENTER_NONE || c->k < 0 || c->k > K_MAX)
+        return fill_from_rest(ap, args, e);
+    struct codebook **book = &entry->books[c->dtype][c->k];
+    if (*book == NULL) {
+        TRY(hist_get(ap, args, entry, e));
+        TRY(codebook_fill(c, entry->hist, &ap->book, e));
+        *book = xmalloc(sizeof(**book));
+        **book = ap->book;
+    }
+    ap->book = **book;
+    return ERR_OK;
 }
 
 static enum err_code tensor_apply(struct application *ap, const struct quant_tensor *t,
@@ -111,6 +127,7 @@ static enum err_code tensor_apply(struct application *ap, const struct quant_ten
         .n_keep = (int32_t)*n_keep,
         .is_dequant_fp32 = ap->config->dequant == DEQUANT_FP32,
         .out = t->out,
+        .is_checked_later = true,
     };
     if (dtype_ops_of(ap->config->dtype)->is_data_dependent)
         TRY(fill_from_data(ap, &args, entry, e));
@@ -127,16 +144,35 @@ static int64_t widest(const struct quant_tensor *tensors, int n)
     return cols;
 }
 
+/* Queues tensors [first, end) and waits once. Of several that cannot be quantized the first is named. */
+static enum err_code apply_some(struct application *ap, const struct quant_tensor *tensors,
+                                int first, int end, struct quant_cache *cache, int64_t *n_keep,
+                                struct err *e)
+{
+    enum err_code code = ERR_OK;
+    struct err last; /* of the one that could not be queued */
+    int64_t call = 0;
+    int i = first;
+    for (; i < end && code == ERR_OK; i++) {
+        struct quant_entry none = {0};
+        struct quant_entry *entry = cache != NULL ? &cache->entry[i] : &none;
+        code = tensor_apply(ap, &tensors[i], entry, &n_keep[i], &last);
+        entry_release(&none);
+    }
+    if (kern_quant_check(ap->k, &call, e) != ERR_OK)
+        return err_wrap(e, "quantizing %s", tensors[first + call].name);
+    if (code == ERR_OK)
+        return ERR_OK;
+    *e = last;
+    return err_wrap(e, "quantizing %s", tensors[i - 1].name);
+}
+
 static enum err_code apply_all(struct application *ap, const struct quant_tensor *tensors, int n,
                                struct quant_cache *cache, int64_t *n_keep, struct err *e)
 {
-    for (int i = 0; i < n; i++) {
-        struct quant_entry none = {0};
-        struct quant_entry *entry = cache != NULL ? &cache->entry[i] : &none;
-        enum err_code code = tensor_apply(ap, &tensors[i], entry, &n_keep[i], e);
-        entry_release(&none);
-        if (code != ERR_OK)
-            return err_wrap(e, "quantizing %s", tensors[i].name);
+    for (int i = 0; i < n; i += KERN_QUANT_CALLS) {
+        int end = i + KERN_QUANT_CALLS < n ? i + KERN_QUANT_CALLS : n;
+        TRY(apply_some(ap, tensors, i, end, cache, n_keep, e));
     }
     return ERR_OK;
 }
