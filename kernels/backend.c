@@ -126,6 +126,38 @@ enum err_code kern_sync(struct kern *k, struct err *e)
     return k->ops->sync(k, e);
 }
 
+enum err_code kern_host_alloc(struct kern *k, size_t bytes, const char *what, void **out,
+                              struct err *e)
+{
+    return k->ops->host_alloc(k, bytes, what, out, e);
+}
+
+void kern_host_free(struct kern *k, void *p)
+{
+    k->ops->host_free(k, p);
+}
+
+enum err_code kern_copy_mark(struct kern *k, struct err *e)
+{
+    return k->ops->copy_mark(k, e);
+}
+
+enum err_code kern_copy_ahead(struct kern *k, void *dst, const void *src, size_t bytes,
+                              struct err *e)
+{
+    return k->ops->copy_ahead(k, dst, src, bytes, e);
+}
+
+enum err_code kern_copy_join(struct kern *k, struct err *e)
+{
+    return k->ops->copy_join(k, e);
+}
+
+enum err_code kern_copy_wait(struct kern *k, struct err *e)
+{
+    return k->ops->copy_wait(k, e);
+}
+
 enum err_code kern_cast_f16(struct kern *k, void *dst, const uint16_t *src, int64_t n,
                             struct err *e)
 {

@@ -37,6 +37,8 @@ struct kern_info {
     int64_t batch_tokens;     /* a batch of more gains nothing */
     int64_t activation_bytes; /* nor does one whose activations of a layer take more */
     int64_t row_step;         /* products like multiples of this many rows; 1: any */
+    bool is_host;             /* device memory is ordinary memory: other threads may write it */
+    int64_t head_step;        /* a head may come in parts of multiples of this many rows; 0: whole only */
 };
 
 MUST_USE enum err_code kern_open(const struct kern_options *o, struct kern **out, struct err *e);
@@ -52,6 +54,19 @@ MUST_USE enum err_code kern_upload(struct kern *k, void *dst, const void *src, s
 MUST_USE enum err_code kern_download(struct kern *k, void *dst, const void *src, size_t bytes,
                                      struct err *e);
 MUST_USE enum err_code kern_sync(struct kern *k, struct err *e);
+
+/* Copies to the device beside the work on it. Their sources are from kern_host_alloc (pinned where that matters; any
+ * thread may fill them). kern_copy_mark: copies queued from now on wait for the work queued so far, and for nothing
+ * later. kern_copy_join: work queued from now on waits for the copies queued so far. kern_copy_wait: returns when
+ * they are done and their sources may be used again. */
+MUST_USE enum err_code kern_host_alloc(struct kern *k, size_t bytes, const char *what, void **out,
+                                       struct err *e);
+void kern_host_free(struct kern *k, void *p);
+MUST_USE enum err_code kern_copy_mark(struct kern *k, struct err *e);
+MUST_USE enum err_code kern_copy_ahead(struct kern *k, void *dst, const void *src, size_t bytes,
+                                       struct err *e);
+MUST_USE enum err_code kern_copy_join(struct kern *k, struct err *e);
+MUST_USE enum err_code kern_copy_wait(struct kern *k, struct err *e);
 
 /* dst[n] (compute type) = src[n]: fp16 bits or fp32 on the device. */
 MUST_USE enum err_code kern_cast_f16(struct kern *k, void *dst, const uint16_t *src, int64_t n,

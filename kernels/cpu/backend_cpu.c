@@ -72,6 +72,7 @@ static void describe(struct cpu_kern *c)
     c->base.info.threads = c->threads;
     c->base.info.batch_tokens = 8192;
     c->base.info.row_step = 1;
+    c->base.info.is_host = true;
     c->base.info.activation_bytes = (int64_t)16 << 20; /* they stay in the last-level cache */
     c->base.info.memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
 }
@@ -179,6 +180,12 @@ const struct backend_ops backend_ops_cpu = {
     .upload = cpu_copy,
     .download = cpu_copy,
     .sync = cpu_sync,
+    .host_alloc = cpu_alloc,
+    .host_free = cpu_free,
+    .copy_mark = cpu_sync,
+    .copy_ahead = cpu_copy,
+    .copy_join = cpu_sync,
+    .copy_wait = cpu_sync,
     .cast_f16 = cpu_cast_f16,
     .cast_f32 = cpu_cast_f32,
     .embed = cpu_embed,
