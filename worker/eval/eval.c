@@ -140,8 +140,10 @@ enum err_code eval_run(const struct eval_run_args *args, struct eval_scores *out
     struct pack_arrays arrays = {0};
     pack_arrays_init(pack, &arrays);
     enum err_code rc = ERR_OK;
-    if (task_ops_of(args->set->task)->needs_magnitudes)
-        rc = model_magnitudes_new(args->model, &out->magnitudes, e);
+    if (task_ops_of(args->set->task)->needs_magnitudes) {
+        out->magnitudes = model_magnitudes_new(args->model);
+        rc = model_magnitudes_spreads(args->model, out->magnitudes, e);
+    }
     for (int64_t i = 0; rc == ERR_OK && i < pack->n_batches; i++) {
         pack_build(args->set, pack, i, n_sample, args->is_record_only, &arrays);
         rc = run_batch(args, &arrays, out, e);

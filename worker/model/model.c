@@ -113,7 +113,8 @@ static enum err_code open_into(struct model *m, struct err *e)
     const json_t *config = ckpt_config(m->ckpt);
     TRY(family_find(config, what, &label, &ops, e));
     TRY(family_wire(ops, config, what, &m->wiring, e));
-    TRY(weights_open(ops, &m->wiring, m->ckpt, m->k, &m->weights, e));
+    TRY(weights_plan(ops, &m->wiring, m->ckpt, m->k, &m->weights, e));
+    TRY(weights_load(&m->weights, e));
     m->max_tokens = choose_max_tokens(&m->wiring, kern_get_info(m->k));
     TRY(workspace_init(m, e));
     if (m->wiring.position == POSITION_ALIBI)

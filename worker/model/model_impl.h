@@ -77,6 +77,26 @@ int64_t model_step_rows(const struct model *m, int64_t n);
 void model_quant_init(struct model *m);
 void model_quant_release(struct model *m);
 
+/* How a batch lies in the rows of the work space. */
+struct model_rows {
+    const struct kern_seq *seqs;
+    int n_seqs;
+    int64_t T;
+};
+
+/* A layer is four products and what goes with them. Between two of them a batch lives in the whole work space, between two
+ * layers in ws.x alone. */
+enum model_part { MODEL_PART_QKV, MODEL_PART_OUT, MODEL_PART_FFN1, MODEL_PART_FFN2, MODEL_PARTS };
+/* The part that reads a layer's buffer. */
+enum model_part model_part_of(const struct wiring *w, enum role role);
+/* Spreads of the units that a part's matrix makes; its master is on the device. */
+MUST_USE enum err_code model_magnitudes_spread_of(struct model *m, struct model_magnitudes *g,
+                                                  enum model_part part, int layer, struct err *e);
+/* lists.ids and positions to ws.x. */
+MUST_USE enum err_code model_embed(struct model *m, int64_t T, struct err *e);
+MUST_USE enum err_code model_part_run(struct model *m, int layer, enum model_part part,
+                                      const struct model_rows *b, struct model_magnitudes *watch,
+                                      struct err *e);
 /* Runs all layers; ws.x then holds the residual stream of T tokens. lists.ids, positions and seqs are filled. `watch`
  * is NULL or where sizes of activations are added. */
 MUST_USE enum err_code model_forward(struct model *m, int n_seqs, int64_t T,
@@ -86,5 +106,28 @@ MUST_USE enum err_code model_forward(struct model *m, int n_seqs, int64_t T,
 MUST_USE enum err_code model_hidden(struct model *m, int32_t *rows, int64_t n, int64_t T,
                                     const void **out, struct err *e);
 const void *model_head(const struct model *m);
+
+/* Stages of model_run. Checks a batch, packs its sequences behind each other into lists.ids, positions and seqs; *T tokens. */
+MUST_USE enum err_code model_lay_out(struct model *m, const struct model_batch *b, int64_t *T,
+                                     struct err *e);
+/* Targets in the order of their rows into lists; *n_rows distinct rows are asked for. */
+MUST_USE enum err_code model_sort_targets(struct model *m, const struct model_batch *b, int64_t T,
+                                          int64_t *n_rows, struct err *e);
+/* Answers from the hidden states of the rows that are asked for. */
+MUST_USE enum err_code model_answer(struct model *m, const struct model_batch *b,
+                                    const void *hidden, int64_t n_rows,
+                                    struct model_answer *answers, struct err *e);
+
+/* Whose lines rank the inputs of a linear layer under a configuration (quantization spec, section 6). */
+struct rank_source {
+    bool is_ranked; /* false: the layer stays untreated */
+    enum role role;
+    int layer;
+    bool by_rows;
+    const int32_t *map; /* line of each input */
+};
+struct rank_source model_rank_source(const struct model *m, const struct config *c,
+                                     const struct weight_tensor *t);
+bool model_is_linear(enum role role);
 
 #endif

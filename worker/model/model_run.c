@@ -24,8 +24,8 @@ static enum err_code check_seq(const struct model *m, const struct model_batch *
 }
 
 /* Packs the sequences behind each other; *T is set to the number of tokens. */
-static enum err_code lay_out(struct model *m, const struct model_batch *b, int64_t *T,
-                             struct err *e)
+enum err_code model_lay_out(struct model *m, const struct model_batch *b, int64_t *T,
+                            struct err *e)
 {
     struct batch_lists *l = &m->lists;
     *T = 0;
@@ -77,8 +77,8 @@ static enum err_code check_target(const struct model *m, const struct model_batc
 
 /* Counting sort of the targets by their row; *n_rows distinct rows. The order makes neighbours of equal rows, so that
  * the head runs once for each. */
-static enum err_code sort_targets(struct model *m, const struct model_batch *b, int64_t T,
-                                  int64_t *n_rows, struct err *e)
+enum err_code model_sort_targets(struct model *m, const struct model_batch *b, int64_t T,
+                                 int64_t *n_rows, struct err *e)
 {
     struct batch_lists *l = &m->lists;
     lists_grow(l, b->n_targets);
@@ -199,23 +199,28 @@ static enum err_code compare(struct model *m, const struct model_batch *b, const
     return ERR_OK;
 }
 
+enum err_code model_answer(struct model *m, const struct model_batch *b, const void *hidden,
+                           int64_t n_rows, struct model_answer *answers, struct err *e)
+{
+    TRY(score(m, b, hidden, n_rows, answers, e));
+    if (b->record != NULL)
+        TRY(record(m, b, hidden, e));
+    return b->compare != NULL ? compare(m, b, hidden, e) : ERR_OK;
+}
+
 enum err_code model_run(struct model *m, const struct model_batch *b, struct model_answer *answers,
                         struct err *e)
 {
     CHECK(m->has_config);
     int64_t T, n_rows;
     const void *hidden;
-    TRY(lay_out(m, b, &T, e));
-    TRY(sort_targets(m, b, T, &n_rows, e));
+    TRY(model_lay_out(m, b, &T, e));
+    TRY(model_sort_targets(m, b, T, &n_rows, e));
     if (n_rows == 0)
         return ERR_OK;
     TRY(model_forward(m, b->n_seqs, T, b->magnitudes, e));
     TRY(model_hidden(m, m->lists.rows, n_rows, T, &hidden, e));
-    TRY(score(m, b, hidden, n_rows, answers, e));
-    if (b->record != NULL)
-        TRY(record(m, b, hidden, e));
-    if (b->compare != NULL)
-        TRY(compare(m, b, hidden, e));
+    TRY(model_answer(m, b, hidden, n_rows, answers, e));
     return kern_sync(m->k, e);
 }
 
@@ -227,7 +232,7 @@ enum err_code model_logits(struct model *m, const int32_t *tokens, int32_t n, fl
         .seqs = &(struct model_seq){.tokens = tokens, .n = n, .parent = -1}, .n_seqs = 1};
     int64_t T;
     const void *hidden;
-    TRY(lay_out(m, &b, &T, e));
+    TRY(model_lay_out(m, &b, &T, e));
     TRY(model_forward(m, 1, T, NULL, e));
     for (int32_t i = 0; i < n; i++)
         m->lists.rows[i] = i;
