@@ -14,6 +14,8 @@ bool model_is_linear(enum role role)
 
 static struct quant_tensor quant_tensor_of(const struct model *m, const struct weight_tensor *t)
 {
+    if (m->stream != NULL) /* placed step by step */
+        return (struct quant_tensor){.name = t->src->name, .rows = t->rows, .cols = t->cols};
     return (struct quant_tensor){.name = t->src->name,
                                  .w16 = m->weights.master + t->at,
                                  .rows = t->rows,

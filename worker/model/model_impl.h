@@ -4,6 +4,7 @@
 #define ISOBIT_WORKER_MODEL_MODEL_IMPL_H
 
 #include "worker/model/model.h"
+#include "worker/model/plan.h"
 #include "worker/model/weights.h"
 #include "worker/quant/quant.h"
 
@@ -59,6 +60,8 @@ struct model {
     int32_t *rank_v;    /* [d]: row of the fused QKV that makes input i of the attention output */
     struct quant_group groups[QUANT_GROUPS];
     bool is_rest_cast; /* compute weights outside the linear layers are the master's */
+    struct plan plan, plan_stored; /* for 16-bit masters, and for weights as stored */
+    struct stream *stream;         /* NULL: the weights are on the device */
     bool has_config;
     struct config config; /* in force when has_config */
     struct bits bits;
