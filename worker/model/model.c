@@ -303,6 +303,11 @@ enum err_code model_ref_new(struct model *m, int64_t n, struct model_ref_rows **
     return ERR_OK;
 }
 
+int64_t model_ref_bytes(const struct model *m, int64_t n)
+{
+    return n * m->wiring.d_embed * m->weights.act_bytes;
+}
+
 void model_ref_free(struct model *m, struct model_ref_rows *r)
 {
     if (r == NULL)

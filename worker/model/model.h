@@ -76,6 +76,7 @@ struct model_answer {
 struct model_ref_rows; /* opaque, device memory [n, d_head] */
 MUST_USE enum err_code model_ref_new(struct model *m, int64_t n, struct model_ref_rows **out,
                                      struct err *e);
+int64_t model_ref_bytes(const struct model *m, int64_t n);
 void model_ref_free(struct model *m, struct model_ref_rows *r);
 
 struct model_magnitudes; /* model_magnitude.h */

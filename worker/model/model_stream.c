@@ -212,7 +212,7 @@ static enum err_code run_layers(struct run *r, struct err *e)
     TRY(window_begin(w, e));
     for (int64_t step = 0; step < window_steps(w); step++) {
         TRY(window_next(w, e));
-        struct quant_cache *cache = quant_cache_new(stream_n_linear(r->m));
+        struct quant_cache *cache = stream_cache_new(r->m);
         enum err_code rc = run_step(r, cache, e);
         quant_cache_free(cache);
         TRY(rc);
@@ -257,6 +257,17 @@ static enum err_code answer_all(struct run *r, struct err *e)
 }
 
 /* ---- a pass ---- */
+
+int64_t model_stream_bytes(const struct model *m, int64_t n_passes, bool has_outliers)
+{
+    int64_t bytes = 0, columns = 0;
+    for (int i = 0; i < m->weights.n_tensors; i++) {
+        bytes += n_passes * ckpt_stored_bytes(m->weights.tensors[i].src);
+        if (m->weights.tensors[i].role == ROLE_EMBED && !m->wiring.has_projection)
+            columns = ckpt_stored_bytes(m->weights.tensors[i].src);
+    }
+    return has_outliers && !m->stream->keys.has_embed ? bytes + columns : bytes;
+}
 
 /* Tables that are picked by rows count as one read; a tied one counts where it is the head. */
 static int64_t picked_bytes(const struct model *m)

@@ -28,6 +28,8 @@ struct stream_pass {
 
 /* Tokens as a unit keeps them, for plan_take. */
 int64_t model_stream_tokens(const struct model *m, int64_t n_tokens);
+/* Bytes that so many passes will read; the first one with outliers looks at the embedding once more. */
+int64_t model_stream_bytes(const struct model *m, int64_t n_passes, bool has_outliers);
 /* Runs one pass. *bytes is what it read of the files. Errors: those of model_run and of reading weights; ERR_STOPPED. */
 MUST_USE enum err_code model_stream_run(struct model *m, const struct stream_pass *p,
                                         int64_t *bytes, struct err *e);

@@ -13,11 +13,6 @@ static struct window *window_of(const struct model *m)
     return &m->stream->window;
 }
 
-int stream_n_linear(const struct model *m)
-{
-    return m->groups[QUANT_LINEAR].n;
-}
-
 /* Keys of the lines of a role that stands in front of the tensor; every producer of a rank precedes its consumer. */
 static const unsigned __int128 *keys_of(const struct model *m, const struct rank_source *from)
 {
@@ -62,7 +57,7 @@ static enum err_code quantize(struct model *m, const struct config *c, struct qu
                               bool (*is_here)(const struct model *m, const struct weight_tensor *t),
                               struct err *e)
 {
-    const int n_all = stream_n_linear(m);
+    const int n_all = m->groups[QUANT_LINEAR].n;
     struct quant_tensor *q = xcalloc((size_t)n_all, sizeof *q);
     int64_t *n_keep = xcalloc((size_t)n_all, sizeof *n_keep);
     int n = 0;
@@ -80,6 +75,14 @@ static enum err_code quantize(struct model *m, const struct config *c, struct qu
 static bool is_of_step(const struct model *m, const struct weight_tensor *t)
 {
     return window_holds(window_of(m), t->role) && t->layer == window_layer(window_of(m));
+}
+
+struct quant_cache *stream_cache_new(const struct model *m)
+{
+    int n = 0;
+    for (int i = 0; i < m->weights.n_tensors; i++)
+        n += model_is_linear(m->weights.tensors[i].role) && is_of_step(m, &m->weights.tensors[i]);
+    return quant_cache_new(n);
 }
 
 static bool is_small(const struct model *m, const struct weight_tensor *t)
@@ -197,7 +200,12 @@ enum err_code model_stream_check(const struct model *m, const struct config *c, 
                        "by layer: raise --memory",
                        ckpt_dir(m->ckpt), c->quant_head ? "quant_head" : "quant_embed",
                        fmt_bytes((double)m->plan.resident_bytes, whole));
-    const int n_max = stream_n_linear(m);
+    if (c->k == 32 && m->plan_stored.stage_bytes != 4)
+        return err_set(e, ERR_NOMEM,
+                       "%s: weights as stored (k 32) need more than the %s of the budget; raise "
+                       "--memory",
+                       ckpt_dir(m->ckpt), fmt_bytes((double)m->plan.budget, whole));
+    const int n_max = m->groups[QUANT_LINEAR].n;
     struct bits_tensor *t = xcalloc((size_t)n_max, sizeof *t);
     int n = 0;
     for (int i = 0; i < m->weights.n_tensors; i++) {

@@ -32,7 +32,7 @@ void stream_release(struct model *m);
 MUST_USE enum err_code stream_apply(struct model *m, const struct config *c,
                                     struct quant_cache *cache, bool *is_cast, struct err *e);
 MUST_USE enum err_code stream_apply_small(struct model *m, const struct config *c, struct err *e);
-int stream_n_linear(const struct model *m); /* entries of a step's cache */
+struct quant_cache *stream_cache_new(const struct model *m); /* of the step in the window */
 /* Keys of the lines of the step in the window; of the embedding, in front of the first pass that asks. */
 MUST_USE enum err_code stream_keep_keys(struct model *m, struct err *e);
 MUST_USE enum err_code stream_embed_keys(struct model *m, struct err *e);
