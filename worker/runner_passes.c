@@ -22,6 +22,8 @@ struct group {
     struct prepared **prepared;
     struct bits *bits;
     int n;
+    struct passes_stats stats;
+    int64_t reported_bytes; /* of stats.bytes */
 };
 
 static void report_failure(struct group *g, int job, const struct err *why)
@@ -50,6 +52,10 @@ static enum err_code take_job(struct group *g, int i, bool *is_full, struct err 
         *is_full = true;
         return ERR_OK;
     }
+    if (c.k == 32 && g->jobs[i].eval.task == TASK_weight_std)
+        return err_set(e, ERR_NOMEM,
+                       "deviations are those of 16-bit weights, which a run of weights as stored "
+                       "(k 32) has not beside it; use k 16 or raise --memory");
     TRY(runner_prepare(r, &g->jobs[i].eval, &p, e));
     add_item(g, i, &c, p);
     return ERR_OK;
@@ -160,22 +166,25 @@ static void sort_items(struct group *g)
 
 /* ---- running ---- */
 
-static void report_item(struct group *g, int i)
+/* The item is done; its 16-bit rows, if it made them, are complete. */
+static void report_item(void *arg, int i)
 {
+    struct group *g = arg;
     struct runner *r = g->r;
     struct pass_item *item = &g->items[i];
     struct job_result out = {.seconds = item->seconds};
     r->stats.tokens += item->scores.n_tokens;
-    if (g->job[i] < 0)
-        return;
-    if (item->code != ERR_OK) {
+    r->unreported_bytes += g->stats.bytes - g->reported_bytes;
+    g->reported_bytes = g->stats.bytes;
+    if (item->code == ERR_OK && g->job[i] >= 0) {
+        eval_score(&g->prepared[i]->set, &item->scores, &out, g->report->a);
+        runner_describe(r, &g->bits[i], &out, g->report->a);
+        g->done[g->job[i]] = true;
+        g->report->done(g->report->arg, g->job[i], &out, NULL);
+    } else if (g->job[i] >= 0) {
         report_failure(g, g->job[i], &item->why);
-        return;
     }
-    eval_score(&g->prepared[i]->set, &item->scores, &out, g->report->a);
-    runner_describe(r, &g->bits[i], &out, g->report->a);
-    g->done[g->job[i]] = true;
-    g->report->done(g->report->arg, g->job[i], &out, NULL);
+    eval_scores_release(&item->scores);
 }
 
 static void count_configs(struct group *g)
@@ -197,19 +206,20 @@ static int64_t ref_bytes(const struct runner *r)
 static enum err_code run_items(struct group *g, struct err *e)
 {
     struct runner *r = g->r;
-    struct passes_stats s;
+    struct passes_stats *s = &g->stats;
     TRY(add_baselines(g, e));
     sort_items(g);
     const struct passes_options o = {.taken_bytes = ref_bytes(r),
                                      .minutes = r->options.pass_minutes,
                                      .progress = runner_tell_progress,
-                                     .progress_arg = r};
-    enum err_code rc = passes_run(r->model, g->items, g->n, &o, &s, e);
-    r->stats.passes += s.n_run;
-    r->stats.passes_planned += s.n_planned;
-    r->stats.pass_bytes += s.bytes;
-    r->stats.pass_bytes_planned += s.planned_bytes;
-    r->unreported_bytes += s.bytes;
+                                     .progress_arg = r,
+                                     .done = report_item,
+                                     .done_arg = g};
+    enum err_code rc = passes_run(r->model, g->items, g->n, &o, s, e);
+    r->stats.passes += s->n_run;
+    r->stats.passes_planned += s->n_planned;
+    r->stats.pass_bytes += s->bytes;
+    r->stats.pass_bytes_planned += s->planned_bytes;
     return rc;
 }
 
@@ -220,13 +230,9 @@ static void run_group(struct group *g)
     drop_unwritten(g, rc != ERR_OK);
     if (rc == ERR_OK)
         count_configs(g);
-    for (int i = 0; i < g->n; i++) {
-        if (rc == ERR_OK)
-            report_item(g, i);
-        else if (g->job[i] >= 0)
+    for (int i = 0; i < g->n && rc != ERR_OK; i++)
+        if (g->job[i] >= 0 && !g->done[g->job[i]])
             report_failure(g, g->job[i], &e);
-        eval_scores_release(&g->items[i].scores);
-    }
 }
 
 void runner_run_passes(struct runner *r, const struct job *jobs, int n, bool *done,

@@ -21,6 +21,7 @@ struct passes {
     struct unit *units;
     int64_t n_units;
     int64_t first; /* of the pass on its way */
+    int n_done;    /* items; they end in their order */
     struct pack_arrays arrays;
     const struct eval_pack *arrays_of;
 };
@@ -191,6 +192,21 @@ static enum err_code run_pass(struct passes *p, int64_t n, struct passes_stats *
     return rc;
 }
 
+/* Items whose last batch is behind the first `end` ones. */
+static void finish_items(struct passes *p, int64_t end)
+{
+    for (; p->n_done < p->n_items; p->n_done++) {
+        struct pass_item *item = &p->items[p->n_done];
+        if (end < p->n_units && p->units[end].item <= p->n_done)
+            break;
+        if (item->code == ERR_OK)
+            eval_end(item->args.set, &item->scores);
+        else
+            eval_scores_release(&item->scores);
+        p->o->done(p->o->done_arg, p->n_done);
+    }
+}
+
 static enum err_code run_all(struct passes *p, struct passes_stats *s, struct err *e)
 {
     struct cut c;
@@ -201,6 +217,8 @@ static enum err_code run_all(struct passes *p, struct passes_stats *s, struct er
         const int64_t n = cut_next(&c, p, p->first);
         rc = run_pass(p, n, s, e);
         p->first += n;
+        if (rc == ERR_OK)
+            finish_items(p, p->first);
     }
     log_event(LOG_INFO, "stream", "done", "passes=%lld bytes=%lld", (long long)s->n_run,
               (long long)s->bytes);
@@ -225,12 +243,8 @@ enum err_code passes_run(struct model *m, struct pass_item *items, int n,
     }
     list_units(&p);
     enum err_code rc = run_all(&p, stats, e);
-    for (int i = 0; i < n; i++) {
-        if (rc != ERR_OK || items[i].code != ERR_OK)
-            eval_scores_release(&items[i].scores);
-        else
-            eval_end(items[i].args.set, &items[i].scores);
-    }
+    for (int i = p.n_done; i < n; i++)
+        eval_scores_release(&items[i].scores);
     pack_arrays_release(&p.arrays);
     xfree(p.units);
     xfree(p.n_sample);

@@ -20,6 +20,9 @@ struct passes_options {
     double minutes;      /* that a pass should not exceed, by expected rates; 0: no limit */
     bool (*progress)(void *arg); /* may be NULL */
     void *progress_arg;
+    /* Called for an item behind the pass that finished it: its scores and seconds, or its code, stand. */
+    void (*done)(void *arg, int item);
+    void *done_arg;
 };
 
 struct passes_stats {
@@ -27,8 +30,9 @@ struct passes_stats {
     int64_t n_run, bytes;             /* counted */
 };
 
-/* Items of equal configurations stand together, those that record in front of those that compare with it; all compute
- * alike, and all have k 32 or none. Errors: those of model_stream_run; then every item's scores are empty. */
+/* What was read since the last call of `done` is in stats when it is called. Items of equal configurations stand together, those that record in front of those that compare with it; all compute
+ * alike, and all have k 32 or none. Errors: those of model_stream_run; items that were
+ * not done then have empty scores. */
 MUST_USE enum err_code passes_run(struct model *m, struct pass_item *items, int n,
                                   const struct passes_options *o, struct passes_stats *stats,
                                   struct err *e);
