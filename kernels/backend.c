@@ -194,6 +194,11 @@ enum err_code kern_copy_rows(struct kern *k, const struct kern_rows_args *a, str
     return k->ops->copy_rows(k, a, e);
 }
 
+int64_t kern_head_row_bytes(const struct kern *k, int64_t V)
+{
+    return k->ops->head_row_bytes != NULL ? k->ops->head_row_bytes(V) : 0;
+}
+
 enum err_code kern_score(struct kern *k, const struct kern_score_args *a, struct err *e)
 {
     return k->ops->score(k, a, e);

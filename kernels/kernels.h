@@ -144,6 +144,16 @@ struct kern_rows_args {
 MUST_USE enum err_code kern_copy_rows(struct kern *k, const struct kern_rows_args *a,
                                       struct err *e);
 
+/* A head that comes in parts of the vocabulary, one call after the other: rows [first, first + n) of its V stand at `head`
+ * now; first is a multiple of kern_info.head_step. `state` is device memory of kern_head_row_bytes(V) for each of the R
+ * rows, zeroed in front of the first part. Host arrays stay the caller's between the calls; answers are there behind the
+ * last part. */
+struct kern_head_part {
+    int64_t first, n;
+    void *state;
+};
+int64_t kern_head_row_bytes(const struct kern *k, int64_t V);
+
 /* For every target i: log_softmax(x[row[i], :] * head[V, d]^T)[token[i]] and whether token[i] is the arg max
  * (ties: smallest id). Works in vocabulary tiles with a running log-sum-exp: [rows, V] never exists.
  * x [R, d]; row, token, logprob, is_top on the host, n entries; row ascending. */
@@ -154,6 +164,7 @@ struct kern_score_args {
     int64_t n;
     float *logprob;
     uint8_t *is_top;
+    const struct kern_head_part *part; /* NULL: the whole head */
 };
 MUST_USE enum err_code kern_score(struct kern *k, const struct kern_score_args *a, struct err *e);
 
@@ -164,6 +175,7 @@ struct kern_kl_args {
     int64_t R, d, V;
     double *kl;
     uint8_t *same_top;
+    const struct kern_head_part *part; /* NULL: the whole head */
 };
 MUST_USE enum err_code kern_kl(struct kern *k, const struct kern_kl_args *a, struct err *e);
 

@@ -73,6 +73,7 @@ static void describe(struct cpu_kern *c)
     c->base.info.batch_tokens = 8192;
     c->base.info.row_step = 1;
     c->base.info.is_host = true;
+    c->base.info.head_step = CPU_HEAD_STEP;
     c->base.info.activation_bytes = (int64_t)16 << 20; /* they stay in the last-level cache */
     c->base.info.memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
 }
@@ -193,6 +194,7 @@ const struct backend_ops backend_ops_cpu = {
     .linear = cpu_linear,
     .attention = cpu_attention,
     .copy_rows = cpu_copy_rows,
+    .head_row_bytes = cpu_head_row_bytes,
     .score = cpu_score,
     .kl = cpu_kl,
     .logits = cpu_logits,

@@ -7,7 +7,7 @@
 
 #include "kernels/cpu/cpu.h"
 
-enum { BLOCK_ROWS = 128, TILE_COLS = 256, SPAN_MIN = 2048, SPANS_MAX = 16 };
+enum { BLOCK_ROWS = 128, TILE_COLS = CPU_HEAD_STEP, SPAN_MIN = 2048, SPANS_MAX = 16 };
 
 /* What is known of one row over a part of the vocabulary: the maximum, where it is first, and
  * sum e^(logit - max). All zero with `is_used` false: nothing yet. */
@@ -21,6 +21,7 @@ struct row_stats {
 struct grid {
     int64_t R, d, V;
     int64_t span, n_spans, n_blocks;
+    int64_t first, end; /* columns that the head has now */
 };
 
 static int64_t ceil_div(int64_t a, int64_t b)
@@ -33,7 +34,12 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static struct grid grid_make(int64_t R, int64_t d, int64_t V)
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static struct grid grid_make(int64_t R, int64_t d, int64_t V, const struct kern_head_part *part)
 {
     int64_t span = ceil_div(ceil_div(V, SPANS_MAX), TILE_COLS) * TILE_COLS;
     span = span > SPAN_MIN ? span : SPAN_MIN;
@@ -42,7 +48,9 @@ static struct grid grid_make(int64_t R, int64_t d, int64_t V)
                          .V = V,
                          .span = span,
                          .n_spans = ceil_div(V, span),
-                         .n_blocks = ceil_div(R, BLOCK_ROWS)};
+                         .n_blocks = ceil_div(R, BLOCK_ROWS),
+                         .first = part != NULL ? part->first : 0,
+                         .end = part != NULL ? part->first + part->n : V};
 }
 
 /* The part of the product that one tile covers. */
@@ -55,7 +63,7 @@ static void tile_compute(const struct grid *g, const struct tile *t, const float
 {
     cpu_gemm(&(struct cpu_gemm_args){.y = out,
                                      .x = x + t->row * g->d,
-                                     .w = head + t->col * g->d,
+                                     .w = head + (t->col - g->first) * g->d,
                                      .m = t->rows,
                                      .n = t->cols,
                                      .k = g->d,
@@ -137,7 +145,8 @@ static void gather_targets(const struct kern_score_args *a, const struct tile *t
     }
 }
 
-/* Tiles of each thread behind the statistics of all rows, in the kern's scratch. */
+/* Tiles of each thread behind the statistics of all rows, in the kern's scratch; statistics that live on between parts of
+ * a head are the caller's. */
 struct work {
     const struct cpu_kern *c;
     struct grid g;
@@ -146,10 +155,10 @@ struct work {
     int tiles_per_thread;
 };
 
-static enum err_code work_make(struct cpu_kern *c, struct grid g, size_t stats_size,
+static enum err_code work_make(struct cpu_kern *c, struct grid g, size_t stats_size, void *kept,
                                int tiles_per_thread, struct work *w, struct err *e)
 {
-    size_t stats_bytes = (size_t)(g.R * g.n_spans) * stats_size;
+    size_t stats_bytes = kept == NULL ? (size_t)(g.R * g.n_spans) * stats_size : 0;
     stats_bytes = (stats_bytes + 63) / 64 * 64;
     size_t tile_bytes = (size_t)BLOCK_ROWS * TILE_COLS * sizeof(float);
     void *p;
@@ -159,7 +168,7 @@ static enum err_code work_make(struct cpu_kern *c, struct grid g, size_t stats_s
     memset(p, 0, stats_bytes);
     *w = (struct work){.c = c,
                        .g = g,
-                       .stats = p,
+                       .stats = kept != NULL ? kept : p,
                        .tiles = (float *)(void *)((char *)p + stats_bytes),
                        .tiles_per_thread = tiles_per_thread};
     return ERR_OK;
@@ -170,12 +179,13 @@ static float *work_tile(const struct work *w, int i)
     return w->tiles + (size_t)(cpu_thread() * w->tiles_per_thread + i) * BLOCK_ROWS * TILE_COLS;
 }
 
-/* The rows and first columns of a piece of work; *end is where its span ends. */
+/* The rows and first columns of a piece of work; *end is where its span, or the head, ends. */
 static struct tile work_piece(const struct grid *g, int64_t piece, int64_t *span, int64_t *end)
 {
     *span = piece % g->n_spans;
-    *end = smaller(g->V, (*span + 1) * g->span);
-    struct tile t = {.row = piece / g->n_spans * BLOCK_ROWS, .col = *span * g->span};
+    *end = smaller(g->end, (*span + 1) * g->span);
+    struct tile t = {.row = piece / g->n_spans * BLOCK_ROWS,
+                     .col = larger(g->first, *span * g->span)};
     t.rows = smaller(BLOCK_ROWS, g->R - t.row);
     return t;
 }
@@ -202,11 +212,14 @@ enum err_code cpu_score(struct kern *k, const struct kern_score_args *a, struct 
 {
     struct cpu_kern *c = cpu_of(k);
     struct work w;
-    TRY(work_make(c, grid_make(a->R, a->d, a->V), sizeof(struct row_stats), 1, &w, e));
+    TRY(work_make(c, grid_make(a->R, a->d, a->V, a->part), sizeof(struct row_stats),
+                  a->part != NULL ? a->part->state : NULL, 1, &w, e));
     struct row_stats *stats = w.stats;
 #pragma omp parallel for schedule(dynamic) num_threads(c->threads)
     for (int64_t piece = 0; piece < w.g.n_blocks * w.g.n_spans; piece++)
         score_piece(&w, a, piece);
+    if (w.g.end < a->V)
+        return ERR_OK;
 #pragma omp parallel for num_threads(c->threads)
     for (int64_t r = 0; r < a->R; r++)
         for (int64_t s = 1; s < w.g.n_spans; s++)
@@ -253,11 +266,14 @@ enum err_code cpu_kl(struct kern *k, const struct kern_kl_args *a, struct err *e
 {
     struct cpu_kern *c = cpu_of(k);
     struct work w;
-    TRY(work_make(c, grid_make(a->R, a->d, a->V), sizeof(struct kl_stats), 2, &w, e));
+    TRY(work_make(c, grid_make(a->R, a->d, a->V, a->part), sizeof(struct kl_stats),
+                  a->part != NULL ? a->part->state : NULL, 2, &w, e));
     struct kl_stats *stats = w.stats;
 #pragma omp parallel for schedule(dynamic) num_threads(c->threads)
     for (int64_t piece = 0; piece < w.g.n_blocks * w.g.n_spans; piece++)
         kl_piece(&w, a, piece);
+    if (w.g.end < a->V)
+        return ERR_OK;
     for (int64_t r = 0; r < a->R; r++) {
         struct kl_stats *all = &stats[r * w.g.n_spans];
         for (int64_t s = 1; s < w.g.n_spans; s++) {
@@ -269,4 +285,9 @@ enum err_code cpu_kl(struct kern *k, const struct kern_kl_args *a, struct err *e
         a->same_top[r] = all->p.top == all->q.top;
     }
     return ERR_OK;
+}
+
+int64_t cpu_head_row_bytes(int64_t V)
+{
+    return grid_make(1, 1, V, NULL).n_spans * (int64_t)sizeof(struct kl_stats);
 }

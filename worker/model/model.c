@@ -150,6 +150,7 @@ static struct plan_device device_of(const struct model *m, int64_t memory_bytes)
                                 .reserve = info->is_host ? 0 : gpu_reserve,
                                 .act_bytes = info->act_bytes,
                                 .head_step = info->head_step,
+                                .head_row_bytes = kern_head_row_bytes(m->k, m->wiring.vocab),
                                 .flops_per_s =
                                     info->is_host ? rate_cpu_core() * info->threads : rate_by_size(n),
                                 .read_per_s = rate_storage()};

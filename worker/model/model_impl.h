@@ -18,6 +18,11 @@ struct quant_group {
     struct quant_cache *cache;
 };
 
+/* A head in parts: the same part of it to likelihoods and to divergences, each with statistics of its own. */
+struct model_head_part {
+    struct kern_head_part score, kl;
+};
+
 /* Device buffers for model_max_tokens() tokens, allocated once. */
 struct workspace {
     void *x;     /* [T, d] the residual stream */
@@ -62,6 +67,7 @@ struct model {
     bool is_rest_cast; /* compute weights outside the linear layers are the master's */
     struct plan plan, plan_stored; /* for 16-bit masters, and for weights as stored */
     struct stream *stream;         /* NULL: the weights are on the device */
+    struct model_head_part *part;  /* NULL: answers see the whole head */
     bool has_config;
     struct config config; /* in force when has_config */
     struct bits bits;

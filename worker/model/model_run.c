@@ -121,6 +121,7 @@ static enum err_code score(struct model *m, const struct model_batch *b, const v
         .n = b->n_targets,
         .logprob = l->logprob,
         .is_top = l->is_top,
+        .part = m->part != NULL ? &m->part->score : NULL,
     };
     TRY(kern_score(m->k, &a, e));
     for (int64_t i = 0; i < b->n_targets; i++)
@@ -179,7 +180,8 @@ static enum err_code compare_rows(struct model *m, const struct model_batch *b, 
                              .d = d,
                              .V = m->wiring.vocab,
                              .kl = l->kl,
-                             .same_top = l->same_top};
+                             .same_top = l->same_top,
+                             .part = m->part != NULL ? &m->part->kl : NULL};
     TRY(kern_kl(m->k, &a, e));
     for (int64_t i = 0; i < n; i++) {
         b->kl[l->ref_at[from + i]] = l->kl[i];

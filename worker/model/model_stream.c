@@ -6,24 +6,6 @@
 #include "worker/model/model_magnitude.h"
 #include "worker/model/stream_impl.h"
 
-/* Where a unit's activations are between two steps: in the work space for the first one, else in memory of its own. */
-struct place {
-    struct workspace ws;
-    int64_t first; /* the first unit with the same sequences; it holds the list */
-    struct kern_seq *seqs;
-    struct model_rows rows;
-};
-
-/* One pass on its way. */
-struct run {
-    struct model *m;
-    struct stream *s;
-    const struct stream_pass *p;
-    struct workspace base; /* the model's own */
-    struct place *places;  /* [n_units] */
-    bool has_outliers;
-};
-
 int64_t model_stream_tokens(const struct model *m, int64_t n_tokens)
 {
     return model_step_rows(m, n_tokens);
@@ -48,7 +30,7 @@ void stream_release(struct model *m)
 /* ---- memory of a pass ---- */
 
 /* The window for weights of this kind; the other kind's is closed. */
-static enum err_code ensure_window(struct run *r, const struct plan *plan, struct err *e)
+static enum err_code ensure_window(struct stream_run *r, const struct plan *plan, struct err *e)
 {
     struct window *w = &r->s->window;
     if (w->m != NULL && w->plan.stage_bytes == plan->stage_bytes)
@@ -62,14 +44,14 @@ static enum err_code ensure_window(struct run *r, const struct plan *plan, struc
 
 enum { PLACE_ALIGN = 256 };
 
-static int64_t unit_bytes(const struct run *r, int64_t unit)
+static int64_t unit_bytes(const struct stream_run *r, int64_t unit)
 {
     const int64_t bytes = model_step_rows(r->m, r->p->units[unit].n_tokens) *
                           r->s->window.plan.row_bytes;
     return (bytes + PLACE_ALIGN - 1) / PLACE_ALIGN * PLACE_ALIGN;
 }
 
-static enum err_code ensure_kept(struct run *r, struct err *e)
+static enum err_code ensure_kept(struct stream_run *r, struct err *e)
 {
     int64_t bytes = 0;
     for (int64_t i = 1; i < r->p->n_units; i++)
@@ -85,7 +67,7 @@ static enum err_code ensure_kept(struct run *r, struct err *e)
 }
 
 /* The work space of unit i: with steps of whole layers only the residual stream is its own. */
-static struct workspace workspace_at(const struct run *r, int64_t unit, char *kept)
+static struct workspace workspace_at(const struct stream_run *r, int64_t unit, char *kept)
 {
     struct workspace ws = r->base;
     const int64_t rows = model_step_rows(r->m, r->p->units[unit].n_tokens);
@@ -99,11 +81,11 @@ static struct workspace workspace_at(const struct run *r, int64_t unit, char *ke
     return ws;
 }
 
-static void lay_places(struct run *r)
+static void lay_places(struct stream_run *r)
 {
     char *kept = r->s->kept;
     for (int64_t i = 0; i < r->p->n_units; i++) {
-        struct place *at = &r->places[i];
+        struct stream_place *at = &r->places[i];
         at->ws = i == 0 ? r->base : workspace_at(r, i, kept);
         kept += i == 0 ? 0 : unit_bytes(r, i);
         at->first = i;
@@ -113,7 +95,7 @@ static void lay_places(struct run *r)
     }
 }
 
-static enum err_code step_done(struct run *r, struct err *e)
+enum err_code stream_step_done(struct stream_run *r, struct err *e)
 {
     if (r->p->progress != NULL && r->p->progress(r->p->arg))
         return err_set(e, ERR_STOPPED, "stopped during a pass over the layers");
@@ -122,11 +104,11 @@ static enum err_code step_done(struct run *r, struct err *e)
 
 /* ---- front ---- */
 
-static enum err_code pick_batch(struct run *r, int64_t unit, struct err *e)
+static enum err_code pick_batch(struct stream_run *r, int64_t unit, struct err *e)
 {
     struct model_batch b;
     struct model_answer *unused;
-    struct place *at = &r->places[unit];
+    struct stream_place *at = &r->places[unit];
     int64_t T;
     r->p->build(r->p->arg, unit, &b, &unused);
     TRY(model_lay_out(r->m, &b, &T, e));
@@ -136,7 +118,7 @@ static enum err_code pick_batch(struct run *r, int64_t unit, struct err *e)
     return stream_pick(r->m, T, e);
 }
 
-static enum err_code embed_all(struct run *r, struct err *e)
+static enum err_code embed_all(struct stream_run *r, struct err *e)
 {
     int config = -1;
     for (int64_t i = 0; i < r->p->n_units; i++) {
@@ -155,17 +137,17 @@ static enum err_code embed_all(struct run *r, struct err *e)
             r->m->ws.x = r->places[j].ws.x;
             TRY(model_embed(r->m, r->places[j].rows.T, e));
         }
-        TRY(step_done(r, e));
+        TRY(stream_step_done(r, e));
     }
     return ERR_OK;
 }
 
 /* ---- layers ---- */
 
-static enum err_code run_unit(struct run *r, int64_t unit, struct err *e)
+static enum err_code run_unit(struct stream_run *r, int64_t unit, struct err *e)
 {
     struct window *w = &r->s->window;
-    const struct place *at = &r->places[unit];
+    const struct stream_place *at = &r->places[unit];
     int part;
     const int end = window_parts(w, &part);
     r->m->ws = at->ws;
@@ -173,10 +155,10 @@ static enum err_code run_unit(struct run *r, int64_t unit, struct err *e)
         TRY(model_part_run(r->m, window_layer(w), (enum model_part)part, &at->rows,
                            r->p->units[unit].magnitudes, e));
     TRY(window_poll(w, e));
-    return step_done(r, e);
+    return stream_step_done(r, e);
 }
 
-static enum err_code keep_spreads(struct run *r, struct model_magnitudes *g, struct err *e)
+static enum err_code keep_spreads(struct stream_run *r, struct model_magnitudes *g, struct err *e)
 {
     int part;
     const int end = window_parts(&r->s->window, &part);
@@ -186,7 +168,7 @@ static enum err_code keep_spreads(struct run *r, struct model_magnitudes *g, str
     return ERR_OK;
 }
 
-static enum err_code run_step(struct run *r, struct quant_cache *cache, struct err *e)
+static enum err_code run_step(struct stream_run *r, struct quant_cache *cache, struct err *e)
 {
     bool is_cast = false;
     int config = -1;
@@ -206,7 +188,7 @@ static enum err_code run_step(struct run *r, struct quant_cache *cache, struct e
     return ERR_OK;
 }
 
-static enum err_code run_layers(struct run *r, struct err *e)
+static enum err_code run_layers(struct stream_run *r, struct err *e)
 {
     struct window *w = &r->s->window;
     TRY(window_begin(w, e));
@@ -216,42 +198,6 @@ static enum err_code run_layers(struct run *r, struct err *e)
         enum err_code rc = run_step(r, cache, e);
         quant_cache_free(cache);
         TRY(rc);
-    }
-    return ERR_OK;
-}
-
-/* ---- behind the layers ---- */
-
-static enum err_code answer_unit(struct run *r, int64_t unit, struct err *e)
-{
-    struct model *m = r->m;
-    struct model_batch b;
-    struct model_answer *answers;
-    int64_t T, n_rows;
-    const void *hidden;
-    r->p->build(r->p->arg, unit, &b, &answers);
-    m->ws = r->places[unit].ws;
-    TRY(model_lay_out(m, &b, &T, e));
-    TRY(model_sort_targets(m, &b, T, &n_rows, e));
-    if (n_rows > 0) {
-        TRY(model_hidden(m, m->lists.rows, n_rows, T, &hidden, e));
-        TRY(model_answer(m, &b, hidden, n_rows, answers, e));
-        TRY(kern_sync(m->k, e));
-    }
-    TRY(r->p->take(r->p->arg, unit, e));
-    return step_done(r, e);
-}
-
-static enum err_code answer_all(struct run *r, struct err *e)
-{
-    int config = -1;
-    TRY(stream_head(r->m, 0, r->m->wiring.vocab, e));
-    for (int64_t i = 0; i < r->p->n_units; i++) {
-        const struct stream_unit *u = &r->p->units[i];
-        if (u->config != config)
-            TRY(stream_apply_small(r->m, &r->p->configs[u->config], e));
-        config = u->config;
-        TRY(answer_unit(r, i, e));
     }
     return ERR_OK;
 }
@@ -281,7 +227,7 @@ static int64_t picked_bytes(const struct model *m)
     return bytes;
 }
 
-static enum err_code run_pass(struct run *r, struct err *e)
+static enum err_code run_pass(struct stream_run *r, struct err *e)
 {
     const bool is_stored = r->p->configs[0].k == 32;
     TRY(ensure_window(r, is_stored ? &r->m->plan_stored : &r->m->plan, e));
@@ -294,14 +240,14 @@ static enum err_code run_pass(struct run *r, struct err *e)
     TRY(embed_all(r, e));
     TRY(run_layers(r, e));
     window_end(&r->s->window);
-    return answer_all(r, e);
+    return stream_answers(r, e);
 }
 
 enum err_code model_stream_run(struct model *m, const struct stream_pass *p, int64_t *bytes,
                                struct err *e)
 {
     CHECK(m->stream != NULL && p->n_units > 0);
-    struct run r = {.m = m,
+    struct stream_run r = {.m = m,
                     .s = m->stream,
                     .p = p,
                     .base = m->ws,

@@ -79,6 +79,8 @@ static bool try_streaming(const struct plan_shape *s, const struct plan_device *
         return false;
     p->block_bytes = *least - p->small_bytes;
     p->head_rows = head_rows_in(s, d, p->block_bytes, p->stage_bytes);
+    if (p->head_rows < s->head_rows) /* likelihoods and divergences */
+        p->row_bytes += 2 * d->head_row_bytes;
     p->kept_bytes = p->budget - p->small_bytes - p->block_bytes;
     return true;
 }

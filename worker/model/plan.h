@@ -37,7 +37,8 @@ struct plan_device {
     int64_t memory_bytes, reserve;
     int64_t host_bytes; /* memory for masters in front of the device; 0: the device is the host */
     int act_bytes;
-    int64_t head_step; /* of kern_info */
+    int64_t head_step;      /* of kern_info */
+    int64_t head_row_bytes; /* kept for a row between parts of a head */
     double flops_per_s, read_per_s;
 };
 

@@ -1,5 +1,6 @@
 /* State of a model that runs in passes, shared by the files that make it up: model_stream.c (a pass from front to end),
- * stream_config.c (configurations in the window, ranks), stream_tables.c (rows of embeddings, the head). Private. */
+ * stream_config.c (configurations in the window, ranks), stream_tables.c (rows of embeddings, the head),
+ * stream_answers.c (from the last layer to answers). Private. */
 #ifndef ISOBIT_WORKER_MODEL_STREAM_IMPL_H
 #define ISOBIT_WORKER_MODEL_STREAM_IMPL_H
 
@@ -25,7 +26,28 @@ struct stream {
     int64_t bytes_read; /* beside the window's */
 };
 
+/* Where a unit's activations are between two steps: in the work space for the first one, else in memory of its own. */
+struct stream_place {
+    struct workspace ws;
+    int64_t first; /* the first unit with the same sequences; it holds the list */
+    struct kern_seq *seqs;
+    struct model_rows rows;
+};
+
+/* One pass on its way. */
+struct stream_run {
+    struct model *m;
+    struct stream *s;
+    const struct stream_pass *p;
+    struct workspace base; /* the model's own */
+    struct stream_place *places;  /* [n_units] */
+    bool has_outliers;
+};
+
 void stream_release(struct model *m);
+MUST_USE enum err_code stream_step_done(struct stream_run *r, struct err *e);
+/* Head and answers of all units, behind the last layer (stream_answers.c). */
+MUST_USE enum err_code stream_answers(struct stream_run *r, struct err *e);
 
 /* Puts a configuration in force for the step in the window, or for the projections around the layers. *is_cast: the compute
  * copy's vectors are at their values already. */
