@@ -158,8 +158,9 @@ static const struct cli_opt eval_opts[] = {
     {.name = "memory",
      .type = CLI_BYTES,
      .arg = "SIZE",
-     .help = "memory budget for weights, e.g. 20GiB; a checkpoint beyond it runs layer by layer (0: "
-             "what the device has)",
+     .help =
+         "memory budget for weights, e.g. 20GiB; a checkpoint beyond it runs layer by layer (0: "
+         "what the device has)",
      .def = "0",
      .min = 0,
      .max = 1e15,

@@ -41,8 +41,9 @@ static const struct cli_opt inspect_opts[] = {
     {.name = "compute",
      .type = CLI_STRING,
      .arg = "fp32|fp16|bf16",
-     .help = "with --device: arithmetic of the forward pass (fp32 on the CPU, fp16 on a GPU when not "
-             "given)",
+     .help =
+         "with --device: arithmetic of the forward pass (fp32 on the CPU, fp16 on a GPU when not "
+         "given)",
      .offset = AT(compute)},
     {.name = "configs",
      .type = CLI_INT,
@@ -203,15 +204,16 @@ const struct cli_cmd cmd_inspect = {
     .name = "inspect",
     .args = "",
     .summary = "show what a checkpoint holds and how it would run",
-    .doc = "Shows directory, family, files, SHA-256 identity, number of parameters and all tensors "
-           "of a checkpoint. Tensors that share their bytes (tied weights) count once. With --device "
-           "also how it would run there within a memory budget: resident, or layer by layer in "
-           "passes "
-           "(docs/STREAMING.md), the bytes that are read and the time expected for five "
-           "evaluations "
-           "of the published data's size.\n\n"
-           "  isobit-worker inspect --model models/opt-s3 --json\n"
-           "  isobit-worker inspect --model facebook/opt-30b --device cuda:0 --memory 40GiB",
+    .doc =
+        "Shows directory, family, files, SHA-256 identity, number of parameters and all tensors "
+        "of a checkpoint. Tensors that share their bytes (tied weights) count once. With --device "
+        "also how it would run there within a memory budget: resident, or layer by layer in "
+        "passes "
+        "(docs/STREAMING.md), the bytes that are read and the time expected for five "
+        "evaluations "
+        "of the published data's size.\n\n"
+        "  isobit-worker inspect --model models/opt-s3 --json\n"
+        "  isobit-worker inspect --model facebook/opt-30b --device cuda:0 --memory 40GiB",
     .opts = inspect_opts,
     .n_opts = ARRAY_LEN(inspect_opts),
     .opt_size = sizeof(struct inspect_opts),

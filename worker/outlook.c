@@ -50,7 +50,8 @@ enum err_code outlook_make(struct ckpt *c, const struct outlook_options *o, stru
     enum compute compute;
     TRY(choose_compute(o, &ko.compute, &compute, e));
     TRY(kern_open(&ko, &k, e));
-    *out = (struct outlook){.compute = compute_label(compute), .work = published_work(o->n_configs)};
+    *out =
+        (struct outlook){.compute = compute_label(compute), .work = published_work(o->n_configs)};
     snprintf(out->device, sizeof(out->device), "%s", kern_get_info(k)->device);
     enum err_code rc = model_plan_only(c, k, o->memory, &out->p, e);
     if (rc == ERR_OK)
@@ -71,8 +72,9 @@ static void print_streaming(const struct outlook *o)
 {
     const struct plan *p = &o->p.plan;
     char a[32], b[32];
-    printf("step            %s, %d master%s%s\n", p->is_cut_within ? "a matrix of a layer" : "a layer",
-           p->n_masters, p->n_masters == 1 ? "" : "s",
+    printf("step            %s, %d master%s%s\n",
+           p->is_cut_within ? "a matrix of a layer" : "a layer", p->n_masters,
+           p->n_masters == 1 ? "" : "s",
            p->n_masters == 1 ? ": reading and computing take turns" : "");
     if (p->head_rows < o->p.shape.head_rows)
         printf("head            in parts of %" PRId64 " of %" PRId64 " entries\n", p->head_rows,
@@ -109,11 +111,11 @@ void outlook_print(const struct outlook *o)
 json_t *outlook_to_json(const struct outlook *o)
 {
     const struct plan *p = &o->p.plan;
-    json_t *j = json_pack(
-        "{s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "device", o->device, "compute", o->compute, "mode",
-        plan_mode_label(p->mode), "budget_bytes", (json_int_t)p->budget, "resident_bytes",
-        (json_int_t)p->resident_bytes, "work_bytes", (json_int_t)o->p.shape.work_bytes,
-        "batch_tokens", (json_int_t)o->p.shape.batch_tokens);
+    json_t *j = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "device", o->device, "compute",
+                          o->compute, "mode", plan_mode_label(p->mode), "budget_bytes",
+                          (json_int_t)p->budget, "resident_bytes", (json_int_t)p->resident_bytes,
+                          "work_bytes", (json_int_t)o->p.shape.work_bytes, "batch_tokens",
+                          (json_int_t)o->p.shape.batch_tokens);
     json_t *streaming = json_pack(
         "{s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "masters", p->n_masters, "step",
         p->is_cut_within ? "matrix" : "layer", "head_rows", (json_int_t)p->head_rows,
@@ -121,11 +123,11 @@ json_t *outlook_to_json(const struct outlook *o)
         (json_int_t)p->kept_bytes, "tokens_per_pass",
         (json_int_t)(p->row_bytes > 0 ? p->kept_bytes / p->row_bytes + o->p.shape.batch_tokens : 0),
         "bytes_per_pass", (json_int_t)p->pass_bytes, "passes", (json_int_t)o->cost.passes);
-    json_t *expected = json_pack(
-        "{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "configurations", (json_int_t)o->work.n_configs,
-        "tokens", o->work.tokens, "bytes", o->cost.bytes, "compute_s", o->cost.compute_s, "read_s",
-        o->cost.read_s, "seconds", o->cost.seconds, "flops_per_s", o->p.device.flops_per_s,
-        "read_per_s", o->p.device.read_per_s);
+    json_t *expected = json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "configurations",
+                                 (json_int_t)o->work.n_configs, "tokens", o->work.tokens, "bytes",
+                                 o->cost.bytes, "compute_s", o->cost.compute_s, "read_s",
+                                 o->cost.read_s, "seconds", o->cost.seconds, "flops_per_s",
+                                 o->p.device.flops_per_s, "read_per_s", o->p.device.read_per_s);
     CHECK(j != NULL && streaming != NULL && expected != NULL);
     if (p->mode == PLAN_STREAMING)
         CHECK(json_object_set(j, "streaming", streaming) == 0);

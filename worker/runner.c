@@ -144,8 +144,8 @@ static const char *or_empty(const char *s)
     return s != NULL ? s : "";
 }
 
-enum err_code runner_ensure_model(struct runner *r, const struct model_ref *m,
-                                  enum compute compute, struct err *e)
+enum err_code runner_ensure_model(struct runner *r, const struct model_ref *m, enum compute compute,
+                                  struct err *e)
 {
     TRY(ensure_kern(r, compute, e));
     char *key = xasprintf("%s|%s|%s", or_empty(m->path), or_empty(m->hub), or_empty(m->revision));

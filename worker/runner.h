@@ -15,7 +15,8 @@ struct runner_options {
     const char *device;   /* "cpu" */
     int threads;          /* 0: all cores of the affinity mask */
     int64_t memory_bytes; /* budget; 0: what the device has */
-    double pass_minutes;  /* a pass over a checkpoint beyond the budget takes on no more; 0: no limit */
+    double
+        pass_minutes; /* a pass over a checkpoint beyond the budget takes on no more; 0: no limit */
     /* Called every now and then with a counter that grows while work goes on, so that a hang can be told from a long
      * layer; returning true asks the runner to stop (ERR_STOPPED). May be NULL. */
     bool (*progress)(void *arg, int64_t counter);

@@ -12,8 +12,7 @@
 enum { MAX_JOBS = 96, MAX_METRICS = 8 };
 
 /* Paths stay in the arena: those of support_source are soon overwritten. */
-static struct job job_of(const char *model, const struct config *c, enum task task,
-                         struct arena *a)
+static struct job job_of(const char *model, const struct config *c, enum task task, struct arena *a)
 {
     static const char *const data[TASK_COUNT] = {
         [TASK_perplexity] = "sweeps/demo/corpus.jsonl",
@@ -29,7 +28,7 @@ static struct job job_of(const char *model, const struct config *c, enum task ta
                              .task = task,
                              .data = data[task],
                              .data_path = arena_strdup(a, support_source(data[task])),
-                             .limit = 4,
+                             .limit = 2,
                              .method = METHOD_ROLLING}};
     config_normalize(&j.config);
     return j;
@@ -89,7 +88,7 @@ static void take(void *arg, int job, const struct job_result *r, const struct er
 static struct runner_stats run_group(int64_t memory, const struct job *jobs, int n,
                                      struct results *out, struct arena *a)
 {
-    const struct runner_options o = {.device = "cpu", .threads = 2, .memory_bytes = memory};
+    const struct runner_options o = {.device = "cpu", .threads = 1, .memory_bytes = memory};
     struct runner *r = NULL;
     struct err e = {0};
     cr_assert_eq(runner_new(&o, &r, &e), ERR_OK, "%s", e.text);
@@ -114,8 +113,8 @@ static void expect_equal(const struct job *j, const struct job_result *x,
                   "%s: %s is %.17g, resident %.17g", what, x->metrics[i].name, x->metrics[i].value,
                   y->metrics[i].value);
     cr_assert_eq(x->n_items, y->n_items);
-    cr_expect(memcmp(x->samples, y->samples,
-                     (size_t)(x->n_items * x->per_item) * sizeof(float)) == 0,
+    cr_expect(memcmp(x->samples, y->samples, (size_t)(x->n_items * x->per_item) * sizeof(float)) ==
+                  0,
               "%s: samples differ", what);
     cr_expect(memcmp(&x->bits, &y->bits, sizeof x->bits) == 0, "%s: bits differ", what);
     cr_expect_eq(x->tokens, y->tokens, "%s", what);
@@ -179,17 +178,16 @@ Test(stream, every_configuration_and_task_of_a_demo_model)
     compare(&(struct comparison){support_source("sweeps/demo/models/pythia-s0"), 2, 16, TASK_COUNT});
 }
 
+/* One of each family, and the form with projections and norms behind the layers. */
 Test(stream, shared_models_within_a_quarter_of_their_bytes)
 {
-    static const char *const models[] = {"bloom-s0",  "bloom-s1",  "bloom-s2",  "gpt2-s0",  "gpt2-s1",
-                                         "gpt2-s2",   "opt-s0",    "opt-s1p",   "opt-s2",   "opt-s3",
-                                         "pythia-s0", "pythia-s1", "pythia-s2", "pythia-s3"};
+    static const char *const models[] = {"bloom-s0", "gpt2-s0", "opt-s0", "opt-s1p", "pythia-s0"};
     for (size_t i = 0; i < ARRAY_LEN(models); i++) {
         char rel[200];
         snprintf(rel, sizeof rel, "models/%s", models[i]);
         const char *dir = support_shared(rel);
         if (dir == NULL)
             return;
-        compare(&(struct comparison){dir, 0.25, 1, 2});
+        compare(&(struct comparison){dir, 0.25, 2, 2});
     }
 }

@@ -141,6 +141,9 @@ static struct plan_shape shape_of(const struct model *m)
 /* Scratch memory of kernels, of the library of products and of the driver. */
 static const int64_t gpu_reserve = (int64_t)2 << 30;
 
+/* Rows of a head that are read and cast at a time. */
+enum { HOST_CHUNK = 256, GPU_CHUNK = 512 };
+
 static struct plan_device device_of(const struct model *m, int64_t memory_bytes)
 {
     const struct kern_info *info = kern_get_info(m->k);
@@ -150,9 +153,10 @@ static struct plan_device device_of(const struct model *m, int64_t memory_bytes)
                                 .reserve = info->is_host ? 0 : gpu_reserve,
                                 .act_bytes = info->act_bytes,
                                 .head_step = info->head_step,
+                                .head_chunk = info->is_host ? HOST_CHUNK : GPU_CHUNK,
                                 .head_row_bytes = kern_head_row_bytes(m->k, m->wiring.vocab),
-                                .flops_per_s =
-                                    info->is_host ? rate_cpu_core() * info->threads : rate_by_size(n),
+                                .flops_per_s = info->is_host ? rate_cpu_core() * info->threads
+                                                             : rate_by_size(n),
                                 .read_per_s = rate_storage()};
 }
 

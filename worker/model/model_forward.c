@@ -171,9 +171,7 @@ enum model_part model_part_of(const struct wiring *w, enum role role)
         return w->is_post_norm ? MODEL_PART_OUT : MODEL_PART_QKV;
     case ROLE_NORM2_W:
     case ROLE_NORM2_B:
-        return w->is_post_norm  ? MODEL_PART_FFN2
-               : w->is_parallel ? MODEL_PART_QKV
-                                : MODEL_PART_OUT;
+        return w->is_post_norm ? MODEL_PART_FFN2 : w->is_parallel ? MODEL_PART_QKV : MODEL_PART_OUT;
     case ROLE_QKV_W:
     case ROLE_QKV_B:
         return MODEL_PART_QKV;

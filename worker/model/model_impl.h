@@ -64,7 +64,7 @@ struct model {
     int32_t *rank_same; /* [max(d, ffn)]: i */
     int32_t *rank_v;    /* [d]: row of the fused QKV that makes input i of the attention output */
     struct quant_group groups[QUANT_GROUPS];
-    bool is_rest_cast; /* compute weights outside the linear layers are the master's */
+    bool is_rest_cast;             /* compute weights outside the linear layers are the master's */
     struct plan plan, plan_stored; /* for 16-bit masters, and for weights as stored */
     struct stream *stream;         /* NULL: the weights are on the device */
     struct model_head_part *part;  /* NULL: answers see the whole head */

@@ -24,8 +24,7 @@ static enum err_code check_seq(const struct model *m, const struct model_batch *
 }
 
 /* Packs the sequences behind each other; *T is set to the number of tokens. */
-enum err_code model_lay_out(struct model *m, const struct model_batch *b, int64_t *T,
-                            struct err *e)
+enum err_code model_lay_out(struct model *m, const struct model_batch *b, int64_t *T, struct err *e)
 {
     struct batch_lists *l = &m->lists;
     *T = 0;

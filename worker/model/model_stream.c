@@ -21,7 +21,7 @@ void stream_release(struct model *m)
     for (size_t i = 0; i < ARRAY_LEN(keys); i++)
         xfree(keys[i]);
     kern_free(m->k, s->kept);
-    big_free(s->picked, s->picked_bytes);
+    kern_host_free(m->k, s->picked);
     window_close(&s->window);
     xfree(s);
     m->stream = NULL;
@@ -46,8 +46,8 @@ enum { PLACE_ALIGN = 256 };
 
 static int64_t unit_bytes(const struct stream_run *r, int64_t unit)
 {
-    const int64_t bytes = model_step_rows(r->m, r->p->units[unit].n_tokens) *
-                          r->s->window.plan.row_bytes;
+    const int64_t bytes =
+        model_step_rows(r->m, r->p->units[unit].n_tokens) * r->s->window.plan.row_bytes;
     return (bytes + PLACE_ALIGN - 1) / PLACE_ALIGN * PLACE_ALIGN;
 }
 
@@ -163,8 +163,8 @@ static enum err_code keep_spreads(struct stream_run *r, struct model_magnitudes 
     int part;
     const int end = window_parts(&r->s->window, &part);
     for (; g != NULL && part < end; part++)
-        TRY(model_magnitudes_spread_of(r->m, g, (enum model_part)part,
-                                       window_layer(&r->s->window), e));
+        TRY(model_magnitudes_spread_of(r->m, g, (enum model_part)part, window_layer(&r->s->window),
+                                       e));
     return ERR_OK;
 }
 
@@ -248,10 +248,10 @@ enum err_code model_stream_run(struct model *m, const struct stream_pass *p, int
 {
     CHECK(m->stream != NULL && p->n_units > 0);
     struct stream_run r = {.m = m,
-                    .s = m->stream,
-                    .p = p,
-                    .base = m->ws,
-                    .places = xcalloc((size_t)p->n_units, sizeof *r.places)};
+                           .s = m->stream,
+                           .p = p,
+                           .base = m->ws,
+                           .places = xcalloc((size_t)p->n_units, sizeof *r.places)};
     for (int i = 0; i < p->n_configs; i++)
         r.has_outliers |= p->configs[i].k <= 8 && p->configs[i].outlier_pct > 0;
     m->stream->bytes_read = 0;

@@ -42,20 +42,23 @@ static int64_t budget_of(const struct plan_shape *s, const struct plan_device *d
     return d->budget > 0 ? smaller(d->budget, there) : there;
 }
 
+/* So many rows of the head in the compute type, and a chunk of it as it is read. */
+static int64_t head_bytes(const struct plan_shape *s, const struct plan_device *d, int64_t rows,
+                          int stage_bytes)
+{
+    return s->head_cols * (rows * d->act_bytes + smaller(rows, d->head_chunk) * stage_bytes);
+}
+
 /* The rows of the head that fit into so many bytes: all, or a multiple of the device's step; 0: too few. */
 static int64_t head_rows_in(const struct plan_shape *s, const struct plan_device *d, int64_t bytes,
                             int stage_bytes)
 {
-    const int64_t rows = bytes / (s->head_cols * (stage_bytes + d->act_bytes));
-    if (rows >= s->head_rows)
+    if (head_bytes(s, d, s->head_rows, stage_bytes) <= bytes)
         return s->head_rows;
-    return d->head_step > 0 ? rows / d->head_step * d->head_step : 0;
-}
-
-static int64_t head_bytes(const struct plan_shape *s, const struct plan_device *d,
-                          const struct plan *p)
-{
-    return p->head_rows * s->head_cols * (p->stage_bytes + d->act_bytes);
+    int64_t rows = d->head_step > 0 ? s->head_rows / d->head_step * d->head_step : 0;
+    while (rows > 0 && head_bytes(s, d, rows, stage_bytes) > bytes)
+        rows -= d->head_step;
+    return rows;
 }
 
 /* Least rows of the head that can be worked on at a time. */
@@ -73,11 +76,11 @@ static bool try_streaming(const struct plan_shape *s, const struct plan_device *
     p->small_bytes = s->small * (p->stage_bytes + d->act_bytes);
     p->row_bytes = p->is_cut_within ? s->row_within : s->row_between;
     p->pass_bytes = s->stored_bytes;
-    p->head_rows = head_rows_min(s, d);
-    *least = p->small_bytes + larger(window, head_bytes(s, d, p));
+    *least = p->small_bytes + larger(window, head_bytes(s, d, head_rows_min(s, d), p->stage_bytes));
     if (*least > p->budget)
         return false;
     p->block_bytes = *least - p->small_bytes;
+    p->head_chunk = smaller(s->head_rows, d->head_chunk);
     p->head_rows = head_rows_in(s, d, p->block_bytes, p->stage_bytes);
     if (p->head_rows < s->head_rows) /* likelihoods and divergences */
         p->row_bytes += 2 * d->head_row_bytes;

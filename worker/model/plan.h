@@ -10,7 +10,8 @@
 #include "base/err.h"
 
 /* X(id, "label") */
-#define PLAN_MODE_LIST(X)      X(RESIDENT, "resident") X(HOST_MASTER, "host-master") X(STREAMING, "streaming")
+#define PLAN_MODE_LIST(X)                                                                          \
+    X(RESIDENT, "resident") X(HOST_MASTER, "host-master") X(STREAMING, "streaming")
 #define X(id, label) PLAN_##id,
 enum plan_mode { PLAN_MODE_LIST(X) PLAN_MODES };
 #undef X
@@ -22,14 +23,14 @@ enum { PLAN_PARTS = 4 }; /* of a layer: its matrices with what goes with them */
 struct plan_shape {
     int n_layers;
     int64_t part[PLAN_PARTS];
-    int64_t total;               /* of all buffers */
-    int64_t small;               /* norms and projections in front of and behind the layers */
+    int64_t total;                /* of all buffers */
+    int64_t small;                /* norms and projections in front of and behind the layers */
     int64_t head_rows, head_cols; /* vocabulary x width */
-    int64_t stored_bytes;        /* of all tensors in the files */
+    int64_t stored_bytes;         /* of all tensors in the files */
     int64_t batch_tokens;
     int64_t row_between, row_within; /* bytes a token keeps between two layers, between two parts */
-    int64_t work_bytes;          /* what a batch works in; not counted against a budget */
-    double n_params, n_products; /* weights of a token's products; the head's come on top */
+    int64_t work_bytes;              /* what a batch works in; not counted against a budget */
+    double n_params, n_products;     /* weights of a token's products; the head's come on top */
 };
 
 struct plan_device {
@@ -39,6 +40,7 @@ struct plan_device {
     int act_bytes;
     int64_t head_step;      /* of kern_info */
     int64_t head_row_bytes; /* kept for a row between parts of a head */
+    int64_t head_chunk;     /* rows of a head on their way at a time */
     double flops_per_s, read_per_s;
 };
 
@@ -51,11 +53,12 @@ struct plan {
     bool is_cut_within;  /* a step is a part of a layer */
     int stage_bytes;     /* of an element of a master: 2, or 4 for weights as stored */
     int64_t head_rows;   /* of the head at a time; all of them when it fits */
+    int64_t head_chunk;  /* of these on their way at a time */
     int64_t block_bytes; /* masters and compute copy of a step; at the end of a pass the head */
     int64_t small_bytes;
-    int64_t kept_bytes;  /* left for activations of units; one more unit lives where a batch works */
-    int64_t row_bytes;   /* that a token of a unit keeps */
-    int64_t pass_bytes;  /* read from the files */
+    int64_t kept_bytes; /* left for activations of units; one more unit lives where a batch works */
+    int64_t row_bytes;  /* that a token of a unit keeps */
+    int64_t pass_bytes; /* read from the files */
 };
 
 /* Errors: ERR_NOMEM with the least budget that would do, `what` in front. `stage_bytes`: 2, or 4 to stream weights as

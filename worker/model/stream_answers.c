@@ -100,8 +100,8 @@ static enum err_code answer_part(struct stream_run *r, int64_t unit, struct kept
     const size_t size = (size_t)b.n_targets * sizeof *u->logprob;
     u->part.score.first = u->part.kl.first = first;
     u->part.score.n = u->part.kl.n = n;
-    if (!is_last)
-        b.record = NULL; /* once is enough */
+    if (first > 0)
+        b.record = NULL; /* once, in front of whoever compares with it in this pass */
     if (n_rows > 0) {
         memcpy(m->lists.logprob, u->logprob, size);
         m->part = &u->part;

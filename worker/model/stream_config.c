@@ -195,11 +195,12 @@ enum err_code model_stream_check(const struct model *m, const struct config *c, 
 {
     char whole[32];
     if (c->k <= 8 && (c->quant_head || c->quant_embed))
-        return err_set(e, ERR_NOMEM,
-                       "%s: %s needs the whole checkpoint on the device, %s; it was to be run layer "
-                       "by layer: raise --memory",
-                       ckpt_dir(m->ckpt), c->quant_head ? "quant_head" : "quant_embed",
-                       fmt_bytes((double)m->plan.resident_bytes, whole));
+        return err_set(
+            e, ERR_NOMEM,
+            "%s: %s needs the whole checkpoint on the device, %s; it was to be run layer "
+            "by layer: raise --memory",
+            ckpt_dir(m->ckpt), c->quant_head ? "quant_head" : "quant_embed",
+            fmt_bytes((double)m->plan.resident_bytes, whole));
     if (c->k == 32 && m->plan_stored.stage_bytes != 4)
         return err_set(e, ERR_NOMEM,
                        "%s: weights as stored (k 32) need more than the %s of the budget; raise "
@@ -215,8 +216,7 @@ enum err_code model_stream_check(const struct model *m, const struct config *c, 
         const bool is_kept = c->k <= 8 && model_rank_source(m, c, w).is_ranked;
         t[n++] = (struct bits_tensor){.out = w->rows,
                                       .in = w->cols,
-                                      .n_keep =
-                                          is_kept ? bits_n_keep(c->outlier_pct, w->cols) : 0};
+                                      .n_keep = is_kept ? bits_n_keep(c->outlier_pct, w->cols) : 0};
     }
     *bits = bits_of(c, t, n, m->info.n_params);
     xfree(t);

@@ -39,8 +39,8 @@ struct stream_run {
     struct model *m;
     struct stream *s;
     const struct stream_pass *p;
-    struct workspace base; /* the model's own */
-    struct stream_place *places;  /* [n_units] */
+    struct workspace base;       /* the model's own */
+    struct stream_place *places; /* [n_units] */
     bool has_outliers;
 };
 

@@ -13,14 +13,15 @@ static const struct weight_tensor *tensor_of(const struct model *m, enum role ro
     return NULL;
 }
 
-static enum err_code picked_get(struct stream *s, size_t bytes, struct err *e)
+static enum err_code picked_get(struct model *m, size_t bytes, struct err *e)
 {
+    struct stream *s = m->stream;
     if (s->picked_bytes >= bytes)
         return ERR_OK;
-    big_free(s->picked, s->picked_bytes);
+    kern_host_free(m->k, s->picked);
     s->picked = NULL;
     s->picked_bytes = 0;
-    TRY(big_alloc(bytes, "rows of embeddings", &s->picked, e));
+    TRY(kern_host_alloc(m->k, bytes, "rows of embeddings", &s->picked, e));
     s->picked_bytes = bytes;
     return ERR_OK;
 }
@@ -32,11 +33,11 @@ static enum err_code pick_rows(struct model *m, enum role role, const int32_t *r
     struct stream *s = m->stream;
     const struct weight_tensor *t = tensor_of(m, role);
     const size_t row_bytes = (size_t)t->cols * (size_t)s->window.plan.stage_bytes;
-    TRY(picked_get(s, (size_t)T * row_bytes, e));
+    TRY(picked_get(m, (size_t)T * row_bytes, e));
     for (int64_t i = 0; i < T; i++) {
         const struct ckpt_tensor row = ckpt_part(t->src, t->is_transposed ? 1 : 0, rows[i], 1);
-        TRY(window_read(&s->window, &row, t->is_transposed, (char *)s->picked + (size_t)i * row_bytes,
-                        e));
+        TRY(window_read(&s->window, &row, t->is_transposed,
+                        (char *)s->picked + (size_t)i * row_bytes, e));
     }
     TRY(kern_upload(m->k, stage, s->picked, (size_t)T * row_bytes, e));
     TRY(s->window.plan.stage_bytes == 2 ? kern_cast_f16(m->k, out, stage, T * t->cols, e)
@@ -63,46 +64,46 @@ enum err_code stream_pick(struct model *m, int64_t T, struct err *e)
     return ERR_OK;
 }
 
-/* Rows on their way go through the window's host buffers, or straight to their place when the device is the host. */
-static enum err_code read_head(struct model *m, const struct weight_tensor *t, int64_t first,
-                               int64_t n, char *stage, struct err *e)
+/* One chunk of the head: from the files to `stage`, through a host buffer of the window or straight there when the device is
+ * the host. */
+static enum err_code read_chunk(struct model *m, const struct ckpt_tensor *part, bool is_transposed,
+                                char *stage, struct err *e)
 {
     struct window *w = &m->stream->window;
-    const int64_t row_bytes = t->cols * w->plan.stage_bytes;
     const bool is_host = kern_get_info(m->k)->is_host;
-    const int64_t host_bytes = w->cut_elements[0] * w->plan.stage_bytes;
-    int64_t chunk = is_host ? n : host_bytes / row_bytes;
-    chunk = chunk > 0 ? chunk : 1;
-    CHECK(is_host || chunk * row_bytes <= host_bytes);
+    m->stream->bytes_read += ckpt_stored_bytes(part);
+    if (is_host)
+        return window_read(w, part, is_transposed, stage, e);
+    const int64_t bytes = part->count * w->plan.stage_bytes;
+    char *host = m->stream->picked;
+    TRY(kern_copy_wait(m->k, e));
+    TRY(window_read(w, part, is_transposed, host, e));
     TRY(kern_copy_mark(m->k, e));
-    for (int64_t at = 0, i = 0; at < n; at += chunk, i++) {
-        const int64_t rows = n - at < chunk ? n - at : chunk;
-        const struct ckpt_tensor part =
-            ckpt_part(t->src, t->is_transposed ? 1 : 0, first + at, rows);
-        char *to = is_host ? stage + at * row_bytes : w->host[i % 2];
-        if (!is_host && i >= 2)
-            TRY(kern_copy_wait(m->k, e));
-        TRY(window_read(w, &part, t->is_transposed, to, e));
-        if (!is_host)
-            TRY(kern_copy_ahead(m->k, stage + at * row_bytes, to, (size_t)(rows * row_bytes), e));
-        m->stream->bytes_read += ckpt_stored_bytes(&part);
-    }
-    ckpt_forget_pages(m->ckpt);
-    TRY(kern_copy_join(m->k, e));
-    return kern_copy_wait(m->k, e);
+    TRY(kern_copy_ahead(m->k, stage, host, (size_t)bytes, e));
+    return kern_copy_join(m->k, e);
 }
 
 enum err_code stream_head(struct model *m, int64_t first, int64_t n, struct err *e)
 {
     struct stream *s = m->stream;
+    const struct window *w = &s->window;
     const enum role role = m->wiring.is_tied ? ROLE_EMBED : ROLE_HEAD;
     const struct weight_tensor *t = tensor_of(m, role);
-    char *stage = s->window.block + s->window.plan.head_rows * t->cols * m->weights.act_bytes;
-    TRY(read_head(m, t, first, n, stage, e));
-    s->view.compute[role] = s->window.block;
-    return s->window.plan.stage_bytes == 2
-               ? kern_cast_f16(m->k, s->window.block, (const uint16_t *)(const void *)stage,
-                               n * t->cols, e)
-               : kern_cast_f32(m->k, s->window.block, (const float *)(const void *)stage,
-                               n * t->cols, e);
+    const int64_t out_row = t->cols * m->weights.act_bytes, chunk = w->plan.head_chunk;
+    char *stage = w->block + w->plan.head_rows * out_row;
+    TRY(picked_get(m, (size_t)(chunk * t->cols * w->plan.stage_bytes), e));
+    for (int64_t at = 0; at < n; at += chunk) {
+        const int64_t rows = n - at < chunk ? n - at : chunk;
+        const struct ckpt_tensor part =
+            ckpt_part(t->src, t->is_transposed ? 1 : 0, first + at, rows);
+        TRY(read_chunk(m, &part, t->is_transposed, stage, e));
+        TRY(w->plan.stage_bytes == 2
+                ? kern_cast_f16(m->k, w->block + at * out_row,
+                                (const uint16_t *)(const void *)stage, rows * t->cols, e)
+                : kern_cast_f32(m->k, w->block + at * out_row, (const float *)(const void *)stage,
+                                rows * t->cols, e));
+    }
+    s->view.compute[role] = w->block;
+    ckpt_forget_pages(m->ckpt);
+    return kern_copy_wait(m->k, e);
 }

@@ -17,7 +17,8 @@ bool weights_is_per_layer(enum role role)
 
 static size_t slot_index(enum role role, int layer)
 {
-    return weights_is_per_layer(role) ? (size_t)role + (size_t)layer * ROLES_PER_LAYER : (size_t)role;
+    return weights_is_per_layer(role) ? (size_t)role + (size_t)layer * ROLES_PER_LAYER
+                                      : (size_t)role;
 }
 
 const struct weight_slot *weights_slot(const struct weights *w, enum role role, int layer)

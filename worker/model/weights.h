@@ -37,7 +37,7 @@ struct weights {
     struct weight_slot *slots; /* [ROLES_GLOBAL + n_layers * ROLES_PER_LAYER] */
     int64_t n_elements;        /* of each allocation, with padding */
     int64_t n_params;
-    int64_t flushed; /* became 0 in fp16 */
+    int64_t flushed;  /* became 0 in fp16 */
     uint16_t *master; /* NULL until weights_load */
     void *compute;
     struct weight_view *view; /* NULL, or what stands in for master and compute; kept */

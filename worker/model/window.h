@@ -22,16 +22,17 @@ struct window {
     struct plan plan;
     struct weight_view *view; /* kept; filled with what is there */
     struct window_place place[ROLE_COUNT];
-    int n_cuts;                         /* steps of a layer */
+    int n_cuts; /* steps of a layer */
     int64_t cut_elements[MODEL_PARTS];
     int64_t small_elements;
     /* Device memory. The block holds masters and compute copy; the head takes its place behind the layers. */
     char *block, *small;
     char *master[2], *compute;
-    char *host[2]; /* where the reader puts a step; the masters themselves when the device is the host */
+    char *host
+        [2]; /* where the reader puts a step; the masters themselves when the device is the host */
     struct window_reader *reader;
-    int64_t now;       /* step in the window; -1: none */
-    int64_t n_queued;  /* steps whose copy to the device was begun */
+    int64_t now;        /* step in the window; -1: none */
+    int64_t n_queued;   /* steps whose copy to the device was begun */
     int64_t bytes_read; /* of stored tensors, since the window was opened */
 };
 
