@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-enum { KERN_BACKEND_VERSION = 4 };
+enum { KERN_BACKEND_VERSION = 5 };
 #define KERN_BACKEND_SYMBOL "isobit_kern_backend"
 
 /* Each entry has the contract of the kern_* function of its name. `open` gets the part of the device name
@@ -38,6 +38,8 @@ struct backend_ops {
                                 struct err *e);
     enum err_code (*copy_join)(struct kern *k, struct err *e);
     enum err_code (*copy_wait)(struct kern *k, struct err *e);
+    enum err_code (*mark)(struct kern *k, int64_t *mark, struct err *e);
+    enum err_code (*wait)(struct kern *k, int64_t mark, struct err *e);
     enum err_code (*cast_f16)(struct kern *k, void *dst, const uint16_t *src, int64_t n,
                               struct err *e);
     enum err_code (*cast_f32)(struct kern *k, void *dst, const float *src, int64_t n,

@@ -50,6 +50,15 @@ struct batch_lists {
     int64_t n_targets_max;
 };
 
+/* A batch under way. */
+struct flight {
+    struct batch_lists lists;
+    struct model_batch batch; /* what it points to is the caller's */
+    struct model_answer *answers;
+    int64_t n_refs; /* rows compared */
+    int64_t mark;   /* behind its last operation; -1: it asks for nothing */
+};
+
 struct model {
     struct ckpt *ckpt; /* kept */
     struct kern *k;    /* kept */
@@ -57,7 +66,9 @@ struct model {
     struct wiring wiring;
     struct weights weights;
     struct workspace ws;
-    struct batch_lists lists;
+    struct flight flights[MODEL_IN_FLIGHT];
+    int64_t n_started, n_finished; /* batches; the difference is under way */
+    struct batch_lists *lists;     /* of the batch that is being queued */
     int64_t max_tokens;
     float *alibi_slopes; /* [n_heads], or NULL */
     /* Outlier maps of quantization spec section 6. */
@@ -106,7 +117,7 @@ MUST_USE enum err_code model_embed(struct model *m, int64_t T, struct err *e);
 MUST_USE enum err_code model_part_run(struct model *m, int layer, enum model_part part,
                                       const struct model_rows *b, struct model_magnitudes *watch,
                                       struct err *e);
-/* Runs all layers; ws.x then holds the residual stream of T tokens. lists.ids, positions and seqs are filled. `watch`
+/* Runs all layers; ws.x then holds the residual stream of T tokens. The lists ids, positions and seqs are filled. `watch`
  * is NULL or where sizes of activations are added. */
 MUST_USE enum err_code model_forward(struct model *m, int n_seqs, int64_t T,
                                      struct model_magnitudes *watch, struct err *e);
@@ -122,10 +133,14 @@ MUST_USE enum err_code model_lay_out(struct model *m, const struct model_batch *
 /* Targets in the order of their rows into lists; *n_rows distinct rows are asked for. */
 MUST_USE enum err_code model_sort_targets(struct model *m, const struct model_batch *b, int64_t T,
                                           int64_t *n_rows, struct err *e);
-/* Answers from the hidden states of the rows that are asked for. */
+/* Queues the answers from the hidden states of the rows that are asked for; they come into the lists. *n_refs rows are
+ * compared. */
 MUST_USE enum err_code model_answer(struct model *m, const struct model_batch *b,
-                                    const void *hidden, int64_t n_rows,
-                                    struct model_answer *answers, struct err *e);
+                                    const void *hidden, int64_t n_rows, int64_t *n_refs,
+                                    struct err *e);
+/* From the lists to the caller, once the answers are there. */
+void model_deliver(const struct batch_lists *l, const struct model_batch *b, int64_t n_refs,
+                   struct model_answer *answers);
 
 /* Whose lines rank the inputs of a linear layer under a configuration (quantization spec, section 6). */
 struct rank_source {

@@ -113,7 +113,7 @@ static enum err_code pick_batch(struct stream_run *r, int64_t unit, struct err *
     r->p->build(r->p->arg, unit, &b, &unused);
     TRY(model_lay_out(r->m, &b, &T, e));
     at->seqs = xcalloc((size_t)b.n_seqs, sizeof *at->seqs);
-    memcpy(at->seqs, r->m->lists.seqs, (size_t)b.n_seqs * sizeof *at->seqs);
+    memcpy(at->seqs, r->m->lists->seqs, (size_t)b.n_seqs * sizeof *at->seqs);
     at->rows = (struct model_rows){at->seqs, b.n_seqs, T};
     return stream_pick(r->m, T, e);
 }
@@ -254,6 +254,7 @@ enum err_code model_stream_run(struct model *m, const struct stream_pass *p, int
                            .places = xcalloc((size_t)p->n_units, sizeof *r.places)};
     for (int i = 0; i < p->n_configs; i++)
         r.has_outliers |= p->configs[i].k <= 8 && p->configs[i].outlier_pct > 0;
+    m->lists = &m->flights[0].lists;
     m->stream->bytes_read = 0;
     m->stream->window.bytes_read = 0;
     m->config.compute = p->configs[0].compute;

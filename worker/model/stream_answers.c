@@ -32,13 +32,14 @@ static enum err_code answer_unit(struct stream_run *r, int64_t unit, struct err 
     struct model *m = r->m;
     struct model_batch b;
     struct model_answer *answers;
-    int64_t T, n_rows;
+    int64_t T, n_rows, n_refs;
     const void *hidden;
     TRY(list_unit(r, unit, &b, &answers, &T, &n_rows, e));
     if (n_rows > 0) {
-        TRY(model_hidden(m, m->lists.rows, n_rows, T, &hidden, e));
-        TRY(model_answer(m, &b, hidden, n_rows, answers, e));
+        TRY(model_hidden(m, m->lists->rows, n_rows, T, &hidden, e));
+        TRY(model_answer(m, &b, hidden, n_rows, &n_refs, e));
         TRY(kern_sync(m->k, e));
+        model_deliver(m->lists, &b, n_refs, answers);
     }
     TRY(r->p->take(r->p->arg, unit, e));
     return stream_step_done(r, e);
@@ -76,7 +77,7 @@ static enum err_code keep_hidden(struct stream_run *r, int64_t unit, struct kept
     u->logprob = xcalloc((size_t)b.n_targets + 1, sizeof *u->logprob);
     if (n_rows == 0)
         return ERR_OK;
-    TRY(model_hidden(m, m->lists.rows, n_rows, T, &hidden, e));
+    TRY(model_hidden(m, m->lists->rows, n_rows, T, &hidden, e));
     const int64_t rows = model_step_rows(m, n_rows);
     const struct kern_rows_args copy = {
         .y = m->ws.x, .x = hidden, .n = rows, .d = m->wiring.d_embed};
@@ -94,7 +95,7 @@ static enum err_code answer_part(struct stream_run *r, int64_t unit, struct kept
     struct model *m = r->m;
     struct model_batch b;
     struct model_answer *answers;
-    int64_t T, n_rows;
+    int64_t T, n_rows, n_refs = 0;
     const bool is_last = first + n == m->wiring.vocab;
     TRY(list_unit(r, unit, &b, &answers, &T, &n_rows, e));
     const size_t size = (size_t)b.n_targets * sizeof *u->logprob;
@@ -103,14 +104,16 @@ static enum err_code answer_part(struct stream_run *r, int64_t unit, struct kept
     if (first > 0)
         b.record = NULL; /* once, in front of whoever compares with it in this pass */
     if (n_rows > 0) {
-        memcpy(m->lists.logprob, u->logprob, size);
+        memcpy(m->lists->logprob, u->logprob, size);
         m->part = &u->part;
-        enum err_code rc = model_answer(m, &b, m->ws.x, n_rows, answers, e);
+        enum err_code rc = model_answer(m, &b, m->ws.x, n_rows, &n_refs, e);
         m->part = NULL;
         TRY(rc);
         TRY(kern_sync(m->k, e));
-        memcpy(u->logprob, m->lists.logprob, size);
+        memcpy(u->logprob, m->lists->logprob, size);
     }
+    if (is_last)
+        model_deliver(m->lists, &b, n_refs, answers);
     if (is_last)
         TRY(r->p->take(r->p->arg, unit, e));
     return stream_step_done(r, e);

@@ -49,7 +49,7 @@ static enum err_code pick_rows(struct model *m, enum role role, const int32_t *r
  * whose first part they pass on their way: 4 + act bytes of 3 act an element at most. */
 enum err_code stream_pick(struct model *m, int64_t T, struct err *e)
 {
-    struct batch_lists *l = &m->lists;
+    struct batch_lists *l = m->lists;
     struct stream *s = m->stream;
     char *positions = (char *)m->ws.wide + T * m->wiring.d * (int64_t)sizeof(float);
     TRY(pick_rows(m, ROLE_EMBED, l->ids, T, m->ws.wide, m->ws.mixed, e));
