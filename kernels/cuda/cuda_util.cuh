@@ -143,6 +143,7 @@ enum err_code cuda_cast_f32(struct kern *k, void *dst, const float *src, int64_t
 enum err_code cuda_embed(struct kern *k, const struct kern_embed_args *a, struct err *e);
 enum err_code cuda_copy_rows(struct kern *k, const struct kern_rows_args *a, struct err *e);
 enum err_code cuda_layernorm(struct kern *k, const struct kern_norm_args *a, struct err *e);
+int64_t cuda_head_row_bytes(int64_t V);
 enum err_code cuda_score(struct kern *k, const struct kern_score_args *a, struct err *e);
 enum err_code cuda_kl(struct kern *k, const struct kern_kl_args *a, struct err *e);
 enum err_code cuda_logits(struct kern *k, const struct kern_logits_args *a, struct err *e);

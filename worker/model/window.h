@@ -68,5 +68,9 @@ void *window_compute_of(const struct window *w, const struct weight_tensor *t);
 /* Reads `t` into dst as the plan's stage_bytes ask for. For the reader thread and tables alike. */
 MUST_USE enum err_code window_read(const struct window *w, const struct ckpt_tensor *t,
                                    bool is_transposed, void *dst, struct err *e);
+/* The same for a whole tensor, by several threads where the cores have nothing else to do (window_fill.c). */
+MUST_USE enum err_code window_fill(const struct window *w, const struct weight_tensor *t, char *dst,
+                                   struct err *e);
+int window_fill_threads(const struct window *w);
 
 #endif
