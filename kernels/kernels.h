@@ -39,7 +39,7 @@ struct kern_info {
     int64_t activation_bytes; /* nor does one whose activations of a layer take more */
     int64_t row_step;         /* products like multiples of this many rows; 1: any */
     bool is_host;             /* device memory is ordinary memory: other threads may write it */
-    int64_t head_step;        /* a head may come in parts of multiples of this many rows; 0: whole only */
+    int64_t head_step; /* a head may come in parts of multiples of this many rows; 0: whole only */
 };
 
 MUST_USE enum err_code kern_open(const struct kern_options *o, struct kern **out, struct err *e);

@@ -108,6 +108,12 @@ void outlook_print(const struct outlook *o)
 
 /* ---- for programs ---- */
 
+static int64_t tokens_a_pass(const struct outlook *o)
+{
+    const struct plan *p = &o->p.plan;
+    return p->row_bytes > 0 ? p->kept_bytes / p->row_bytes + o->p.shape.batch_tokens : 0;
+}
+
 json_t *outlook_to_json(const struct outlook *o)
 {
     const struct plan *p = &o->p.plan;
@@ -120,8 +126,7 @@ json_t *outlook_to_json(const struct outlook *o)
         "{s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "masters", p->n_masters, "step",
         p->is_cut_within ? "matrix" : "layer", "head_rows", (json_int_t)p->head_rows,
         "window_bytes", (json_int_t)(p->block_bytes + p->small_bytes), "activation_bytes",
-        (json_int_t)p->kept_bytes, "tokens_per_pass",
-        (json_int_t)(p->row_bytes > 0 ? p->kept_bytes / p->row_bytes + o->p.shape.batch_tokens : 0),
+        (json_int_t)p->kept_bytes, "tokens_per_pass", (json_int_t)tokens_a_pass(o),
         "bytes_per_pass", (json_int_t)p->pass_bytes, "passes", (json_int_t)o->cost.passes);
     json_t *expected = json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "configurations",
                                  (json_int_t)o->work.n_configs, "tokens", o->work.tokens, "bytes",

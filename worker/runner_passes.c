@@ -61,20 +61,21 @@ static enum err_code take_job(struct group *g, int i, bool *is_full, struct err 
     return ERR_OK;
 }
 
+/* Weights as stored take passes of their own: the first job says which kind this group is of. */
+static bool is_of_group(const struct group *g, int i)
+{
+    return g->n == 0 || (g->jobs[i].config.k == 32) == (g->items[0].config.k == 32);
+}
+
 static void take_jobs(struct group *g, int n)
 {
-    int stored = -1; /* whether the group is one of k 32 */
     bool is_full = false;
     for (int i = 0; i < n && !is_full; i++) {
         struct err e;
-        if (g->done[i] || (stored >= 0 && (g->jobs[i].config.k == 32) != (stored == 1)))
+        if (g->done[i] || !is_of_group(g, i) || take_job(g, i, &is_full, &e) == ERR_OK)
             continue;
-        if (take_job(g, i, &is_full, &e) != ERR_OK) {
-            ERR_IGNORE(err_wrap(&e, "%s, %s", g->jobs[i].model.name, g->jobs[i].eval.name));
-            report_failure(g, i, &e);
-        } else if (stored < 0) {
-            stored = g->jobs[i].config.k == 32;
-        }
+        ERR_IGNORE(err_wrap(&e, "%s, %s", g->jobs[i].model.name, g->jobs[i].eval.name));
+        report_failure(g, i, &e);
     }
 }
 

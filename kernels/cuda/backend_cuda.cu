@@ -270,7 +270,7 @@ static enum err_code describe(struct cuda_kern *c, int device, struct err *e)
     info->batch_tokens = 16384; /* products of the smallest models then fill the GPU */
     info->activation_bytes = (int64_t)1 << 30;
     info->head_step = 1024; /* columns that a warp folds at a time (loss_cuda.cu) */
-    info->row_step = 128; /* tiles of products; few shapes, whose algorithms are chosen once */
+    info->row_step = 128;   /* tiles of products; few shapes, whose algorithms are chosen once */
     c->n_multiprocessors = prop.multiProcessorCount;
     c->shared_bytes = prop.sharedMemPerBlockOptin;
 #ifdef ISOBIT_HAS_SM_90A

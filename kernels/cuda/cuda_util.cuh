@@ -43,7 +43,7 @@ struct cuda_kern {
     size_t shared_bytes; /* most that a block may ask for */
     bool has_wgmma;      /* compute capability 9.0, and the module holds its machine code */
     cudaStream_t stream;
-    cudaStream_t copies; /* what kern_copy_ahead queues; NULL until then */
+    cudaStream_t copies;        /* what kern_copy_ahead queues; NULL until then */
     cudaEvent_t worked, copied; /* copies wait for `worked`, work waits for `copied` */
     struct cuda_ring ring;
     struct cuda_buffer scratch; /* of the call that runs */

@@ -175,7 +175,8 @@ static struct runner_stats compare(const struct comparison *c)
 
 Test(stream, every_configuration_and_task_of_a_demo_model)
 {
-    compare(&(struct comparison){support_source("sweeps/demo/models/pythia-s0"), 2, 16, TASK_COUNT});
+    compare(
+        &(struct comparison){support_source("sweeps/demo/models/pythia-s0"), 2, 16, TASK_COUNT});
 }
 
 /* One of each family, and the form with projections and norms behind the layers. */
