@@ -117,17 +117,18 @@ static int64_t tokens_a_pass(const struct outlook *o)
 json_t *outlook_to_json(const struct outlook *o)
 {
     const struct plan *p = &o->p.plan;
+    const int64_t window = p->block_bytes + p->small_bytes;
     json_t *j = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "device", o->device, "compute",
                           o->compute, "mode", plan_mode_label(p->mode), "budget_bytes",
                           (json_int_t)p->budget, "resident_bytes", (json_int_t)p->resident_bytes,
                           "work_bytes", (json_int_t)o->p.shape.work_bytes, "batch_tokens",
                           (json_int_t)o->p.shape.batch_tokens);
-    json_t *streaming = json_pack(
-        "{s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "masters", p->n_masters, "step",
-        p->is_cut_within ? "matrix" : "layer", "head_rows", (json_int_t)p->head_rows,
-        "window_bytes", (json_int_t)(p->block_bytes + p->small_bytes), "activation_bytes",
-        (json_int_t)p->kept_bytes, "tokens_per_pass", (json_int_t)tokens_a_pass(o),
-        "bytes_per_pass", (json_int_t)p->pass_bytes, "passes", (json_int_t)o->cost.passes);
+    json_t *streaming =
+        json_pack("{s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "masters", p->n_masters, "step",
+                  p->is_cut_within ? "matrix" : "layer", "head_rows", (json_int_t)p->head_rows,
+                  "window_bytes", (json_int_t)window, "activation_bytes", (json_int_t)p->kept_bytes,
+                  "tokens_per_pass", (json_int_t)tokens_a_pass(o), "bytes_per_pass",
+                  (json_int_t)p->pass_bytes, "passes", (json_int_t)o->cost.passes);
     json_t *expected = json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "configurations",
                                  (json_int_t)o->work.n_configs, "tokens", o->work.tokens, "bytes",
                                  o->cost.bytes, "compute_s", o->cost.compute_s, "read_s",
