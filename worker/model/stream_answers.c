@@ -11,7 +11,8 @@ static enum err_code list_unit(struct stream_run *r, int64_t unit, struct model_
                                struct err *e)
 {
     r->p->build(r->p->arg, unit, b, answers);
-    r->m->ws = r->places[unit].ws;
+    r->m->ws = r->base; /* answers take room for a whole batch beside x */
+    r->m->ws.x = r->places[unit].ws.x;
     TRY(model_lay_out(r->m, b, T, e));
     return model_sort_targets(r->m, b, *T, n_rows, e);
 }
