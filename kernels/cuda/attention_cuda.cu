@@ -204,49 +204,62 @@ struct rotation {
     const float *cos, *sin;
 };
 
-/* Two neighbours of half precision types as one access; one element of others. */
-template <typename E> struct neighbours {
-    static constexpr int n = sizeof(E) == 2 ? 2 : 1;
-};
-
-/* Rotate-half: pairs (i, i + half) of q, then of k, of a row's heads. A block a row; N neighbouring i a thread. */
+/* Rotate-half: pairs (i, i + half) of q, then of k, of a row's heads; N neighbouring i at a time. blockDim.y rows a block. */
 template <typename E, int N> static __global__ void rotate_kernel(E *qkv, struct rotation r)
 {
     struct alignas(N * sizeof(E)) group {
         E v[N];
     };
+    struct alignas(N * sizeof(float) < 16 ? N * sizeof(float) : 16) angles {
+        float v[N];
+    };
     const int per_head = r.half / N, per_side = r.heads * per_head;
-    const int64_t t = blockIdx.x;
-    const float *cos = r.cos + (int64_t)r.positions[t] * r.half;
-    const float *sin = r.sin + (int64_t)r.positions[t] * r.half;
+    const int64_t t = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
+    if (t >= r.T)
+        return;
+    const int64_t first = (int64_t)r.positions[t] * r.half;
     for (int at = threadIdx.x; at < 2 * per_side; at += blockDim.x) {
         const bool is_k = at >= per_side;
         const int rest = is_k ? at - per_side : at, head = rest / per_head;
         const int i = (rest - head * per_head) * N;
+        const struct angles cos = *reinterpret_cast<const struct angles *>(r.cos + first + i);
+        const struct angles sin = *reinterpret_cast<const struct angles *>(r.sin + first + i);
         E *x = qkv + t * r.row + (is_k ? r.k_at : r.q_at) + head * r.head_stride + i;
         struct group lo = *reinterpret_cast<struct group *>(x);
         struct group hi = *reinterpret_cast<struct group *>(x + r.half);
 #pragma unroll
         for (int j = 0; j < N; j++) {
-            const float c = cos[i + j], s = sin[i + j], a = to_f32(lo.v[j]), b = to_f32(hi.v[j]);
-            lo.v[j] = from_f32<E>(a * c - b * s);
-            hi.v[j] = from_f32<E>(b * c + a * s);
+            const float a = to_f32(lo.v[j]), b = to_f32(hi.v[j]);
+            lo.v[j] = from_f32<E>(a * cos.v[j] - b * sin.v[j]);
+            hi.v[j] = from_f32<E>(b * cos.v[j] + a * sin.v[j]);
         }
         *reinterpret_cast<struct group *>(x) = lo;
         *reinterpret_cast<struct group *>(x + r.half) = hi;
     }
 }
 
+template <typename E, int N>
+static void rotate_launch_groups(struct cuda_kern *c, E *qkv, const struct rotation &r)
+{
+    const int64_t of_row = ceil_div((int64_t)2 * r.heads * (r.half / N), WARP) * WARP;
+    const unsigned across = (unsigned)(of_row < THREADS ? of_row : THREADS),
+                   rows = THREADS / across;
+    rotate_kernel<E, N>
+        <<<(unsigned)ceil_div(r.T, rows), dim3(across, rows), 0, c->stream>>>(qkv, r);
+}
+
+/* Groups of 16 bytes, or of 4, or single elements, as the offsets allow. */
 template <typename E>
 static void rotate_launch(struct cuda_kern *c, E *qkv, const struct rotation &r)
 {
-    constexpr int n = neighbours<E>::n;
+    constexpr int wide = 16 / sizeof(E), narrow = 4 / sizeof(E);
     const int64_t offsets = r.row | r.q_at | r.k_at | r.head_stride | r.half;
-    const int threads = 2 * r.heads * r.half / n >= THREADS ? THREADS : THREADS / 2;
-    if (offsets % n == 0 && (uintptr_t)qkv % (n * sizeof(E)) == 0)
-        rotate_kernel<E, n><<<(unsigned)r.T, threads, 0, c->stream>>>(qkv, r);
+    if (offsets % wide == 0 && (uintptr_t)qkv % 16 == 0)
+        rotate_launch_groups<E, wide>(c, qkv, r);
+    else if (offsets % narrow == 0 && (uintptr_t)qkv % 4 == 0)
+        rotate_launch_groups<E, narrow>(c, qkv, r);
     else
-        rotate_kernel<E, 1><<<(unsigned)r.T, threads, 0, c->stream>>>(qkv, r);
+        rotate_launch_groups<E, 1>(c, qkv, r);
 }
 
 static enum err_code rotate(struct cuda_kern *c, struct cuda_attention_plan *p,
