@@ -144,6 +144,19 @@ static enum err_code cpu_sync(struct kern *k, struct err *e)
     return ERR_OK;
 }
 
+/* Nothing is ever under way. */
+static enum err_code cpu_mark(struct kern *k, int64_t *mark, struct err *e)
+{
+    *mark = 0;
+    return cpu_sync(k, e);
+}
+
+static enum err_code cpu_wait(struct kern *k, int64_t mark, struct err *e)
+{
+    (void)mark;
+    return cpu_sync(k, e);
+}
+
 enum { CAST_RUN = 1 << 16 };
 
 ISOBIT_CLONES static void cast_run(float *out, const uint16_t *src, int64_t n)
@@ -179,6 +192,8 @@ const struct backend_ops backend_ops_cpu = {
     .upload = cpu_copy,
     .download = cpu_copy,
     .sync = cpu_sync,
+    .mark = cpu_mark,
+    .wait = cpu_wait,
     .cast_f16 = cpu_cast_f16,
     .cast_f32 = cpu_cast_f32,
     .embed = cpu_embed,

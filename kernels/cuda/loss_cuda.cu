@@ -286,21 +286,25 @@ static enum err_code score_tiles(struct loss *l, const struct kern_score_args *a
     return ERR_OK;
 }
 
+static void answers_give(const void *host, const struct cuda_answer *a)
+{
+    const struct answer *from = (const struct answer *)host;
+    float *logprob = (float *)a->to[0];
+    uint8_t *is_top = (uint8_t *)a->to[1];
+    for (int64_t i = 0; i < a->n; i++) {
+        logprob[i] = from[i].logprob;
+        is_top[i] = from[i].is_top != 0;
+    }
+}
+
 static enum err_code score_finish(struct loss *l, const struct kern_score_args *a,
                                   const struct score *s, struct err *e)
 {
     answer_kernel<<<grid_for(a->n, THREADS), THREADS, 0, l->c->stream>>>(
         s->answers, s->targets.logit, s->stats, s->row, s->targets.token, a->n);
     TRY(cuda_launched("log-likelihoods", e));
-    struct answer *host = (struct answer *)xmalloc((size_t)a->n * sizeof *host);
-    enum err_code code = cuda_pull(l->c, host, s->answers, (size_t)a->n * sizeof *host,
-                                   "log-likelihoods from the GPU", e);
-    for (int64_t i = 0; i < a->n && code == ERR_OK; i++) {
-        a->logprob[i] = host[i].logprob;
-        a->is_top[i] = host[i].is_top != 0;
-    }
-    xfree(host);
-    return code;
+    const struct cuda_answer to = {answers_give, a->n, {a->logprob, a->is_top}};
+    return cuda_answer_later(l->c, s->answers, (size_t)a->n * sizeof *s->answers, &to, e);
 }
 
 /* Rows and tokens of the targets, and where those of every row of x begin, in one piece. */
@@ -378,6 +382,17 @@ static enum err_code kl_tiles(struct loss *l, const struct kern_kl_args *a, stru
     return ERR_OK;
 }
 
+static void divergences_give(const void *host, const struct cuda_answer *a)
+{
+    const struct divergence *from = (const struct divergence *)host;
+    double *kl = (double *)a->to[0];
+    uint8_t *same_top = (uint8_t *)a->to[1];
+    for (int64_t r = 0; r < a->n; r++) {
+        kl[r] = from[r].kl;
+        same_top[r] = from[r].same_top != 0;
+    }
+}
+
 enum err_code cuda_kl(struct kern *k, const struct kern_kl_args *a, struct err *e)
 {
     struct loss l = {cuda_of(k), a->head, a->R, a->d, a->V, {}};
@@ -391,14 +406,8 @@ enum err_code cuda_kl(struct kern *k, const struct kern_kl_args *a, struct err *
     TRY(kl_tiles(&l, a, stats, e));
     divergence_kernel<<<grid_for(a->R, THREADS), THREADS, 0, l.c->stream>>>(out, stats, a->R);
     TRY(cuda_launched("divergences", e));
-    struct divergence *host = (struct divergence *)xmalloc(R * sizeof *host);
-    enum err_code code = cuda_pull(l.c, host, out, R * sizeof *host, "divergences from the GPU", e);
-    for (size_t r = 0; r < R && code == ERR_OK; r++) {
-        a->kl[r] = host[r].kl;
-        a->same_top[r] = host[r].same_top != 0;
-    }
-    xfree(host);
-    return code;
+    const struct cuda_answer to = {divergences_give, a->R, {a->kl, a->same_top}};
+    return cuda_answer_later(l.c, out, R * sizeof *out, &to, e);
 }
 
 /* ---- logits ---- */

@@ -295,6 +295,7 @@ static void test_loss(struct lab *l, int64_t R, int64_t d, int64_t V)
         uint8_t *same = xcalloc((size_t)R, 1);
         kl_args.same_top = same;
         lab_must(kern_kl(k, &kl_args, &e), &e);
+        lab_must(kern_sync(k, &e), &e);
         xfree(same);
     }
     double worst = 0, worst_kl = 0, worst_logit = 0;
@@ -350,7 +351,10 @@ static void test_ties(struct lab *l)
                                 .n = 2,
                                 .logprob = logprob,
                                 .is_top = is_top};
+    int64_t mark;
     lab_must(kern_score(l->gpu, &a, &e), &e);
+    lab_must(kern_mark(l->gpu, &mark, &e), &e);
+    lab_must(kern_wait(l->gpu, mark, &e), &e);
     lab_check(l, is_top[0] == 1 && is_top[1] == 0, "ties: %d %d", is_top[0], is_top[1]);
     lab_check(l, fabs(logprob[0] + log(2.0)) < 0.01, "ties: %g", (double)logprob[0]);
     both_free(l, &x);

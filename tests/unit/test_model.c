@@ -272,6 +272,44 @@ Test(model, shared_prefixes_and_packing_change_nothing)
     }
 }
 
+/* Two batches under way at once, and one that fails behind them: each answers as it does alone. */
+Test(model, batches_under_way_do_not_meet)
+{
+    const char *dir = fixture_dir("gpt2");
+    if (dir == NULL)
+        return;
+    struct loaded l = load(dir, 32);
+    struct err e = {0};
+    const struct model_seq seqs[2] = {{text, 20, -1}, {text + 7, 12, -1}};
+    const struct model_target targets[2][2] = {{{0, 19, 33, -1}, {0, 3, 8, -1}},
+                                               {{0, 11, 9, -1}, {0, 0, 64, -1}}};
+    const int32_t alien = 4000;
+    const struct model_seq bad_seq = {&alien, 1, -1};
+    const struct model_batch bad = {
+        .seqs = &bad_seq, .n_seqs = 1, .targets = targets[0], .n_targets = 1};
+    struct model_answer got[2][2], never;
+    for (int round = 0; round < 3; round++) {
+        struct model_batch b[2];
+        memset(got, 0, sizeof got);
+        for (int i = 0; i < 2; i++) {
+            b[i] = (struct model_batch){
+                .seqs = &seqs[i], .n_seqs = 1, .targets = targets[i], .n_targets = 2};
+            if (i == 1)
+                cr_expect_eq(model_start(l.m, &bad, &never, &e), ERR_FORMAT);
+            cr_assert_eq(model_start(l.m, &b[i], got[i], &e), ERR_OK, "%s", e.text);
+        }
+        for (int i = 0; i < 2; i++)
+            cr_assert_eq(model_wait(l.m, &e), ERR_OK, "%s", e.text);
+        for (int i = 0; i < 2; i++) {
+            struct model_answer alone[2];
+            cr_assert_eq(model_run(l.m, &b[i], alone, &e), ERR_OK, "%s", e.text);
+            for (int t = 0; t < 2; t++)
+                cr_expect_eq(got[i][t].logprob, alone[t].logprob);
+        }
+    }
+    unload(&l);
+}
+
 Test(model, batches_that_cannot_be_run_are_errors)
 {
     const char *dir = fixture_dir("gpt2");
