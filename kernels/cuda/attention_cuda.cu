@@ -25,9 +25,10 @@ struct cuda_attention_plan {
     int64_t T;
     int rows;                 /* of a piece */
     int n_pieces;             /* heaviest first, so that the last to start are the light ones */
-    struct cuda_buffer lists; /* pieces, then the position of every row of T */
+    struct cuda_buffer lists; /* pieces, the position of every row of T, n_taken */
     const struct attention_piece *pieces;
     const int32_t *positions;
+    int32_t *n_taken; /* of struct attention_args */
     /* cos and sin of pos * theta_i, [n_pos, dims / 2] each. */
     struct cuda_buffer angles;
     int dims;
@@ -73,15 +74,17 @@ static int pieces_list(const struct kern_attention_args *a, int rows, struct att
         const struct kern_seq *s = &a->seqs[i];
         CHECK(s->parent < i && (s->parent < 0 || a->seqs[s->parent].parent < 0));
         const struct kern_seq *parent = s->parent >= 0 ? &a->seqs[s->parent] : NULL;
-        for (int t = 0; t < s->len; t += rows, n++) {
+        /* The light piece at the sequence's start is the one that is not full. */
+        for (int t = 0, size = (s->len - 1) % rows + 1; t < s->len; t += size, size = rows, n++) {
             if (out == NULL)
                 continue;
             out[n].row = s->start + t;
-            out[n].n_rows = s->len - t < rows ? s->len - t : rows;
+            out[n].n_rows = size;
             out[n].before_row = parent != NULL ? parent->start : 0;
             out[n].n_before = parent != NULL ? parent->len : 0;
             out[n].own_row = s->start;
             out[n].query = out[n].n_before + t;
+            out[n].n_keys = out[n].n_before + s->len;
         }
     }
     if (out != NULL)
@@ -102,17 +105,20 @@ static enum err_code lists_upload(struct cuda_kern *c, struct cuda_attention_pla
 {
     static const char what[] = "sequences of a batch";
     const size_t piece_bytes = (size_t)p->n_pieces * sizeof(struct attention_piece);
-    const size_t bytes = piece_bytes + (size_t)a->T * sizeof(int32_t);
+    const size_t bytes = piece_bytes + (size_t)(a->T + 1) * sizeof(int32_t);
     void *device;
     TRY(cuda_buffer_get(c, &p->lists, bytes, what, &device, e));
     char *host = (char *)xmalloc(bytes);
     pieces_list(a, p->rows, (struct attention_piece *)(void *)host);
-    positions_list(a, (int32_t *)(void *)(host + piece_bytes));
+    int32_t *numbers = (int32_t *)(void *)(host + piece_bytes);
+    positions_list(a, numbers);
+    numbers[a->T] = 0;
     cudaError_t status = cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, c->stream);
     xfree(host);
     CUDA_TRY(status, what);
     p->pieces = (const struct attention_piece *)device;
     p->positions = (const int32_t *)(const void *)((const char *)device + piece_bytes);
+    p->n_taken = (int32_t *)(void *)((char *)device + piece_bytes) + a->T;
     return ERR_OK;
 }
 
@@ -120,9 +126,10 @@ static enum err_code lists_upload(struct cuda_kern *c, struct cuda_attention_pla
 static int rows_choose(const struct cuda_kern *c, const struct attention_args &args,
                        const struct kern_attention_args *a)
 {
-    if (longest_of(a) <= 2 * ROWS_LONG)
-        return ROWS_SHORT;
-    return attention_wgmma_can(c, args) ? attention_wgmma_rows(args.head_dim) : ROWS_LONG;
+    const int longest = longest_of(a);
+    if (attention_wgmma_can(c, args))
+        return attention_wgmma_rows(longest);
+    return longest <= 2 * ROWS_LONG ? ROWS_SHORT : ROWS_LONG;
 }
 
 static bool plan_fits(const struct cuda_attention_plan *p, const struct kern_attention_args *a,
@@ -445,8 +452,8 @@ enum err_code cuda_attention(struct kern *k, const struct kern_attention_args *a
     if (a->n_seqs == 0 || a->T == 0)
         return ERR_OK;
     struct attention_args args = {
-        a->out,   a->qkv,      a->row,   a->q_at, a->k_at, a->v_at, a->head_stride,
-        a->heads, a->head_dim, a->scale, NULL,    NULL,    0,       0};
+        a->out,   a->qkv,      a->T,     a->row, a->q_at, a->k_at, a->v_at, a->head_stride,
+        a->heads, a->head_dim, a->scale, NULL,   NULL,    0,       0,       NULL};
     TRY(plan_get(c, a, rows_choose(c, args, a), &p, e));
     TRY(slopes_upload(c, a, &args.slopes, e));
     if (a->rotary_dims > 0)
@@ -454,6 +461,7 @@ enum err_code cuda_attention(struct kern *k, const struct kern_attention_args *a
     args.pieces = p->pieces;
     args.n_pieces = p->n_pieces;
     args.piece_rows = p->rows;
+    args.n_taken = p->n_taken;
     CUDA_BY_TYPE(c, return launch<E>(c, args, e));
     return ERR_OK;
 }
