@@ -250,7 +250,7 @@ static __global__ void __launch_bounds__(FOLD_ROWS *FOLD_RANGES)
     out[row].tile = s.tile;
 }
 
-static __global__ void head_answer_kernel(struct cuda_answer *out, const struct head_row *rows,
+static __global__ void head_answer_kernel(struct head_answer *out, const struct head_row *rows,
                                           const struct head_target *targets, const int32_t *row,
                                           const int32_t *token, int64_t n)
 {

@@ -5,7 +5,7 @@
 
 #include "kernels/cuda/cuda_util.cuh"
 
-struct cuda_answer {
+struct head_answer {
     float logprob;
     int32_t is_top;
 };
@@ -16,7 +16,7 @@ struct cuda_head_args {
     const void *x, *head; /* [R, d], [V, d] */
     int64_t R, d, V, n;
     const int32_t *first, *row, *token;
-    struct cuda_answer *answers; /* [n] */
+    struct head_answer *answers; /* [n] */
     void *scratch;               /* cuda_head_bytes of it, 16-byte aligned */
 };
 

@@ -218,38 +218,81 @@ static void test_attentions(struct lab *l)
     }
 }
 
-/* A query's result depends on its own keys alone: alone or in a batch, the same bits. */
-static void test_attention_is_the_same_in_any_batch(struct lab *l)
+/* So many sequences that a multiprocessor works on several pieces behind each other; short ones, then all lengths. */
+static void test_attention_of_many(struct lab *l)
 {
-    enum { HEADS = 2, DIM = 64, WIDTH = HEADS * DIM, LEN = 200, OTHER = 700 };
-    static const struct kern_seq batch[] = {{0, LEN, -1, 0}, {LEN, OTHER, -1, 0}};
+    enum { N = 96 };
+    struct kern_seq seqs[N];
+    for (int longest = 60; longest <= 420; longest += 360) {
+        int32_t at = 0;
+        for (int i = 0; i < N; i++) {
+            seqs[i] = (struct kern_seq){at, 1 + (i * 37) % longest, -1, 0};
+            if (i % 3 != 0) {
+                seqs[i].parent = i - i % 3;
+                seqs[i].pos0 = seqs[seqs[i].parent].len;
+            }
+            at += seqs[i].len;
+        }
+        for (int dim = 64; dim <= 128; dim += 64) {
+            struct attention_case t = {
+                .heads = 5, .head_dim = dim, .rotary_dims = dim / 4, .seqs = seqs, .n_seqs = N};
+            test_attention(l, &t);
+        }
+    }
+}
+
+/* A query's result depends on its own keys alone: a sequence and its child have the same bits without another, longer
+ * sequence in the batch, with it, and when nothing of it is a number. */
+static void test_attention_in_company(struct lab *l, int dim, int len)
+{
+    enum { HEADS = 2, CHILD = 50, OTHER = 700 };
+    const int64_t width = (int64_t)HEADS * dim, ours = len + CHILD, T = ours + OTHER;
+    const size_t item = (size_t)kern_get_info(l->gpu)->act_bytes;
+    const size_t bytes = (size_t)(ours * width) * item, poison = (size_t)(OTHER * 3 * width) * item;
+    const struct kern_seq batch[] = {
+        {0, len, -1, 0}, {len, CHILD, 0, len}, {len + CHILD, OTHER, -1, 0}};
     struct err e;
-    struct both qkv = both_random(l, (LEN + OTHER) * 3 * WIDTH, 0, 1);
-    size_t bytes = (size_t)LEN * WIDTH * (size_t)kern_get_info(l->gpu)->act_bytes;
-    void *results[2];
-    for (int n = 1; n <= 2; n++) {
-        void *out = lab_device_alloc(l, (size_t)(LEN + OTHER) * WIDTH * sizeof(float));
+    struct both qkv = both_random(l, T * 3 * width, 0, 1);
+    char *no_numbers = xmalloc(poison);
+    memset(no_numbers, POISON, poison);
+    void *results[3];
+    for (int i = 0; i < 3; i++) {
+        void *out = lab_device_alloc(l, (size_t)(T * width) * item);
         struct kern_attention_args a = {.out = out,
                                         .qkv = qkv.device,
-                                        .row = 3 * WIDTH,
-                                        .k_at = WIDTH,
-                                        .v_at = 2 * WIDTH,
-                                        .head_stride = DIM,
+                                        .row = 3 * width,
+                                        .k_at = width,
+                                        .v_at = 2 * width,
+                                        .head_stride = dim,
                                         .heads = HEADS,
-                                        .head_dim = DIM,
+                                        .head_dim = dim,
                                         .scale = 0.125F,
                                         .seqs = batch,
-                                        .n_seqs = n,
-                                        .T = n == 1 ? LEN : LEN + OTHER};
+                                        .n_seqs = i == 0 ? 2 : 3,
+                                        .T = i == 0 ? ours : T};
+        if (i == 2)
+            lab_must(kern_upload(l->gpu, (char *)qkv.device + (size_t)(ours * 3 * width) * item,
+                                 no_numbers, poison, &e),
+                     &e);
         lab_must(kern_attention(l->gpu, &a, &e), &e);
-        results[n - 1] = xmalloc(bytes);
-        lab_must(kern_download(l->gpu, results[n - 1], out, bytes, &e), &e);
+        results[i] = xmalloc(bytes);
+        lab_must(kern_download(l->gpu, results[i], out, bytes, &e), &e);
         kern_free(l->gpu, out);
+        lab_check(l, memcmp(results[0], results[i], bytes) == 0,
+                  "attention depends on the batch: heads of %d, length %d, run %d", dim, len, i);
     }
-    lab_check(l, memcmp(results[0], results[1], bytes) == 0, "attention depends on the batch");
-    xfree(results[0]);
-    xfree(results[1]);
+    for (int i = 0; i < 3; i++)
+        xfree(results[i]);
+    xfree(no_numbers);
     both_free(l, &qkv);
+}
+
+static void test_attentions_in_company(struct lab *l)
+{
+    static const int dims[] = {64, 80, 128}, lens[] = {1, 100, 200, 453};
+    for (size_t i = 0; i < ARRAY_LEN(dims); i++)
+        for (size_t j = 0; j < ARRAY_LEN(lens); j++)
+            test_attention_in_company(l, dims[i], lens[j]);
 }
 
 /* ---- losses ---- */
@@ -305,6 +348,7 @@ static void test_loss(struct lab *l, int64_t R, int64_t d, int64_t V)
         uint8_t *same = xcalloc((size_t)R, 1);
         kl_args.same_top = same;
         lab_must(kern_kl(k, &kl_args, &e), &e);
+        lab_must(kern_sync(k, &e), &e);
         xfree(same);
     }
     double worst = 0, worst_kl = 0, worst_logit = 0;
@@ -361,7 +405,10 @@ static void test_ties(struct lab *l, int first, int second)
                                 .n = 3,
                                 .logprob = logprob,
                                 .is_top = is_top};
+    int64_t mark;
     lab_must(kern_score(l->gpu, &a, &e), &e);
+    lab_must(kern_mark(l->gpu, &mark, &e), &e);
+    lab_must(kern_wait(l->gpu, mark, &e), &e);
     lab_check(l, is_top[0] == 0 && is_top[1] == 1 && is_top[2] == 0, "ties of %d and %d: %d %d %d",
               first, second, is_top[0], is_top[1], is_top[2]);
     lab_check(l, fabs(logprob[1] + log(2.0)) < 0.01, "ties: %g", (double)logprob[1]);
@@ -395,6 +442,7 @@ static void test_score_of_many_rows(struct lab *l)
                                 .logprob = logprob,
                                 .is_top = is_top};
     lab_must(kern_score(l->gpu, &a, &e), &e);
+    lab_must(kern_sync(l->gpu, &e), &e);
     int n_different = 0;
     for (int i = 0; i < R; i++)
         n_different += memcmp(&logprob[i], &logprob[i % PERIOD], sizeof(*logprob)) != 0 ||
@@ -443,7 +491,8 @@ static void run_all(struct lab *l)
     test_refused_devices(l);
     test_rows_and_products(l);
     test_attentions(l);
-    test_attention_is_the_same_in_any_batch(l);
+    test_attention_of_many(l);
+    test_attentions_in_company(l);
     test_losses(l);
 }
 
