@@ -69,7 +69,7 @@ template <int N> static __device__ __forceinline__ void gelu_tanh(float (&x)[N])
         x[i] = __fdividef(x[i], 1.0F + exp2_fast(u[i]));
 }
 
-template <typename E, enum kern_act ACT, int N>
+template <typename E, kern_act ACT, int N>
 static __device__ __forceinline__ void activate(float (&x)[N])
 {
     if (ACT == KERN_ACT_RELU)

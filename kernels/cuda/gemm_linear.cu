@@ -39,90 +39,87 @@ static __device__ __forceinline__ uint32_t pair_pack(float a, float b, __nv_bflo
     return *reinterpret_cast<const uint32_t *>(&v);
 }
 
-template <typename E, enum kern_act ACT>
-struct linear_ending {
+template <typename E, kern_act ACT> struct linear_ending {
     using args = struct linear_ending_args;
-    const args & a;
+    const args &a;
     struct gemm_place at;
     int N, group;
     uint32_t panels, bias;
 
-    __device__ __forceinline__ linear_ending(
-        const args &ending, const struct gemm_grid &grid, const struct gemm_place &place,
-        const gemm_shared<linear_layout> &s, int warpgroup) : a(ending),
-    at(place),
-    N(grid.N),
-    group(warpgroup),
-    panels(s.panels(warpgroup)),
-    bias(s.other(warpgroup)){
+    __device__ __forceinline__ linear_ending(const args &ending, const struct gemm_grid &grid,
+                                             const struct gemm_place &place,
+                                             const gemm_shared<linear_layout> &s, int warpgroup)
+        : a(ending), at(place), N(grid.N), group(warpgroup), panels(s.panels(warpgroup)),
+          bias(s.other(warpgroup))
+    {
         const int thread = threadIdx.x % GROUP_SIZE, col = at.col + 2 * thread;
-        const bool has_bias = a.bias != NULL && col < N; if (thread < LINEAR_COLS / 2)
-            word_store(bias + thread * 4, has_bias ? ((const uint32_t *)a.bias)[col / 2] : 0);}
-
-/* Two neighbouring groups of eight columns, of the tile's first on: four fragments as stmatrix wants them. */
-__device__ __forceinline__ void fragments(const float *d, int j, uint32_t m[4]) const
-{
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const float2 b = pair_unpack(word_load(bias + (j + i) * 16 + threadIdx.x % 4 * 4), E());
-        const float *v = d + (j + i) * 4;
-        float x[4] = {v[0] + b.x, v[1] + b.y, v[2] + b.x, v[3] + b.y};
-        activate<E, ACT>(x);
-        m[2 * i] = pair_pack(x[0], x[1], E());
-        m[2 * i + 1] = pair_pack(x[2], x[3], E());
+        const bool has_bias = a.bias != NULL && col < N;
+        if (thread < LINEAR_COLS / 2)
+            word_store(bias + thread * 4, has_bias ? ((const uint32_t *)a.bias)[col / 2] : 0);
     }
-}
 
-/* 64 rows into panels. Lanes name the rows of the four fragments: eight and eight of the warp's 16, then again for the
+    /* Two neighbouring groups of eight columns, of the tile's first on: four fragments as stmatrix wants them. */
+    __device__ __forceinline__ void fragments(const float *d, int j, uint32_t m[4]) const
+    {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const float2 b = pair_unpack(word_load(bias + (j + i) * 16 + threadIdx.x % 4 * 4), E());
+            const float *v = d + (j + i) * 4;
+            float x[4] = {v[0] + b.x, v[1] + b.y, v[2] + b.x, v[3] + b.y};
+            activate<E, ACT>(x);
+            m[2 * i] = pair_pack(x[0], x[1], E());
+            m[2 * i + 1] = pair_pack(x[2], x[3], E());
+        }
+    }
+
+    /* 64 rows into panels. Lanes name the rows of the four fragments: eight and eight of the warp's 16, then again for the
      * next chunk. */
-__device__ __forceinline__ void block_write(const float *d) const
-{
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x % GROUP_SIZE / WARP;
-    const int row = warp * 16 + lane % 16, chunk = lane / 16;
-    const uint32_t to = panels + row * PANEL_ROW_BYTES;
+    __device__ __forceinline__ void block_write(const float *d) const
+    {
+        const int lane = threadIdx.x % WARP, warp = threadIdx.x % GROUP_SIZE / WARP;
+        const int row = warp * 16 + lane % 16, chunk = lane / 16;
+        const uint32_t to = panels + row * PANEL_ROW_BYTES;
 #pragma unroll
-    for (int j = 0; j < LINEAR_COLS / 8; j += 2) {
-        uint32_t m[4];
-        fragments(d, j, m);
-        matrices_store(to + j / 8 * PANEL_BYTES + ((j % 8 + chunk) ^ row % 8) * 16, m);
+        for (int j = 0; j < LINEAR_COLS / 8; j += 2) {
+            uint32_t m[4];
+            fragments(d, j, m);
+            matrices_store(to + j / 8 * PANEL_BYTES + ((j % 8 + chunk) ^ row % 8) * 16, m);
+        }
     }
-}
 
-__device__ __forceinline__ void block_store(int row) const
-{
-    for (int p = 0; p < linear_layout::panels; p++)
-        if (at.col + p * PANEL_WIDTH < N)
-            box_store(&a.y, panels + p * PANEL_BYTES, at.col + p * PANEL_WIDTH, row);
-}
+    __device__ __forceinline__ void block_store(int row) const
+    {
+        for (int p = 0; p < linear_layout::panels; p++)
+            if (at.col + p * PANEL_WIDTH < N)
+                box_store(&a.y, panels + p * PANEL_BYTES, at.col + p * PANEL_WIDTH, row);
+    }
 
-template <int SUMS> __device__ __forceinline__ void finish(float (&d)[GEMM_BLOCKS][SUMS])
-{
-    const bool is_first = threadIdx.x % GROUP_SIZE == 0;
+    template <int SUMS> __device__ __forceinline__ void finish(float (&d)[GEMM_BLOCKS][SUMS])
+    {
+        const bool is_first = threadIdx.x % GROUP_SIZE == 0;
 #pragma unroll
-    for (int b = 0; b < GEMM_BLOCKS; b++) {
-        if (is_first)
-            stores_wait_read();
-        group_sync(1 + group);
-        block_write(d[b]);
-        copies_publish();
-        group_sync(1 + group);
-        if (is_first)
-            block_store(at.row + b * BLOCK_ROWS);
+        for (int b = 0; b < GEMM_BLOCKS; b++) {
+            if (is_first)
+                stores_wait_read();
+            group_sync(1 + group);
+            block_write(d[b]);
+            copies_publish();
+            group_sync(1 + group);
+            if (is_first)
+                block_store(at.row + b * BLOCK_ROWS);
+        }
     }
-}
 
-static __device__ __forceinline__ void drain(void)
-{
-    if (threadIdx.x % GROUP_SIZE == 0)
-        stores_wait();
-}
-}
-;
+    static __device__ __forceinline__ void drain(void)
+    {
+        if (threadIdx.x % GROUP_SIZE == 0)
+            stores_wait();
+    }
+};
 
 #else
 
-template <typename E, enum kern_act ACT>
-struct linear_ending {
+template <typename E, kern_act ACT> struct linear_ending {
     using args = struct linear_ending_args;
 };
 
@@ -163,7 +160,7 @@ bool cuda_linear_fused_can(const struct cuda_kern *c, const struct kern_linear_a
            (has_pass || (a->K >= 1024 && beyond * 64 <= a->N));
 }
 
-template <typename E, enum kern_act ACT>
+template <typename E, kern_act ACT>
 static enum err_code linear_start(struct cuda_kern *c, const struct kern_linear_args *a,
                                   struct err *e)
 {

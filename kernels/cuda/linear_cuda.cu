@@ -408,8 +408,7 @@ void cuda_gemm_name(char *out, size_t size)
 
 /* ---- activations ---- */
 
-template <typename E, int N, enum kern_act ACT>
-static __global__ void act_kernel(E *y, int64_t packs)
+template <typename E, int N, kern_act ACT> static __global__ void act_kernel(E *y, int64_t packs)
 {
     for (int64_t i = grid_thread(); i < packs; i += grid_threads()) {
         pack<E, N> p = pack_load<E, N>(y, i);
@@ -425,8 +424,7 @@ static __global__ void act_kernel(E *y, int64_t packs)
     }
 }
 
-template <typename E, enum kern_act ACT>
-static void act_launch(struct cuda_kern *c, void *y, int64_t n)
+template <typename E, kern_act ACT> static void act_launch(struct cuda_kern *c, void *y, int64_t n)
 {
     if (can_pack<E>(y, n))
         act_kernel<E, 8, ACT><<<grid_for(n / 8, THREADS), THREADS, 0, c->stream>>>((E *)y, n / 8);
