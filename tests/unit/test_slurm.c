@@ -256,13 +256,25 @@ Test(slurm, script_tells_workers_when_the_warning_comes)
     run_script(path, "squeue() { date -d '+1000 seconds' +%Y-%m-%dT%H:%M:%S; }", &out);
     cr_assert(str_starts(str_of(out.out.data), "time ") &&
               parse_i64(str_trim(str_of(out.out.data + 5)), &left));
-    cr_expect(left >= 900 && left <= 910, "%s", out.out.data);
+    cr_expect(left >= 960 && left <= 970, "%s", out.out.data);
     proc_output_release(&out);
     run_script(path, "SLURM_JOB_END_TIME=$(($(date +%s) + 2000))", &out);
     cr_assert(parse_i64(str_trim(str_of(out.out.data + 5)), &left));
-    cr_expect(left >= 1900 && left <= 1910, "%s", out.out.data);
+    cr_expect(left >= 1960 && left <= 1970, "%s", out.out.data);
     proc_output_release(&out);
     unlink(path);
+}
+
+/* A worker that sees the time run out before the warning comes leaves by itself: that is no reason to end for good. */
+Test(slurm, script_queues_again_when_its_time_is_over)
+{
+    struct proc_output out;
+    run_script("/bin/true", "SLURM_JOB_END_TIME=$(($(date +%s) + 80))", &out);
+    cr_expect_str_eq(out.out.data, "scontrol requeue 7\n");
+    proc_output_release(&out);
+    run_script("/bin/true", "SLURM_JOB_END_TIME=$(($(date +%s) + 200))", &out);
+    cr_expect_eq(out.out.len, 0, "%s", out.out.data);
+    proc_output_release(&out);
 }
 
 Test(slurm, name_depends_on_the_database)
