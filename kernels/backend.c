@@ -126,6 +126,16 @@ enum err_code kern_sync(struct kern *k, struct err *e)
     return k->ops->sync(k, e);
 }
 
+enum err_code kern_mark(struct kern *k, int64_t *mark, struct err *e)
+{
+    return k->ops->mark(k, mark, e);
+}
+
+enum err_code kern_wait(struct kern *k, int64_t mark, struct err *e)
+{
+    return k->ops->wait(k, mark, e);
+}
+
 enum err_code kern_cast_f16(struct kern *k, void *dst, const uint16_t *src, int64_t n,
                             struct err *e)
 {

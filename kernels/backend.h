@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-enum { KERN_BACKEND_VERSION = 3 };
+enum { KERN_BACKEND_VERSION = 4 };
 #define KERN_BACKEND_SYMBOL "isobit_kern_backend"
 
 /* Each entry has the contract of the kern_* function of its name. `open` gets the part of the device name
@@ -30,6 +30,8 @@ struct backend_ops {
     enum err_code (*download)(struct kern *k, void *dst, const void *src, size_t bytes,
                               struct err *e);
     enum err_code (*sync)(struct kern *k, struct err *e);
+    enum err_code (*mark)(struct kern *k, int64_t *mark, struct err *e);
+    enum err_code (*wait)(struct kern *k, int64_t mark, struct err *e);
     enum err_code (*cast_f16)(struct kern *k, void *dst, const uint16_t *src, int64_t n,
                               struct err *e);
     enum err_code (*cast_f32)(struct kern *k, void *dst, const float *src, int64_t n,

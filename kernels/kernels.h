@@ -2,8 +2,9 @@
  * here knows of jobs or files. A backend is a table of functions (backend.c); `cpu` is the reference:
  * simple, exact, never fast-math. Device pointers are `void *` that only kern_* functions may follow; on
  * the cpu they are ordinary memory. Element types: activations and compute weights have the backend's
- * type for the compute precision (cpu, fp32: float), `act_bytes` each. All calls are asynchronous on the
- * kern's own stream and ordered; kern_download and kern_sync wait. Thread: one thread per kern.
+ * type for the compute precision (cpu: float, also for bf16), `act_bytes` each. All calls are asynchronous on the
+ * kern's own stream and ordered; kern_download and kern_sync wait. Answers to host memory (kern_score, kern_kl) are there
+ * once a mark behind the call was waited for. Thread: one thread per kern.
  * Every call that can fail returns enum err_code. Shapes are row-major, written [rows, cols]. */
 #ifndef ISOBIT_KERNELS_H
 #define ISOBIT_KERNELS_H
@@ -25,12 +26,14 @@ enum kern_act { KERN_ACT_NONE, KERN_ACT_RELU, KERN_ACT_GELU_ERF, KERN_ACT_GELU_T
 
 struct kern_options {
     const char *device;        /* "cpu", "cuda:0" */
-    enum kern_compute compute; /* cpu: KERN_FP32 */
+    enum kern_compute compute; /* cpu: KERN_FP32, KERN_BF16 */
     int threads;               /* cpu; 0: one per core of the process's affinity mask */
 };
 
 struct kern_info {
     char device[128]; /* "cpu: AMD EPYC 7B13 x2 oneDNN 2.6.0" */
+    char pci[16];     /* where a GPU is plugged in, "0000:3b:00.0"; "" for the cpu */
+    char note[96];    /* what to know before choosing this compute type here; "" */
     int act_bytes;    /* bytes of an activation or compute-weight element */
     int64_t memory_bytes;
     int threads;
@@ -52,6 +55,12 @@ MUST_USE enum err_code kern_upload(struct kern *k, void *dst, const void *src, s
 MUST_USE enum err_code kern_download(struct kern *k, void *dst, const void *src, size_t bytes,
                                      struct err *e);
 MUST_USE enum err_code kern_sync(struct kern *k, struct err *e);
+
+/* *mark stands behind everything called so far; kern_wait returns once that is done and its answers are in the caller's
+ * memory, while later calls go on. Marks are waited for in their order; at most KERN_MARKS are open. */
+enum { KERN_MARKS = 4 };
+MUST_USE enum err_code kern_mark(struct kern *k, int64_t *mark, struct err *e);
+MUST_USE enum err_code kern_wait(struct kern *k, int64_t mark, struct err *e);
 
 /* dst[n] (compute type) = src[n]: fp16 bits or fp32 on the device. */
 MUST_USE enum err_code kern_cast_f16(struct kern *k, void *dst, const uint16_t *src, int64_t n,
@@ -131,7 +140,8 @@ MUST_USE enum err_code kern_copy_rows(struct kern *k, const struct kern_rows_arg
 
 /* For every target i: log_softmax(x[row[i], :] * head[V, d]^T)[token[i]] and whether token[i] is the arg max
  * (ties: smallest id). Works in vocabulary tiles with a running log-sum-exp: [rows, V] never exists.
- * x [R, d]; row, token, logprob, is_top on the host, n entries; row ascending. */
+ * x [R, d]; row, token, logprob, is_top on the host, n entries; row ascending. logprob and is_top are answers: they stay
+ * the call's until a mark behind it was waited for, or kern_sync. */
 struct kern_score_args {
     const void *x, *head;
     int64_t R, d, V;
@@ -143,7 +153,7 @@ struct kern_score_args {
 MUST_USE enum err_code kern_score(struct kern *k, const struct kern_score_args *a, struct err *e);
 
 /* KL(softmax(ref[i] * head^T) || softmax(x[i] * head^T)) in nats and whether both have the same arg max, for R
- * rows; x, ref [R, d]; kl, same_top on the host. */
+ * rows; x, ref [R, d]; kl, same_top on the host, answers as those of kern_score. */
 struct kern_kl_args {
     const void *x, *ref, *head;
     int64_t R, d, V;

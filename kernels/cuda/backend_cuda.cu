@@ -40,39 +40,52 @@ static void ring_release(struct cuda_ring *r)
 {
     (void)cudaFreeHost(r->host);
     (void)cudaFree(r->device);
-    *r = {};
+    r->host = r->device = NULL;
+    r->half = r->at = 0;
 }
 
-static enum err_code ring_grow(struct cuda_kern *c, size_t bytes, struct err *e)
+static enum err_code ring_grow(struct cuda_kern *c, size_t half, struct err *e)
 {
     static const char what[] = "room for arguments of kernels";
     void *host = NULL, *device = NULL;
+    CUDA_TRY(cudaStreamSynchronize(c->stream), what);
     ring_release(&c->ring);
-    CUDA_TRY(cudaMallocHost(&host, bytes), what);
+    CUDA_TRY(cudaMallocHost(&host, 2 * half), what);
     c->ring.host = (char *)host;
-    CUDA_TRY(cudaMalloc(&device, bytes), what);
+    CUDA_TRY(cudaMalloc(&device, 2 * half), what);
     c->ring.device = (char *)device;
-    c->ring.bytes = bytes;
+    c->ring.half = half;
+    return ERR_OK;
+}
+
+/* Makes room for `bytes` in one piece. */
+static enum err_code ring_reserve(struct cuda_kern *c, size_t bytes, struct err *e)
+{
+    static const char what[] = "arguments of kernels to the GPU";
+    const size_t smallest = (size_t)4 << 20;
+    struct cuda_ring *r = &c->ring;
+    if (bytes > r->half)
+        return ring_grow(c, 2 * bytes > smallest ? 2 * bytes : smallest, e);
+    const int side = r->at >= r->half; /* 2 * half counts to the second */
+    if (r->at + bytes <= (size_t)(side + 1) * r->half)
+        return ERR_OK;
+    CUDA_TRY(cudaEventRecord(r->filled[side], c->stream), what);
+    CUDA_TRY(cudaEventSynchronize(r->filled[!side]), what);
+    r->at = side == 0 ? r->half : 0;
     return ERR_OK;
 }
 
 enum err_code cuda_push(struct cuda_kern *c, const void *src, size_t bytes, void **out,
                         struct err *e)
 {
-    const size_t line = 64, smallest = (size_t)4 << 20;
-    static const char what[] = "arguments of kernels to the GPU";
+    const size_t line = 64;
     struct cuda_ring *r = &c->ring;
-    size_t room = (bytes + line - 1) / line * line;
-    if (r->at + room > r->bytes) {
-        CUDA_TRY(cudaStreamSynchronize(c->stream), what);
-        r->at = 0;
-        if (room > r->bytes)
-            TRY(ring_grow(c, room > smallest / 2 ? 2 * room : smallest, e));
-    }
+    const size_t room = (bytes + line - 1) / line * line;
+    TRY(ring_reserve(c, room, e));
     memcpy(r->host + r->at, src, bytes);
     CUDA_TRY(cudaMemcpyAsync(r->device + r->at, r->host + r->at, bytes, cudaMemcpyHostToDevice,
                              c->stream),
-             what);
+             "arguments of kernels to the GPU");
     *out = r->device + r->at;
     r->at += room;
     return ERR_OK;
@@ -124,8 +137,7 @@ static enum err_code cuda_download(struct kern *k, void *dst, const void *src, s
 
 static enum err_code cuda_sync(struct kern *k, struct err *e)
 {
-    CUDA_TRY(cudaStreamSynchronize(cuda_of(k)->stream), "waiting for the GPU");
-    return ERR_OK;
+    return cuda_answers_sync(cuda_of(k), e);
 }
 
 /* ---- life cycle ---- */
@@ -163,6 +175,8 @@ static enum err_code describe(struct cuda_kern *c, int device, struct err *e)
                        "device 'cuda:%d' (%s) has compute capability %d.%d; 8.0 or newer is needed",
                        device, prop.name, prop.major, prop.minor);
     cuda_gemm_name(gemm, sizeof gemm);
+    CUDA_TRY(cudaDeviceGetPCIBusId(c->base.info.pci, sizeof c->base.info.pci, device),
+             "position of the GPU");
     struct kern_info *info = &c->base.info;
     snprintf(info->device, sizeof info->device,
              "cuda: %.40s sm_%d%d driver %d.%d runtime %d.%d cuBLASLt %.14s", prop.name, prop.major,
@@ -190,7 +204,11 @@ static void cuda_close(struct kern *k)
     cuda_gemm_close(c);
     cuda_attention_close(c);
     cuda_book_close(c);
+    cuda_answers_close(c);
     ring_release(&c->ring);
+    for (int i = 0; i < 2; i++)
+        if (c->ring.filled[i] != NULL)
+            (void)cudaEventDestroy(c->ring.filled[i]);
     cuda_buffer_release(&c->scratch);
     cuda_buffer_release(&c->counts);
     if (c->stream != NULL)
@@ -203,6 +221,10 @@ static enum err_code open_into(struct cuda_kern *c, int device, struct err *e)
     TRY(describe(c, device, e));
     CUDA_TRY(cudaSetDevice(device), "choosing the GPU");
     CUDA_TRY(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "a stream of the GPU");
+    for (int i = 0; i < 2; i++)
+        CUDA_TRY(cudaEventCreateWithFlags(&c->ring.filled[i], cudaEventDisableTiming),
+                 "an event of the GPU");
+    TRY(cuda_answers_open(c, e));
     return cuda_gemm_open(c, e);
 }
 
@@ -235,6 +257,8 @@ const struct backend_ops isobit_kern_backend = {
     .upload = cuda_upload,
     .download = cuda_download,
     .sync = cuda_sync,
+    .mark = cuda_mark,
+    .wait = cuda_wait,
     .cast_f16 = cuda_cast_f16,
     .cast_f32 = cuda_cast_f32,
     .embed = cuda_embed,

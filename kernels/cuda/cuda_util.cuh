@@ -23,16 +23,18 @@ struct cuda_buffer {
     size_t bytes;
 };
 
-/* Host arguments on their way to the device: `host` is pinned, `device` its image; both are filled from the front and
- * start over once the stream has run dry. */
+/* Host arguments on their way to the device: `host` is pinned, `device` its image. Both are filled half by half; a half
+ * is filled again once the copies out of it are done. On the device the stream's order is enough. */
 struct cuda_ring {
     char *host, *device;
-    size_t bytes, at;
+    size_t half, at;       /* bytes; place in both halves, 0 .. 2 * half */
+    cudaEvent_t filled[2]; /* all copies out of the half were queued before it */
 };
 
 struct cuda_gemm_plans;
 struct cuda_attention_plan;
 struct cuda_book;
+struct cuda_answers;
 
 struct cuda_kern {
     struct kern base; /* first */
@@ -40,6 +42,7 @@ struct cuda_kern {
     int n_multiprocessors;
     size_t shared_bytes; /* most that a block may ask for */
     bool has_wgmma;      /* compute capability 9.0, and the module holds its machine code */
+    void *encode_map;    /* cuTensorMapEncodeTiled; NULL without has_wgmma */
     cudaStream_t stream;
     struct cuda_ring ring;
     struct cuda_buffer scratch; /* of the call that runs */
@@ -47,6 +50,7 @@ struct cuda_kern {
     struct cuda_gemm_plans *gemms;
     struct cuda_attention_plan *attention;
     struct cuda_book *book;
+    struct cuda_answers *answers;
 };
 
 static inline struct cuda_kern *cuda_of(struct kern *k)
@@ -87,6 +91,26 @@ MUST_USE enum err_code cuda_push(struct cuda_kern *c, const void *src, size_t by
 /* Copies to host memory and waits. */
 MUST_USE enum err_code cuda_pull(struct cuda_kern *c, void *dst, const void *src, size_t bytes,
                                  const char *what, struct err *e);
+
+/* ---- answers (answers_cuda.cu) ---- */
+
+/* Where an answer goes once it has reached the host: `give` spreads the n entries at `host` over the arrays in `to`. */
+struct cuda_answer {
+    void (*give)(const void *host, const struct cuda_answer *a);
+    int64_t n;
+    void *to[2];
+};
+
+/* Queues the copy of src[bytes] to the host; it is given when a mark behind it is waited for. `src` may be overwritten by
+ * what is queued later. */
+MUST_USE enum err_code cuda_answer_later(struct cuda_kern *c, const void *src, size_t bytes,
+                                         const struct cuda_answer *to, struct err *e);
+/* Waits for the stream and gives everything. */
+MUST_USE enum err_code cuda_answers_sync(struct cuda_kern *c, struct err *e);
+MUST_USE enum err_code cuda_answers_open(struct cuda_kern *c, struct err *e);
+void cuda_answers_close(struct cuda_kern *c);
+enum err_code cuda_mark(struct kern *k, int64_t *mark, struct err *e);
+enum err_code cuda_wait(struct kern *k, int64_t mark, struct err *e);
 
 /* ---- matrix products (linear_cuda.cu) ---- */
 

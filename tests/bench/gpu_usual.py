@@ -59,14 +59,17 @@ def load(folder):
 
 
 def timed(f, repeats):
+    """Seconds of one f() among several behind each other, the median of three such groups, and its value."""
+    for _ in range(2):
+        value = f()
     seconds = []
-    for i in range(repeats + 2):
+    for _ in range(3):
         torch.cuda.synchronize()
         start = time.perf_counter()
-        value = f()
+        for _ in range(repeats):
+            value = f()
         torch.cuda.synchronize()
-        if i >= 2:
-            seconds.append(time.perf_counter() - start)
+        seconds.append((time.perf_counter() - start) / repeats)
     return statistics.median(seconds), value
 
 
@@ -74,7 +77,7 @@ def perplexity(folder, ids):
     model = load(folder)
     ids = torch.from_numpy(numpy.fromfile(ids, numpy.int32).reshape(WINDOWS, WINDOW)).long().cuda()
     with torch.inference_mode():
-        seconds, loss = timed(lambda: model(ids, labels=ids, use_cache=False).loss, 7)
+        seconds, loss = timed(lambda: model(ids, labels=ids, use_cache=False).loss, 6)
     print(json.dumps({"side": "transformers", "what": "perplexity", "nll": loss.item(),
                       "tokens_per_second": round(ids.numel() / seconds), "ms": seconds * 1e3}))
 
@@ -100,7 +103,7 @@ def short(folder, ids):
         return -total / (len(rows) * ENDING)
 
     with torch.inference_mode():
-        seconds, nll = timed(run, 5)
+        seconds, nll = timed(run, 1)
     print(json.dumps({"side": "transformers", "what": "short", "nll": nll,
                       "items_per_second": round(ITEMS / seconds)}))
 

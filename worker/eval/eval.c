@@ -88,8 +88,8 @@ static enum err_code collect(const struct eval_set *set, const struct pack_array
     return ERR_OK;
 }
 
-static enum err_code run_batch(const struct eval_run_args *args, struct pack_arrays *b,
-                               struct eval_scores *out, struct err *e)
+static enum err_code start_batch(const struct eval_run_args *args, struct pack_arrays *b,
+                                 const struct eval_scores *out, struct err *e)
 {
     struct model_batch batch = {
         .seqs = b->seqs,
@@ -102,10 +102,35 @@ static enum err_code run_batch(const struct eval_run_args *args, struct pack_arr
         .same_top = out->same_top,
         .magnitudes = out->magnitudes,
     };
-    TRY(model_run(args->model, &batch, b->answers, e));
+    return model_start(args->model, &batch, b->answers, e);
+}
+
+static enum err_code finish_batch(const struct eval_run_args *args, const struct pack_arrays *b,
+                                  struct eval_scores *out, struct err *e)
+{
+    TRY(model_wait(args->model, e));
     TRY(collect(args->set, b, out, e));
     if (args->progress != NULL && args->progress(args->progress_arg))
         return err_set(e, ERR_STOPPED, "stopped during %s", task_label(args->set->task));
+    return ERR_OK;
+}
+
+/* All batches; while one runs, the answers of the one before are collected and the next is packed. */
+static enum err_code run_batches(const struct eval_run_args *args, int64_t n_sample,
+                                 struct pack_arrays arrays[MODEL_IN_FLIGHT],
+                                 struct eval_scores *out, struct err *e)
+{
+    const struct eval_pack *pack = args->pack;
+    for (int64_t i = 0; i < pack->n_batches; i++) {
+        struct pack_arrays *b = &arrays[i % MODEL_IN_FLIGHT];
+        pack_build(args->set, pack, i, n_sample, args->is_record_only, b);
+        TRY(start_batch(args, b, out, e));
+        out->n_tokens += pack->batches[i].n_tokens;
+        if (i > 0)
+            TRY(finish_batch(args, &arrays[(i - 1) % MODEL_IN_FLIGHT], out, e));
+    }
+    if (pack->n_batches > 0)
+        TRY(finish_batch(args, &arrays[(pack->n_batches - 1) % MODEL_IN_FLIGHT], out, e));
     return ERR_OK;
 }
 
@@ -137,17 +162,18 @@ enum err_code eval_run(const struct eval_run_args *args, struct eval_scores *out
         out->kl = xcalloc((size_t)n_sample, sizeof(*out->kl));
         out->same_top = xcalloc((size_t)n_sample, sizeof(*out->same_top));
     }
-    struct pack_arrays arrays = {0};
-    pack_arrays_init(pack, &arrays);
+    struct pack_arrays arrays[MODEL_IN_FLIGHT] = {0};
+    for (int i = 0; i < MODEL_IN_FLIGHT; i++)
+        pack_arrays_init(pack, &arrays[i]);
     enum err_code rc = ERR_OK;
     if (task_ops_of(args->set->task)->needs_magnitudes)
         rc = model_magnitudes_new(args->model, &out->magnitudes, e);
-    for (int64_t i = 0; rc == ERR_OK && i < pack->n_batches; i++) {
-        pack_build(args->set, pack, i, n_sample, args->is_record_only, &arrays);
-        rc = run_batch(args, &arrays, out, e);
-        out->n_tokens += pack->batches[i].n_tokens;
-    }
-    pack_arrays_release(&arrays);
+    if (rc == ERR_OK)
+        rc = run_batches(args, n_sample, arrays, out, e);
+    if (rc != ERR_OK)
+        model_abandon(args->model);
+    for (int i = 0; i < MODEL_IN_FLIGHT; i++)
+        pack_arrays_release(&arrays[i]);
     if (rc != ERR_OK)
         eval_scores_release(out);
     else

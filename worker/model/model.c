@@ -58,6 +58,15 @@ static enum err_code alloc_rows(struct model *m, int64_t cols, void **out, struc
     return kern_alloc(m->k, bytes, "activations", out, e);
 }
 
+static void lists_init(struct batch_lists *l, size_t T)
+{
+    l->ids = xcalloc(T, sizeof *l->ids);
+    l->positions = xcalloc(T, sizeof *l->positions);
+    l->seqs = xcalloc(T, sizeof *l->seqs);
+    l->rows = xcalloc(T, sizeof *l->rows);
+    l->first = xcalloc(T + 1, sizeof *l->first);
+}
+
 static enum err_code workspace_init(struct model *m, struct err *e)
 {
     const struct wiring *w = &m->wiring;
@@ -68,13 +77,9 @@ static enum err_code workspace_init(struct model *m, struct err *e)
     TRY(alloc_rows(m, w->d, &m->ws.mixed, e));
     if (w->has_projection)
         TRY(alloc_rows(m, w->d_embed, &m->ws.embed, e));
-    size_t T = (size_t)model_step_rows(m, m->max_tokens);
-    struct batch_lists *l = &m->lists;
-    l->ids = xcalloc(T, sizeof *l->ids);
-    l->positions = xcalloc(T, sizeof *l->positions);
-    l->seqs = xcalloc(T, sizeof *l->seqs);
-    l->rows = xcalloc(T, sizeof *l->rows);
-    l->first = xcalloc(T + 1, sizeof *l->first);
+    for (int i = 0; i < MODEL_IN_FLIGHT; i++)
+        lists_init(&m->flights[i].lists, (size_t)model_step_rows(m, m->max_tokens));
+    m->lists = &m->flights[0].lists;
     return ERR_OK;
 }
 
@@ -141,10 +146,12 @@ void model_close(struct model *m)
 {
     if (m == NULL)
         return;
+    model_abandon(m);
     void *buffers[] = {m->ws.x, m->ws.h, m->ws.wide, m->ws.mixed, m->ws.embed};
     for (size_t i = 0; i < ARRAY_LEN(buffers); i++)
         kern_free(m->k, buffers[i]);
-    lists_release(&m->lists);
+    for (int i = 0; i < MODEL_IN_FLIGHT; i++)
+        lists_release(&m->flights[i].lists);
     model_quant_release(m);
     weights_release(&m->weights);
     xfree(m->alibi_slopes);

@@ -76,8 +76,19 @@ struct model_batch {
     struct model_magnitudes *magnitudes; /* NULL, or where sizes of activations are added */
 };
 
-/* Runs the batch in the configuration in force; answers[n_targets]. At most model_max_tokens() tokens in all.
- * Errors: ERR_FORMAT for a token id outside the vocabulary or a sequence beyond the context; ERR_DEVICE. */
+/* Queues the batch in the configuration in force. Its answers (and kl, same_top) are there after model_wait; until then
+ * everything it points to stays. At most MODEL_IN_FLIGHT batches are under way, so that the device has work while the
+ * host collects answers and packs the next batch. At most model_max_tokens() tokens in all; answers[n_targets]. Errors:
+ * ERR_FORMAT for a token id outside the vocabulary or a sequence beyond the context; ERR_DEVICE. Then the batch is not
+ * under way; those before it are. */
+enum { MODEL_IN_FLIGHT = 2 };
+MUST_USE enum err_code model_start(struct model *m, const struct model_batch *b,
+                                   struct model_answer *answers, struct err *e);
+/* Waits for the oldest batch under way. */
+MUST_USE enum err_code model_wait(struct model *m, struct err *e);
+/* Gives up what is under way, after an error; waits until the device has left it alone. */
+void model_abandon(struct model *m);
+/* Both for a single batch. */
 MUST_USE enum err_code model_run(struct model *m, const struct model_batch *b,
                                  struct model_answer *answers, struct err *e);
 /* Most tokens of one batch: a pure function of (checkpoint, device plan); the packing of an evaluation follows

@@ -198,6 +198,7 @@ static void account(struct model *m, const struct config *c)
 enum err_code model_set_config(struct model *m, const struct config *c, struct bits *bits,
                                struct err *e)
 {
+    CHECK(m->n_started == m->n_finished);
     if (!m->has_config || !config_equal(c, &m->config)) {
         TRY(check_config(m, c, e));
         m->has_config = false;

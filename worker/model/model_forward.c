@@ -47,8 +47,8 @@ static enum err_code embed(struct model *m, int64_t T, struct err *e)
     struct kern_embed_args a = {.out = m->ws.x,
                                 .table = table,
                                 .pos_table = positions,
-                                .ids = m->lists.ids,
-                                .pos = m->lists.positions,
+                                .ids = m->lists->ids,
+                                .pos = m->lists->positions,
                                 .T = T,
                                 .d = w->d};
     if (!w->has_projection) {
@@ -56,9 +56,9 @@ static enum err_code embed(struct model *m, int64_t T, struct err *e)
     } else {
         /* Positions first: the projected embedding is then added by the product itself. */
         struct kern_embed_args narrow = {
-            .out = m->ws.embed, .table = table, .ids = m->lists.ids, .T = T, .d = w->d_embed};
+            .out = m->ws.embed, .table = table, .ids = m->lists->ids, .T = T, .d = w->d_embed};
         a.table = positions;
-        a.ids = m->lists.positions;
+        a.ids = m->lists->positions;
         a.pos_table = NULL;
         TRY(kern_embed(m->k, &narrow, e));
         TRY(kern_embed(m->k, &a, e));
@@ -86,7 +86,7 @@ static enum err_code attention(struct model *m, int layer, int n_seqs, int64_t T
         .rotary_base = w->rotary_base,
         .scale = w->is_score_scaled_by_layer ? w->score_scale / (float)(layer + 1) : w->score_scale,
         .alibi_slopes = m->alibi_slopes,
-        .seqs = m->lists.seqs,
+        .seqs = m->lists->seqs,
         .n_seqs = n_seqs,
         .T = T,
     };
@@ -145,7 +145,7 @@ enum err_code model_forward(struct model *m, int n_seqs, int64_t T, struct model
 {
     const int64_t rows = model_step_rows(m, T);
     for (int64_t t = T; t < rows; t++)
-        m->lists.ids[t] = m->lists.positions[t] = 0;
+        m->lists->ids[t] = m->lists->positions[t] = 0;
     TRY(embed(m, rows, e));
     for (int layer = 0; layer < m->wiring.n_layers; layer++)
         TRY(run_layer(m, layer, n_seqs, T, watch, e));

@@ -44,6 +44,15 @@ struct batch_lists {
     int64_t n_targets_max;
 };
 
+/* A batch under way. */
+struct flight {
+    struct batch_lists lists;
+    struct model_batch batch; /* what it points to is the caller's */
+    struct model_answer *answers;
+    int64_t n_refs; /* rows compared */
+    int64_t mark;   /* behind its last operation; -1: it asks for nothing */
+};
+
 struct model {
     struct ckpt *ckpt; /* kept */
     struct kern *k;    /* kept */
@@ -51,7 +60,9 @@ struct model {
     struct wiring wiring;
     struct weights weights;
     struct workspace ws;
-    struct batch_lists lists;
+    struct flight flights[MODEL_IN_FLIGHT];
+    int64_t n_started, n_finished; /* batches; the difference is under way */
+    struct batch_lists *lists;     /* of the batch that is being queued */
     int64_t max_tokens;
     float *alibi_slopes; /* [n_heads], or NULL */
     /* Outlier maps of quantization spec section 6. */
@@ -77,7 +88,7 @@ int64_t model_step_rows(const struct model *m, int64_t n);
 void model_quant_init(struct model *m);
 void model_quant_release(struct model *m);
 
-/* Runs all layers; ws.x then holds the residual stream of T tokens. lists.ids, positions and seqs are filled. `watch`
+/* Runs all layers; ws.x then holds the residual stream of T tokens. The lists ids, positions and seqs are filled. `watch`
  * is NULL or where sizes of activations are added. */
 MUST_USE enum err_code model_forward(struct model *m, int n_seqs, int64_t T,
                                      struct model_magnitudes *watch, struct err *e);

@@ -1,4 +1,4 @@
-/* Batches: checks, positions, and from the final hidden states to answers. */
+/* Batches: checks, positions, from the final hidden states to answers, and the batches under way. */
 #include <string.h>
 
 #include "base/mem.h"
@@ -27,7 +27,7 @@ static enum err_code check_seq(const struct model *m, const struct model_batch *
 static enum err_code lay_out(struct model *m, const struct model_batch *b, int64_t *T,
                              struct err *e)
 {
-    struct batch_lists *l = &m->lists;
+    struct batch_lists *l = m->lists;
     *T = 0;
     for (int i = 0; i < b->n_seqs; i++) {
         const struct model_seq *s = &b->seqs[i];
@@ -62,7 +62,7 @@ static void lists_grow(struct batch_lists *l, int64_t n)
 
 static int64_t target_row(const struct model *m, const struct model_target *t)
 {
-    return m->lists.seqs[t->seq].start + t->pos;
+    return m->lists->seqs[t->seq].start + t->pos;
 }
 
 static enum err_code check_target(const struct model *m, const struct model_batch *b,
@@ -80,7 +80,7 @@ static enum err_code check_target(const struct model *m, const struct model_batc
 static enum err_code sort_targets(struct model *m, const struct model_batch *b, int64_t T,
                                   int64_t *n_rows, struct err *e)
 {
-    struct batch_lists *l = &m->lists;
+    struct batch_lists *l = m->lists;
     lists_grow(l, b->n_targets);
     memset(l->first, 0, (size_t)(T + 1) * sizeof *l->first);
     for (int64_t i = 0; i < b->n_targets; i++) {
@@ -107,9 +107,9 @@ static enum err_code sort_targets(struct model *m, const struct model_batch *b, 
 }
 
 static enum err_code score(struct model *m, const struct model_batch *b, const void *hidden,
-                           int64_t n_rows, struct model_answer *answers, struct err *e)
+                           int64_t n_rows, struct err *e)
 {
-    struct batch_lists *l = &m->lists;
+    struct batch_lists *l = m->lists;
     struct kern_score_args a = {
         .x = hidden,
         .head = model_head(m),
@@ -122,17 +122,13 @@ static enum err_code score(struct model *m, const struct model_batch *b, const v
         .logprob = l->logprob,
         .is_top = l->is_top,
     };
-    TRY(kern_score(m->k, &a, e));
-    for (int64_t i = 0; i < b->n_targets; i++)
-        answers[l->order[i]] =
-            (struct model_answer){.logprob = l->logprob[i], .is_top = l->is_top[i] != 0};
-    return ERR_OK;
+    return kern_score(m->k, &a, e);
 }
 
 /* Pairs (row of hidden, row of the reference) of the targets that have one. */
 static int64_t list_refs(struct model *m, const struct model_batch *b, int64_t n_ref)
 {
-    struct batch_lists *l = &m->lists;
+    struct batch_lists *l = m->lists;
     int64_t n = 0;
     for (int64_t i = 0; i < b->n_targets; i++) {
         const struct model_target *t = &b->targets[l->order[i]];
@@ -151,8 +147,8 @@ static enum err_code record(struct model *m, const struct model_batch *b, const 
     int64_t n = list_refs(m, b, b->record->n);
     struct kern_rows_args a = {.y = b->record->rows,
                                .x = hidden,
-                               .y_rows = m->lists.ref_at,
-                               .x_rows = m->lists.ref_row,
+                               .y_rows = m->lists->ref_at,
+                               .x_rows = m->lists->ref_row,
                                .n = n,
                                .d = m->wiring.d_embed};
     return kern_copy_rows(m->k, &a, e);
@@ -162,7 +158,7 @@ static enum err_code record(struct model *m, const struct model_batch *b, const 
 static enum err_code compare_rows(struct model *m, const struct model_batch *b, const void *hidden,
                                   int64_t from, int64_t n, struct err *e)
 {
-    struct batch_lists *l = &m->lists;
+    struct batch_lists *l = m->lists;
     const int64_t d = m->wiring.d_embed;
     void *x = m->ws.wide;
     void *ref = (char *)m->ws.wide + m->max_tokens * d * m->weights.act_bytes;
@@ -178,20 +174,15 @@ static enum err_code compare_rows(struct model *m, const struct model_batch *b, 
                              .R = n,
                              .d = d,
                              .V = m->wiring.vocab,
-                             .kl = l->kl,
-                             .same_top = l->same_top};
-    TRY(kern_kl(m->k, &a, e));
-    for (int64_t i = 0; i < n; i++) {
-        b->kl[l->ref_at[from + i]] = l->kl[i];
-        b->same_top[l->ref_at[from + i]] = l->same_top[i];
-    }
-    return ERR_OK;
+                             .kl = l->kl + from,
+                             .same_top = l->same_top + from};
+    return kern_kl(m->k, &a, e);
 }
 
 static enum err_code compare(struct model *m, const struct model_batch *b, const void *hidden,
-                             struct err *e)
+                             int64_t *n_refs, struct err *e)
 {
-    int64_t n = list_refs(m, b, b->compare->n);
+    const int64_t n = *n_refs = list_refs(m, b, b->compare->n);
     for (int64_t from = 0; from < n; from += m->max_tokens) {
         int64_t left = n - from;
         TRY(compare_rows(m, b, hidden, from, left < m->max_tokens ? left : m->max_tokens, e));
@@ -199,24 +190,84 @@ static enum err_code compare(struct model *m, const struct model_batch *b, const
     return ERR_OK;
 }
 
-enum err_code model_run(struct model *m, const struct model_batch *b, struct model_answer *answers,
-                        struct err *e)
+/* ---- batches under way ---- */
+
+/* From tokens to queued answers. */
+static enum err_code queue(struct model *m, struct flight *f, struct err *e)
 {
-    CHECK(m->has_config);
+    const struct model_batch *b = &f->batch;
     int64_t T, n_rows;
     const void *hidden;
+    f->n_refs = 0;
+    f->mark = -1;
     TRY(lay_out(m, b, &T, e));
     TRY(sort_targets(m, b, T, &n_rows, e));
     if (n_rows == 0)
         return ERR_OK;
     TRY(model_forward(m, b->n_seqs, T, b->magnitudes, e));
-    TRY(model_hidden(m, m->lists.rows, n_rows, T, &hidden, e));
-    TRY(score(m, b, hidden, n_rows, answers, e));
+    TRY(model_hidden(m, m->lists->rows, n_rows, T, &hidden, e));
+    TRY(score(m, b, hidden, n_rows, e));
     if (b->record != NULL)
         TRY(record(m, b, hidden, e));
     if (b->compare != NULL)
-        TRY(compare(m, b, hidden, e));
-    return kern_sync(m->k, e);
+        TRY(compare(m, b, hidden, &f->n_refs, e));
+    return kern_mark(m->k, &f->mark, e);
+}
+
+enum err_code model_start(struct model *m, const struct model_batch *b,
+                          struct model_answer *answers, struct err *e)
+{
+    CHECK(m->has_config && m->n_started - m->n_finished < MODEL_IN_FLIGHT);
+    struct flight *f = &m->flights[m->n_started % MODEL_IN_FLIGHT];
+    f->batch = *b;
+    f->answers = answers;
+    m->lists = &f->lists;
+    TRY(queue(m, f, e));
+    m->n_started++;
+    return ERR_OK;
+}
+
+static void deliver(const struct flight *f)
+{
+    const struct batch_lists *l = &f->lists;
+    const struct model_batch *b = &f->batch;
+    for (int64_t i = 0; i < b->n_targets; i++)
+        f->answers[l->order[i]] =
+            (struct model_answer){.logprob = l->logprob[i], .is_top = l->is_top[i] != 0};
+    for (int64_t i = 0; i < f->n_refs; i++) {
+        b->kl[l->ref_at[i]] = l->kl[i];
+        b->same_top[l->ref_at[i]] = l->same_top[i];
+    }
+}
+
+enum err_code model_wait(struct model *m, struct err *e)
+{
+    CHECK(m->n_finished < m->n_started);
+    const struct flight *f = &m->flights[m->n_finished % MODEL_IN_FLIGHT];
+    if (f->mark >= 0)
+        TRY(kern_wait(m->k, f->mark, e));
+    deliver(f);
+    m->n_finished++;
+    return ERR_OK;
+}
+
+void model_abandon(struct model *m)
+{
+    struct err untold; /* the error that led here is the one to tell */
+    const enum err_code code = kern_sync(m->k, &untold);
+    (void)code;
+    m->n_finished = m->n_started;
+}
+
+enum err_code model_run(struct model *m, const struct model_batch *b, struct model_answer *answers,
+                        struct err *e)
+{
+    enum err_code code = model_start(m, b, answers, e);
+    if (code == ERR_OK)
+        code = model_wait(m, e);
+    if (code != ERR_OK)
+        model_abandon(m);
+    return code;
 }
 
 enum err_code model_logits(struct model *m, const int32_t *tokens, int32_t n, float *logits,
@@ -230,8 +281,8 @@ enum err_code model_logits(struct model *m, const int32_t *tokens, int32_t n, fl
     TRY(lay_out(m, &b, &T, e));
     TRY(model_forward(m, 1, T, NULL, e));
     for (int32_t i = 0; i < n; i++)
-        m->lists.rows[i] = i;
-    TRY(model_hidden(m, m->lists.rows, n, T, &hidden, e));
+        m->lists->rows[i] = i;
+    TRY(model_hidden(m, m->lists->rows, n, T, &hidden, e));
     struct kern_logits_args a = {.x = hidden,
                                  .head = model_head(m),
                                  .R = n,
