@@ -5,7 +5,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "coordinator/intake_impl.h"
-#include "schema/job_json.h"
 
 _Static_assert((int)WIRE_NUMERICS == (int)DISPATCH_NUMERICS, "one numerics version");
 
