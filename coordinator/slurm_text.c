@@ -215,11 +215,14 @@ static void add_walltime(const struct slurm_script *s, struct buf *b)
         "ends=${SLURM_JOB_END_TIME:+@$SLURM_JOB_END_TIME}\n"
         "[ -n \"$ends\" ] || ends=$(squeue --noheader --jobs=\"$SLURM_JOB_ID\" --format=%%e)\n"
         "if [ -n \"$ends\" ] && ends=$(date -d \"$ends\" +%%s 2>/dev/null); then\n"
-        "    left=$((ends - $(date +%%s) - %lld))\n"
-        "    [ \"$left\" -gt 0 ] || left=1\n"
-        "    export ISOBIT_WALLTIME=\"$left\"\n"
+        "    left=$((ends - $(date +%%s)))\n"
+        "    if [ \"$left\" -le %1$lld ]; then\n"
+        "        echo \"the time limit leaves $left s, not more than --drain %1$lld\" >&2\n"
+        "        exit 1\n"
+        "    fi\n"
+        "    export ISOBIT_WALLTIME=$((left - %2$lld))\n"
         "fi\n",
-        (long long)(s->drain_s - grace_of(s)));
+        (long long)s->drain_s, (long long)(s->drain_s - grace_of(s)));
 }
 
 static void add_worker(const struct slurm_script *s, struct buf *b)

@@ -269,11 +269,28 @@ Test(slurm, script_tells_workers_when_the_warning_comes)
 Test(slurm, script_queues_again_when_its_time_is_over)
 {
     struct proc_output out;
-    run_script("/bin/true", "SLURM_JOB_END_TIME=$(($(date +%s) + 80))", &out);
+    char path[] = "/tmp/isobit-test-worker-XXXXXX";
+    int fd = mkstemp(path);
+    static const char worker[] = "#!/bin/sh\nsleep 2\n";
+    cr_assert_eq(write(fd, worker, sizeof(worker) - 1), (ssize_t)sizeof(worker) - 1);
+    fchmod(fd, 0700);
+    close(fd);
+    run_script(path, "SLURM_JOB_END_TIME=$(($(date +%s) + 92))", &out);
     cr_expect_str_eq(out.out.data, "scontrol requeue 7\n");
     proc_output_release(&out);
-    run_script("/bin/true", "SLURM_JOB_END_TIME=$(($(date +%s) + 200))", &out);
+    run_script(path, "SLURM_JOB_END_TIME=$(($(date +%s) + 200))", &out);
     cr_expect_eq(out.out.len, 0, "%s", out.out.data);
+    proc_output_release(&out);
+    unlink(path);
+}
+
+/* It would be warned at once, and queue again for ever. */
+Test(slurm, script_refuses_a_time_limit_within_the_warning)
+{
+    struct proc_output out;
+    cr_expect_eq(run_script("/bin/true", "SLURM_JOB_END_TIME=$(($(date +%s) + 60))", &out), 1 << 8);
+    cr_expect_eq(out.out.len, 0, "%s", out.out.data);
+    cr_expect(strstr(out.err.data, "not more than --drain 90") != NULL, "%s", out.err.data);
     proc_output_release(&out);
 }
 
