@@ -211,17 +211,17 @@ static enum err_code open_site(struct run *r, struct err *e)
 }
 
 /* `auto`, which is the default, is every GPU that a worker here can use, one worker each; without one the CPU. */
-static struct cli_list choose_devices(const struct run *r, struct arena *a)
+static struct local_devices choose_devices(const struct run *r, struct arena *a)
 {
     const struct cli_list *d = &r->o->devices;
     bool is_auto = d->n == 0 || (d->n == 1 && strcmp(d->v[0], "auto") == 0);
-    return is_auto ? local_gpus(a) : *d;
+    return is_auto ? local_gpus(a) : local_named(d, a);
 }
 
 static enum err_code work(struct run *r, struct serve *s, struct arena *a, enum serve_end *end,
                           struct err *e)
 {
-    const struct cli_list devices = choose_devices(r, a);
+    const struct local_devices devices = choose_devices(r, a);
     const struct local_options lo = {
         .n = r->o->workers > 0 ? (int)r->o->workers
              : devices.n > 0   ? devices.n

@@ -66,9 +66,9 @@ static char *worker_program(void)
 }
 
 /* What a probe says, as JSON. */
-static struct cli_list gpus_of(struct str text, struct arena *a)
+static struct local_devices gpus_of(struct str text, struct arena *a)
 {
-    struct cli_list list = {0};
+    struct local_devices list = {0};
     struct err ignored;
     json_t *root = NULL;
     size_t i;
@@ -76,24 +76,24 @@ static struct cli_list gpus_of(struct str text, struct arena *a)
     if (json_parse(text, "probe", &root, &ignored) != ERR_OK)
         return list;
     const json_t *devices = json_object_get(root, "devices");
-    const char **names = arena_array(a, json_array_size(devices), sizeof(*names));
+    list.v = arena_array(a, json_array_size(devices), sizeof(*list.v));
     json_array_foreach(devices, i, d)
     {
         const char *name = json_opt_str(d, "name", "");
         if (strncmp(name, "cuda:", 5) == 0)
-            names[list.n++] = arena_strdup(a, name);
+            list.v[list.n++] = (struct local_device){
+                .name = arena_strdup(a, name), .numa_node = (int)json_opt_int(d, "numa_node", -1)};
     }
-    list.v = names;
     json_decref(root);
     return list;
 }
 
-struct cli_list local_gpus(struct arena *a)
+struct local_devices local_gpus(struct arena *a)
 {
     char *program = worker_program();
     char *const argv[] = {program, "probe", "--json", NULL};
     struct proc_output out = {0};
-    struct cli_list list = {0};
+    struct local_devices list = {0};
     struct err e;
     if (proc_run(argv, (struct str){0}, probe_limit_ns, &out, &e) == ERR_OK)
         list = gpus_of((struct str){out.out.data, out.out.len}, a);
@@ -102,17 +102,49 @@ struct cli_list local_gpus(struct arena *a)
     return list;
 }
 
+struct local_devices local_named(const struct cli_list *names, struct arena *a)
+{
+    struct local_devices list = {.v = arena_array(a, (size_t)names->n, sizeof(*list.v)),
+                                 .n = names->n};
+    struct local_devices gpus = {0};
+    for (int i = 0; i < names->n; i++) {
+        list.v[i] = (struct local_device){.name = names->v[i], .numa_node = -1};
+        if (gpus.v == NULL && strncmp(names->v[i], "cuda:", 5) == 0)
+            gpus = local_gpus(a);
+        for (int j = 0; j < gpus.n; j++)
+            if (strcmp(gpus.v[j].name, names->v[i]) == 0)
+                list.v[i] = gpus.v[j];
+    }
+    return list;
+}
+
+struct local_share local_share_of(const struct local_devices *d, int i, int n)
+{
+    struct local_share s = {.part = i, .n_parts = n};
+    if (d->n == 0 || d->v[i % d->n].numa_node < 0)
+        return s;
+    s = (struct local_share){0};
+    for (int j = 0; j < n; j++) {
+        const bool is_beside = d->v[j % d->n].numa_node == d->v[i % d->n].numa_node;
+        s.n_parts += is_beside;
+        s.part += is_beside && j < i;
+    }
+    return s;
+}
+
 static enum err_code start_one(struct local *l, int i, int64_t now_ns, struct err *e)
 {
     struct local_worker *w = &l->v[i];
     char threads[16], share[32];
     int per_worker = count_cores() / l->o.n;
     snprintf(threads, sizeof(threads), "%d", per_worker > 0 ? per_worker : 1);
-    snprintf(share, sizeof(share), "%d/%d", i, l->o.n);
+    const struct local_share s = local_share_of(&l->o.devices, i, l->o.n);
+    snprintf(share, sizeof(share), "%d/%d", s.part, s.n_parts);
     const char *argv[16] = {
-        l->program,    "run",      "--connect",
-        l->o.endpoint, "--device", l->o.devices.n > 0 ? l->o.devices.v[i % l->o.devices.n] : "auto",
-        "--threads",   threads};
+        l->program,  "run",
+        "--connect", l->o.endpoint,
+        "--device",  l->o.devices.n > 0 ? l->o.devices.v[i % l->o.devices.n].name : "auto",
+        "--threads", threads};
     int n = 8;
     if (l->o.n > 1) {
         argv[n++] = "--bind";

@@ -9,10 +9,20 @@
 #include "base/err.h"
 #include "base/mem.h"
 
+struct local_device {
+    const char *name; /* "cuda:0" */
+    int numa_node;    /* of a GPU; -1: unknown, or no GPU */
+};
+
+struct local_devices {
+    struct local_device *v;
+    int n;
+};
+
 struct local_options {
-    int n;                   /* workers */
-    struct cli_list devices; /* worker i takes devices[i % n]; empty: auto */
-    const char *endpoint;    /* of the coordinator */
+    int n;                        /* workers */
+    struct local_devices devices; /* worker i takes devices[i % n]; empty: auto */
+    const char *endpoint;         /* of the coordinator */
     const char *log_dir;
     const char *compute_program; /* NULL: none; handed through */
 };
@@ -24,9 +34,18 @@ struct local; /* opaque */
  * several threads waiting for each other; several workers share nothing. At least 1. */
 int local_default_workers(int64_t n_params);
 
-/* Names of the GPUs that workers here can use ("cuda:0", …), as `isobit-worker probe` finds them; none when it finds none or
- * cannot be asked. Owned by `a`. */
-struct cli_list local_gpus(struct arena *a);
+/* The GPUs that workers here can use, as `isobit-worker probe` finds them; none when it finds none or cannot be asked.
+ * Owned by `a`. */
+struct local_devices local_gpus(struct arena *a);
+/* The devices of these names; what a probe knows of GPUs among them is filled in. Owned by `a`. */
+struct local_devices local_named(const struct cli_list *names, struct arena *a);
+
+/* Which part of how many worker i of `n` takes of the cores: of those of its device's NUMA node, which it shares with the
+ * workers of devices there; of all where no node is known. */
+struct local_share {
+    int part, n_parts;
+};
+struct local_share local_share_of(const struct local_devices *d, int i, int n);
 
 /* Starts all of them. Strings are kept. Errors: ERR_NOTFOUND (no isobit-worker beside this program), ERR_IO. */
 MUST_USE enum err_code local_start(const struct local_options *o, int64_t now_ns,

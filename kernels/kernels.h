@@ -2,7 +2,7 @@
  * here knows of jobs or files. A backend is a table of functions (backend.c); `cpu` is the reference:
  * simple, exact, never fast-math. Device pointers are `void *` that only kern_* functions may follow; on
  * the cpu they are ordinary memory. Element types: activations and compute weights have the backend's
- * type for the compute precision (cpu, fp32: float), `act_bytes` each. All calls are asynchronous on the
+ * type for the compute precision (cpu: float, also for bf16), `act_bytes` each. All calls are asynchronous on the
  * kern's own stream and ordered; kern_download and kern_sync wait. Answers to host memory (kern_score, kern_kl) are there
  * once a mark behind the call was waited for. Thread: one thread per kern.
  * Every call that can fail returns enum err_code. Shapes are row-major, written [rows, cols]. */
@@ -26,12 +26,14 @@ enum kern_act { KERN_ACT_NONE, KERN_ACT_RELU, KERN_ACT_GELU_ERF, KERN_ACT_GELU_T
 
 struct kern_options {
     const char *device;        /* "cpu", "cuda:0" */
-    enum kern_compute compute; /* cpu: KERN_FP32 */
+    enum kern_compute compute; /* cpu: KERN_FP32, KERN_BF16 */
     int threads;               /* cpu; 0: one per core of the process's affinity mask */
 };
 
 struct kern_info {
     char device[128]; /* "cpu: AMD EPYC 7B13 x2 oneDNN 2.6.0" */
+    char pci[16];     /* where a GPU is plugged in, "0000:3b:00.0"; "" for the cpu */
+    char note[96];    /* what to know before choosing this compute type here; "" */
     int act_bytes;    /* bytes of an activation or compute-weight element */
     int64_t memory_bytes;
     int threads;

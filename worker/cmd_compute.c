@@ -13,13 +13,14 @@
 #include "schema/pipe.h"
 #include "worker/cmd.h"
 #include "worker/runner.h"
+#include "worker/topo.h"
 #include "worker/zstd_samples.h"
 
 static const int64_t progress_ns = CLOCK_NS_PER_S / 5;
 
 struct compute_opts {
     int64_t fd, threads, memory;
-    const char *device;
+    const char *device, *bind;
 };
 
 #define AT(field) offsetof(struct compute_opts, field)
@@ -54,6 +55,11 @@ static const struct cli_opt compute_opts[] = {
      .min = 0,
      .max = 1e15,
      .offset = AT(memory)},
+    {.name = "bind",
+     .type = CLI_STRING,
+     .arg = "PART/PARTS|none",
+     .help = "share of the cores",
+     .offset = AT(bind)},
 };
 #undef AT
 
@@ -96,17 +102,56 @@ static json_t *find_computes(struct engine *c, const struct compute_opts *o)
     return computes;
 }
 
+/* Binds to the share that was asked for. A GPU's worker goes next to it unasked, and stays where it is when that cannot be
+ * done. `pci`: of the GPU, or NULL. */
+static enum err_code bind_share(const struct engine *c, const struct compute_opts *o,
+                                const char *pci, struct err *e)
+{
+    const bool is_asked = o->bind != NULL;
+    struct topo_share share = {.pci = pci, .n_parts = 1};
+    struct topo_place at;
+    if (is_asked ? strcmp(o->bind, "none") == 0 : pci == NULL)
+        return ERR_OK;
+    if (is_asked)
+        TRY(topo_parse_share(o->bind, &share, e));
+    enum err_code rc = topo_bind(&share, &at, e);
+    if (rc == ERR_OK)
+        log_event(LOG_INFO, "worker", "bound",
+                  "device=%s pci=%s near=%s node=%d share=%d/%d cores=%s", c->device,
+                  pci != NULL ? pci : "-",
+                  pci == NULL  ? "-"
+                  : at.is_near ? "yes"
+                               : "unknown",
+                  at.numa_node, share.part, share.n_parts, at.cores);
+    else if (!is_asked)
+        log_event(LOG_WARN, "worker", "unbound", "device=%s pci=%s text=\"%s\"", c->device, pci,
+                  e->text);
+    return is_asked ? rc : ERR_OK;
+}
+
+/* Before the CPU is opened, which counts the cores that it may use. */
+static enum err_code choose_cpu(struct engine *c, const struct compute_opts *o,
+                                struct kern_info *info, struct err *e)
+{
+    TRY(bind_share(c, o, NULL, e));
+    return open_device(c, o, KERN_FP32, info, e);
+}
+
 /* `auto` is the first GPU when a module for it is here and works, else the CPU. */
 static enum err_code choose_device(struct engine *c, const struct compute_opts *o,
                                    struct kern_info *info, struct err *e)
 {
     bool is_auto = strcmp(o->device, "auto") == 0;
     snprintf(c->device, sizeof(c->device), "%s", is_auto ? "cuda:0" : o->device);
+    if (strcmp(c->device, "cpu") == 0)
+        return choose_cpu(c, o, info, e);
     enum err_code rc = open_device(c, o, KERN_FP32, info, e);
-    if (rc == ERR_OK || !is_auto)
+    if (rc == ERR_OK)
+        return bind_share(c, o, info->pci[0] != '\0' ? info->pci : NULL, e);
+    if (!is_auto)
         return rc;
     snprintf(c->device, sizeof(c->device), "cpu");
-    return open_device(c, o, KERN_FP32, info, e);
+    return choose_cpu(c, o, info, e);
 }
 
 /* ---- talking to the parent ---- */

@@ -61,14 +61,14 @@ static int64_t count_params(const struct ckpt *c)
     return sum;
 }
 
-static enum err_code summarize(struct ckpt *c, struct summary *out, struct err *e)
+static void summarize(struct ckpt *c, struct summary *out)
 {
     out->model_type = json_opt_str(ckpt_config(c), "model_type", "");
     struct model_shape shape = {0};
     if (catalog_from_config(ckpt_config(c), "config.json", &shape, &out->why_not) == ERR_OK)
         out->family = arch_label(shape.arch);
     out->params = count_params(c);
-    return ckpt_identity(c, out->identity, e);
+    ckpt_identity(c, out->identity);
 }
 
 static json_t *files_to_json(const struct ckpt *c)
@@ -140,11 +140,10 @@ static enum err_code inspect(const struct inspect_opts *o, struct arena *a, stru
         return err_set(e, ERR_USAGE, "inspect needs --model; see inspect --help");
     TRY(cmd_model_ref(o->model, a, &model, e));
     TRY(ckpt_open(&model, &c, e));
-    enum err_code rc = summarize(c, &s, e);
-    if (rc == ERR_OK)
-        (o->json ? print_json : print_text)(c, &s);
+    summarize(c, &s);
+    (o->json ? print_json : print_text)(c, &s);
     ckpt_close(c);
-    return rc;
+    return ERR_OK;
 }
 
 static int inspect_run_command(const void *opts, int n_args, char **args)

@@ -33,7 +33,20 @@ static enum err_code probe_one(const char *name, enum kern_compute compute, stru
     return ERR_OK;
 }
 
-/* An object with `name`, `device`, `memory_bytes`, `computes`; NULL when there is no such device (`why` says it). */
+/* Where a GPU is plugged in: `pci`, the `numa_node` and `cores` next to it; null where the machine does not tell. */
+static void add_place(json_t *out, const char *pci)
+{
+    const struct topo_share all = {.pci = pci, .n_parts = 1};
+    struct topo_place at;
+    struct err ignored;
+    const bool is_near = topo_find(NULL, &all, &at, &ignored) == ERR_OK && at.is_near;
+    json_object_set_new(out, "pci", json_string(pci));
+    json_object_set_new(out, "numa_node",
+                        is_near && at.numa_node >= 0 ? json_integer(at.numa_node) : json_null());
+    json_object_set_new(out, "cores", is_near ? json_string(at.cores) : json_null());
+}
+
+/* An object with `name`, `device`, `memory_bytes`, `computes`, `place`; NULL when there is no such device (`why` says it). */
 static json_t *probe_device(const char *name, struct err *why)
 {
     static const enum compute all[] = {
@@ -42,12 +55,20 @@ static json_t *probe_device(const char *name, struct err *why)
     struct err e;
     if (probe_one(name, KERN_FP32, &info, why) != ERR_OK)
         return NULL;
-    json_t *computes = json_array();
-    for (size_t i = 0; i < ARRAY_LEN(all); i++)
-        if (probe_one(name, (enum kern_compute)i, &other, &e) == ERR_OK)
-            json_array_append_new(computes, json_string(compute_label(all[i])));
-    return json_pack("{s:s, s:o, s:I, s:o}", "name", name, "device", wire_text(info.device),
-                     "memory_bytes", (json_int_t)info.memory_bytes, "computes", computes);
+    json_t *computes = json_array(), *notes = json_array();
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        if (probe_one(name, (enum kern_compute)i, &other, &e) != ERR_OK)
+            continue;
+        json_array_append_new(computes, json_string(compute_label(all[i])));
+        if (other.note[0] != '\0')
+            json_array_append_new(notes, json_string(other.note));
+    }
+    json_t *out = json_pack("{s:s, s:o, s:I, s:o, s:o}", "name", name, "device",
+                            wire_text(info.device), "memory_bytes", (json_int_t)info.memory_bytes,
+                            "computes", computes, "notes", notes);
+    if (info.pci[0] != '\0')
+        add_place(out, info.pci);
+    return out;
 }
 
 static json_t *probe_machine(const struct topo_info *t)
@@ -75,6 +96,21 @@ static json_t *probe_machine(const struct topo_info *t)
                      has_gpu ? json_null() : wire_text(e.text));
 }
 
+static void print_place(const json_t *device)
+{
+    const char *pci = json_opt_str(device, "pci", NULL);
+    const char *cores = json_opt_str(device, "cores", NULL);
+    if (pci == NULL)
+        return;
+    printf("         PCI %s, ", pci);
+    if (cores == NULL)
+        printf("the machine does not tell which cores are near\n");
+    else if (json_is_integer(json_object_get(device, "numa_node")))
+        printf("NUMA node %d, cores %s\n", (int)json_opt_int(device, "numa_node", 0), cores);
+    else
+        printf("near cores %s of several NUMA nodes\n", cores);
+}
+
 static void print_machine(const json_t *m, const struct topo_info *t)
 {
     char size[32];
@@ -93,6 +129,9 @@ static void print_machine(const json_t *m, const struct topo_info *t)
         json_array_foreach(json_object_get(d, "computes"), c, label)
             printf(" %s", json_string_value(label));
         printf("\n");
+        print_place(d);
+        json_array_foreach(json_object_get(d, "notes"), c, label)
+            printf("         %s\n", json_string_value(label));
     }
     if (json_opt_str(m, "no_gpu_because", NULL) != NULL)
         printf("no GPU: %s\n", json_opt_str(m, "no_gpu_because", ""));

@@ -58,8 +58,10 @@ static const struct cli_opt run_opts[] = {
      .offset = AT(threads)},
     {.name = "bind",
      .type = CLI_STRING,
-     .arg = "PART/PARTS",
-     .help = "take this share of the machine's cores and their memory, e.g. 0/2 and 1/2",
+     .arg = "PART/PARTS|none",
+     .help =
+         "take this share of the machine's cores and their memory, e.g. 0/2 and 1/2; with a GPU "
+         "of those next to it (default: with a GPU 0/1, else none)",
      .offset = AT(bind)},
     {.name = "credit",
      .type = CLI_INT,
@@ -115,18 +117,6 @@ static const struct cli_opt run_opts[] = {
 };
 #undef AT
 
-static enum err_code bind_to(const char *text, struct err *e)
-{
-    struct str rest = str_of(text), part, parts;
-    int64_t i = 0, n = 0;
-    if (!str_next_field(&rest, '/', &part) || !str_next_field(&rest, '/', &parts) ||
-        !parse_i64(part, &i) || !parse_i64(parts, &n) || i < 0 || i >= n || n > 65536)
-        return err_set(e, ERR_USAGE,
-                       "--bind %s: expected PART/PARTS with PART from 0 to PARTS - 1, e.g. 0/2",
-                       text);
-    return topo_bind((int)i, (int)n, e);
-}
-
 /* Monotonic ns at which the machine is taken away; 0: never. */
 static enum err_code end_of(const char *walltime, int64_t *end_ns, struct err *e)
 {
@@ -149,6 +139,7 @@ static enum err_code end_of(const char *walltime, int64_t *end_ns, struct err *e
 static enum err_code serve(const struct run_opts *o, struct err *e)
 {
     char self[4096], fd[16], threads[32], memory[32];
+    struct topo_share share;
     struct link_keys keys;
     if (o->keys != NULL)
         TRY(keys_load(o->keys, KEY_WORKER, &keys, e));
@@ -169,7 +160,11 @@ static enum err_code serve(const struct run_opts *o, struct err *e)
                           threads,
                           "--memory",
                           memory,
+                          o->bind != NULL ? "--bind" : NULL,
+                          (char *)o->bind,
                           NULL};
+    if (o->bind != NULL && strcmp(o->bind, "none") != 0)
+        TRY(topo_parse_share(o->bind, &share, e));
     int64_t end_ns = 0;
     TRY(end_of(o->walltime, &end_ns, e));
     const struct parent_options po = {
@@ -183,8 +178,6 @@ static enum err_code serve(const struct run_opts *o, struct err *e)
         .idle_ns = (int64_t)(o->idle_timeout * CLOCK_NS_PER_S),
         .end_ns = end_ns,
     };
-    if (o->bind != NULL)
-        TRY(bind_to(o->bind, e));
     return parent_run(&po, e);
 }
 

@@ -163,7 +163,7 @@ static enum err_code load(struct runner *r, const struct model_ref *m, struct er
     r->stats.checkpoint_loads++;
     r->unreported_bytes += ckpt_bytes(r->ckpt);
     TRY(model_open(r->ckpt, r->kern, &r->model, e));
-    TRY(ckpt_identity(r->ckpt, r->weights_sha256, e));
+    ckpt_identity(r->ckpt, r->weights_sha256);
     const struct model_info *info = model_get_info(r->model);
     if (tok_vocab_size(r->tok) > info->vocab)
         return err_set(

@@ -108,7 +108,7 @@ static void copy_queries(const struct plan *p, const struct head_scratch *s,
             rotate(p, q, seq->pos0 + t0 + l);
     }
     memset(q, 0, (size_t)((VEC_QUERIES - lanes) * hd) * sizeof(float));
-    p->vec->transpose(s->q, s->rows, VEC_QUERIES, hd);
+    p->vec->transpose(s->q, VEC_QUERIES, s->rows, hd, VEC_QUERIES, hd);
 }
 
 static void store_output(const struct plan *p, const struct head_scratch *s, const float *sums,
@@ -117,7 +117,7 @@ static void store_output(const struct plan *p, const struct head_scratch *s, con
     const int64_t hd = p->a->head_dim, width = p->a->heads * hd;
     float *out = (float *)p->a->out + row0 * width + h * hd;
     const float *row = s->rows;
-    p->vec->transpose(s->rows, s->out, hd, VEC_QUERIES);
+    p->vec->transpose(s->rows, hd, s->out, VEC_QUERIES, hd, VEC_QUERIES);
     for (int64_t l = 0; l < lanes; l++, out += width, row += hd) {
         const float scale = 1.0F / sums[l];
 #pragma omp simd

@@ -9,7 +9,9 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/dnnl_cpu.h"
 #include "kernels/cpu/f16.h"
+#include "kernels/cpu/product.h"
 #include "kernels/cpu/simd.h"
 
 enum err_code cpu_scratch_get(struct cpu_scratch *s, size_t bytes, void **out, struct err *e)
@@ -65,9 +67,10 @@ static void describe(struct cpu_kern *c)
 {
     char processor[64], gemm[32];
     name_processor(processor, sizeof processor);
-    cpu_gemm_name(gemm, sizeof gemm);
-    snprintf(c->base.info.device, sizeof c->base.info.device, "cpu: %s x%d %s %s", processor,
-             c->threads, c->vec->name, gemm);
+    dnnl_cpu_name(gemm, sizeof gemm);
+    snprintf(c->base.info.device, sizeof c->base.info.device, "cpu: %s x%d %s %s%s", processor,
+             c->threads, c->vec->name, gemm, product_state_name(c->product));
+    snprintf(c->base.info.note, sizeof c->base.info.note, "%s", product_state_note(c->product));
     c->base.info.act_bytes = sizeof(float);
     c->base.info.threads = c->threads;
     c->base.info.batch_tokens = 8192;
@@ -81,12 +84,13 @@ static enum err_code cpu_open(const char *unit, const struct kern_options *o, st
 {
     if (unit[0] != '\0')
         return err_set(e, ERR_FORMAT, "device 'cpu:%s': the cpu has no number; write 'cpu'", unit);
-    if (o->compute != KERN_FP32)
+    if (o->compute == KERN_FP16)
         return err_set(e, ERR_UNSUPPORTED,
-                       "device 'cpu' computes in fp32 only; use compute fp32 or a GPU");
+                       "device 'cpu' computes in fp32 and bf16; compute fp16 needs a GPU");
     struct cpu_kern *c = xcalloc(1, sizeof *c);
     c->threads = o->threads > 0 ? o->threads : count_cores();
-    c->vec = vec_select();
+    c->vec = vec_select(dnnl_cpu_has_avx512()); /* both follow DNNL_MAX_CPU_ISA */
+    c->product = product_state_new(o->compute);
     describe(c);
     *out = &c->base;
     return ERR_OK;
@@ -95,6 +99,7 @@ static enum err_code cpu_open(const char *unit, const struct kern_options *o, st
 static void cpu_close(struct kern *k)
 {
     struct cpu_kern *c = cpu_of(k);
+    product_state_free(c->product);
     cpu_scratch_release(&c->scratch);
     cpu_scratch_release(&c->rotary.table);
     xfree(c);

@@ -25,6 +25,7 @@ struct cpu_rotary {
 struct cpu_kern {
     struct kern base; /* first */
     const struct vec_ops *vec;
+    struct product_state *product; /* product.h */
     int threads;
     struct cpu_scratch scratch; /* of the call that runs */
     struct cpu_rotary rotary;
@@ -42,17 +43,6 @@ void cpu_scratch_release(struct cpu_scratch *s);
 
 /* Number of the calling thread within its parallel region, 0..threads-1. */
 int cpu_thread(void);
-
-/* "oneDNN 2.6.3" */
-void cpu_gemm_name(char *out, size_t size);
-/* y[m, n] = x[m, k] * w[n, k]^T (+ y when is_sum) on the calling thread; ldx and ldy are row lengths. */
-struct cpu_gemm_args {
-    float *y;
-    const float *x, *w;
-    int64_t m, n, k, ldx, ldy;
-    bool is_sum;
-};
-void cpu_gemm(const struct cpu_gemm_args *a);
 
 enum err_code cpu_linear(struct kern *k, const struct kern_linear_args *a, struct err *e);
 enum err_code cpu_attention(struct kern *k, const struct kern_attention_args *a, struct err *e);

@@ -1,9 +1,8 @@
 /* Linear layers: the output is cut into tiles of rows x columns, each computed by one thread, which then adds bias
  * and activation while the tile is in its cache. */
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/product.h"
 
-/* Tiles of 128 x 512 reach the speed of one product over all threads (docs/ENGINE.md). */
-enum { TILE_ROWS = 128, TILE_COLS = 256, MIN_COLS = 64, ENOUGH_TILES = 16 };
+enum { MIN_COLS = 64, ENOUGH_TILES = 16, TILE_FLOATS = PRODUCT_ROWS * PRODUCT_COLS };
 
 static int64_t ceil_div(int64_t a, int64_t b)
 {
@@ -13,38 +12,58 @@ static int64_t ceil_div(int64_t a, int64_t b)
 /* Narrower tiles when there are few rows, so that several threads find work. Depends on the shape only. */
 static int64_t tile_cols(int64_t T, int64_t N)
 {
-    int64_t cols = TILE_COLS;
-    while (cols > MIN_COLS && ceil_div(T, TILE_ROWS) * ceil_div(N, cols) < ENOUGH_TILES)
+    int64_t cols = PRODUCT_COLS;
+    while (cols > MIN_COLS && ceil_div(T, PRODUCT_ROWS) * ceil_div(N, cols) < ENOUGH_TILES)
         cols /= 2;
     return cols;
 }
 
+/* `beside`: room for a tile where products cannot write into y, else NULL. */
+static void compute_tile(const struct cpu_kern *c, const struct kern_linear_args *a,
+                         const struct product_weights *w, const struct product_rows *x,
+                         const struct product_tile *t, float *beside)
+{
+    const float *bias = a->bias;
+    float *y = (float *)a->y + t->row * a->N + t->col;
+    struct vec_finish f = {.y = y,
+                           .x = beside != NULL ? beside : y,
+                           .ldy = a->N,
+                           .ldx = beside != NULL ? t->cols : a->N,
+                           .m = t->rows,
+                           .n = t->cols,
+                           .bias = bias != NULL ? bias + t->col : NULL,
+                           .act = a->act,
+                           .is_sum = beside != NULL && a->is_residual};
+    if (beside != NULL)
+        product_tile(w, x, t, beside, t->cols, false);
+    else
+        product_tile(w, x, t, y, a->N, a->is_residual);
+    if (beside != NULL || bias != NULL || a->act != KERN_ACT_NONE)
+        c->vec->finish(&f);
+}
+
 enum err_code cpu_linear(struct kern *k, const struct kern_linear_args *a, struct err *e)
 {
-    (void)e;
     CHECK(!a->is_residual || a->act == KERN_ACT_NONE);
-    const struct cpu_kern *c = cpu_of(k);
-    const float *x = a->x, *w = a->w, *bias = a->bias;
-    float *y = a->y;
+    struct cpu_kern *c = cpu_of(k);
     const int64_t cols = tile_cols(a->T, a->N);
-    const int64_t n_rows = ceil_div(a->T, TILE_ROWS), n_cols = ceil_div(a->N, cols);
+    const int64_t n_rows = ceil_div(a->T, PRODUCT_ROWS), n_cols = ceil_div(a->N, cols);
+    const bool is_beside = product_is_dense(c);
+    struct product_weights w;
+    struct product_rows x;
+    void *tiles = NULL;
+    TRY(product_weights_make(c, a->w, a->N, a->K, cols, a->T, &w, e));
+    TRY(product_rows_make(c, PRODUCT_X, a->x, a->T, a->K, &x, e));
+    if (is_beside)
+        TRY(cpu_scratch_get(&c->scratch, (size_t)c->threads * TILE_FLOATS * sizeof(float), &tiles,
+                            e));
 #pragma omp parallel for schedule(dynamic) num_threads(c->threads)
     for (int64_t i = 0; i < n_rows * n_cols; i++) {
-        int64_t r = i / n_cols * TILE_ROWS, n = i % n_cols * cols;
-        int64_t rows = a->T - r < TILE_ROWS ? a->T - r : TILE_ROWS;
-        int64_t width = a->N - n < cols ? a->N - n : cols;
-        float *tile = y + r * a->N + n;
-        cpu_gemm(&(struct cpu_gemm_args){.y = tile,
-                                         .x = x + r * a->K,
-                                         .w = w + n * a->K,
-                                         .m = rows,
-                                         .n = width,
-                                         .k = a->K,
-                                         .ldx = a->K,
-                                         .ldy = a->N,
-                                         .is_sum = a->is_residual});
-        if (bias != NULL || a->act != KERN_ACT_NONE)
-            c->vec->bias_act(tile, a->N, rows, width, bias != NULL ? bias + n : NULL, a->act);
+        struct product_tile t = {.row = i / n_cols * PRODUCT_ROWS, .col = i % n_cols * cols};
+        t.rows = a->T - t.row < PRODUCT_ROWS ? a->T - t.row : PRODUCT_ROWS;
+        t.cols = a->N - t.col < cols ? a->N - t.col : cols;
+        float *beside = is_beside ? (float *)tiles + (size_t)cpu_thread() * TILE_FLOATS : NULL;
+        compute_tile(c, a, &w, &x, &t, beside);
     }
     return ERR_OK;
 }

@@ -1,13 +1,16 @@
 /* Log-likelihoods and divergences straight from hidden states: the head product runs in tiles of rows x vocabulary
  * that never leave a thread's cache, and each tile is folded into running statistics of its rows. One piece of
  * work is a block of rows and a span of the vocabulary, so that a few rows over a large vocabulary keep all
- * threads busy; spans are merged in order at the end. */
+ * threads busy; spans are merged in order at the end. A large head is gone through in bands of spans. */
 #include <math.h>
 #include <string.h>
 
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/product.h"
 
-enum { BLOCK_ROWS = 128, TILE_COLS = 256, SPAN_MIN = 2048, SPANS_MAX = 16 };
+enum { SPAN_MIN = 2048, SPANS_MAX = 64, TILE_FLOATS = PRODUCT_ROWS * PRODUCT_COLS };
+
+/* As much of a head is laid out for the products at a time. */
+enum { BAND_FLOATS = 32 << 20 };
 
 /* What is known of one row over a part of the vocabulary: the maximum, where it is first, and
  * sum e^(logit - max). All zero with `is_used` false: nothing yet. */
@@ -21,6 +24,7 @@ struct row_stats {
 struct grid {
     int64_t R, d, V;
     int64_t span, n_spans, n_blocks;
+    int64_t band; /* spans that are laid out at a time */
 };
 
 static int64_t ceil_div(int64_t a, int64_t b)
@@ -33,34 +37,18 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static struct grid grid_make(int64_t R, int64_t d, int64_t V)
+static struct grid grid_make(const struct cpu_kern *c, int64_t R, int64_t d, int64_t V)
 {
-    int64_t span = ceil_div(ceil_div(V, SPANS_MAX), TILE_COLS) * TILE_COLS;
+    int64_t span = ceil_div(ceil_div(V, SPANS_MAX), PRODUCT_COLS) * PRODUCT_COLS;
     span = span > SPAN_MIN ? span : SPAN_MIN;
-    return (struct grid){.R = R,
-                         .d = d,
-                         .V = V,
-                         .span = span,
-                         .n_spans = ceil_div(V, span),
-                         .n_blocks = ceil_div(R, BLOCK_ROWS)};
-}
-
-/* The part of the product that one tile covers. */
-struct tile {
-    int64_t row, rows, col, cols;
-};
-
-static void tile_compute(const struct grid *g, const struct tile *t, const float *x,
-                         const float *head, float *out)
-{
-    cpu_gemm(&(struct cpu_gemm_args){.y = out,
-                                     .x = x + t->row * g->d,
-                                     .w = head + t->col * g->d,
-                                     .m = t->rows,
-                                     .n = t->cols,
-                                     .k = g->d,
-                                     .ldx = g->d,
-                                     .ldy = TILE_COLS});
+    struct grid g = {.R = R,
+                     .d = d,
+                     .V = V,
+                     .span = span,
+                     .n_spans = ceil_div(V, span),
+                     .n_blocks = ceil_div(R, PRODUCT_ROWS)};
+    g.band = product_is_laid_out(c, R) ? ceil_div(BAND_FLOATS, span * d) : g.n_spans;
+    return g;
 }
 
 /* Makes room for logits that exceed the maximum so far; returns what sums relative to the old one are worth under
@@ -127,23 +115,25 @@ static int64_t first_target(const struct kern_score_args *a, int64_t row)
 }
 
 /* The target's own logit goes into logprob[] until its row's sum is known. */
-static void gather_targets(const struct kern_score_args *a, const struct tile *t,
+static void gather_targets(const struct kern_score_args *a, const struct product_tile *t,
                            const float *logits, int64_t from, int64_t to)
 {
     for (int64_t i = from; i < to; i++) {
         int64_t col = a->token[i] - t->col;
         if (col >= 0 && col < t->cols)
-            a->logprob[i] = logits[(a->row[i] - t->row) * TILE_COLS + col];
+            a->logprob[i] = logits[(a->row[i] - t->row) * t->cols + col];
     }
 }
 
 /* Tiles of each thread behind the statistics of all rows, in the kern's scratch. */
 struct work {
-    const struct cpu_kern *c;
+    struct cpu_kern *c;
     struct grid g;
     void *stats; /* [R, n_spans] of the operation's own struct, zeroed */
     float *tiles;
     int tiles_per_thread;
+    struct product_weights head; /* of the spans from `from_span` to `to_span` */
+    int64_t from_span, to_span;
 };
 
 static enum err_code work_make(struct cpu_kern *c, struct grid g, size_t stats_size,
@@ -151,7 +141,7 @@ static enum err_code work_make(struct cpu_kern *c, struct grid g, size_t stats_s
 {
     size_t stats_bytes = (size_t)(g.R * g.n_spans) * stats_size;
     stats_bytes = (stats_bytes + 63) / 64 * 64;
-    size_t tile_bytes = (size_t)BLOCK_ROWS * TILE_COLS * sizeof(float);
+    size_t tile_bytes = (size_t)TILE_FLOATS * sizeof(float);
     void *p;
     TRY(cpu_scratch_get(&c->scratch,
                         stats_bytes + (size_t)c->threads * (size_t)tiles_per_thread * tile_bytes,
@@ -165,34 +155,65 @@ static enum err_code work_make(struct cpu_kern *c, struct grid g, size_t stats_s
     return ERR_OK;
 }
 
+/* The next band of the head; *is_over when there is none. */
+static enum err_code work_band(struct work *w, const float *head, bool *is_over, struct err *e)
+{
+    const struct grid *g = &w->g;
+    *is_over = w->to_span == g->n_spans;
+    if (*is_over)
+        return ERR_OK;
+    w->from_span = w->to_span;
+    w->to_span = smaller(w->from_span + g->band, g->n_spans);
+    const int64_t from = w->from_span * g->span, to = smaller(w->to_span * g->span, g->V);
+    return product_weights_make(w->c, head + from * g->d, to - from, g->d, PRODUCT_COLS, g->R,
+                                &w->head, e);
+}
+
+static int64_t work_pieces(const struct work *w)
+{
+    return w->g.n_blocks * (w->to_span - w->from_span);
+}
+
 static float *work_tile(const struct work *w, int i)
 {
-    return w->tiles + (size_t)(cpu_thread() * w->tiles_per_thread + i) * BLOCK_ROWS * TILE_COLS;
+    return w->tiles + (size_t)(cpu_thread() * w->tiles_per_thread + i) * TILE_FLOATS;
 }
 
 /* The rows and first columns of a piece of work; *end is where its span ends. */
-static struct tile work_piece(const struct grid *g, int64_t piece, int64_t *span, int64_t *end)
+static struct product_tile work_piece(const struct work *w, int64_t piece, int64_t *span,
+                                      int64_t *end)
 {
-    *span = piece % g->n_spans;
+    const struct grid *g = &w->g;
+    const int64_t n = w->to_span - w->from_span;
+    *span = w->from_span + piece % n;
     *end = smaller(g->V, (*span + 1) * g->span);
-    struct tile t = {.row = piece / g->n_spans * BLOCK_ROWS, .col = *span * g->span};
-    t.rows = smaller(BLOCK_ROWS, g->R - t.row);
+    struct product_tile t = {.row = piece / n * PRODUCT_ROWS, .col = *span * g->span};
+    t.rows = smaller(PRODUCT_ROWS, g->R - t.row);
     return t;
 }
 
-static void score_piece(const struct work *w, const struct kern_score_args *a, int64_t piece)
+static void work_compute(const struct work *w, const struct product_rows *x,
+                         const struct product_tile *t, float *out)
+{
+    struct product_tile in_band = *t;
+    in_band.col -= w->from_span * w->g.span;
+    product_tile(&w->head, x, &in_band, out, t->cols, false);
+}
+
+static void score_piece(const struct work *w, const struct kern_score_args *a,
+                        const struct product_rows *x, int64_t piece)
 {
     const struct grid *g = &w->g;
     int64_t span, end;
-    struct tile t = work_piece(g, piece, &span, &end);
+    struct product_tile t = work_piece(w, piece, &span, &end);
     struct row_stats *stats = w->stats;
     float *logits = work_tile(w, 0);
     const int64_t from = first_target(a, t.row), to = first_target(a, t.row + t.rows);
-    for (; t.col < end; t.col += TILE_COLS) {
-        t.cols = smaller(TILE_COLS, end - t.col);
-        tile_compute(g, &t, a->x, a->head, logits);
+    for (; t.col < end; t.col += PRODUCT_COLS) {
+        t.cols = smaller(PRODUCT_COLS, end - t.col);
+        work_compute(w, x, &t, logits);
         for (int64_t r = 0; r < t.rows; r++)
-            stats_fold(w->c->vec, &stats[(t.row + r) * g->n_spans + span], logits + r * TILE_COLS,
+            stats_fold(w->c->vec, &stats[(t.row + r) * g->n_spans + span], logits + r * t.cols,
                        t.cols, t.col);
         gather_targets(a, &t, logits, from, to);
     }
@@ -202,11 +223,19 @@ enum err_code cpu_score(struct kern *k, const struct kern_score_args *a, struct 
 {
     struct cpu_kern *c = cpu_of(k);
     struct work w;
-    TRY(work_make(c, grid_make(a->R, a->d, a->V), sizeof(struct row_stats), 1, &w, e));
-    struct row_stats *stats = w.stats;
+    struct product_rows x;
+    bool is_over;
+    TRY(work_make(c, grid_make(c, a->R, a->d, a->V), sizeof(struct row_stats), 1, &w, e));
+    TRY(product_rows_make(c, PRODUCT_X, a->x, a->R, a->d, &x, e));
+    for (;;) {
+        TRY(work_band(&w, a->head, &is_over, e));
+        if (is_over)
+            break;
 #pragma omp parallel for schedule(dynamic) num_threads(c->threads)
-    for (int64_t piece = 0; piece < w.g.n_blocks * w.g.n_spans; piece++)
-        score_piece(&w, a, piece);
+        for (int64_t piece = 0; piece < work_pieces(&w); piece++)
+            score_piece(&w, a, &x, piece);
+    }
+    struct row_stats *stats = w.stats;
 #pragma omp parallel for num_threads(c->threads)
     for (int64_t r = 0; r < a->R; r++)
         for (int64_t s = 1; s < w.g.n_spans; s++)
@@ -225,21 +254,25 @@ struct kl_stats {
     double d;
 };
 
-static void kl_piece(const struct work *w, const struct kern_kl_args *a, int64_t piece)
+struct kl_rows {
+    struct product_rows x, ref;
+};
+
+static void kl_piece(const struct work *w, const struct kl_rows *rows, int64_t piece)
 {
     const struct grid *g = &w->g;
     const struct vec_ops *vec = w->c->vec;
     int64_t span, end;
-    struct tile t = work_piece(g, piece, &span, &end);
+    struct product_tile t = work_piece(w, piece, &span, &end);
     struct kl_stats *stats = w->stats;
     float *p = work_tile(w, 0), *q = work_tile(w, 1);
-    for (; t.col < end; t.col += TILE_COLS) {
-        t.cols = smaller(TILE_COLS, end - t.col);
-        tile_compute(g, &t, a->ref, a->head, p);
-        tile_compute(g, &t, a->x, a->head, q);
+    for (; t.col < end; t.col += PRODUCT_COLS) {
+        t.cols = smaller(PRODUCT_COLS, end - t.col);
+        work_compute(w, &rows->ref, &t, p);
+        work_compute(w, &rows->x, &t, q);
         for (int64_t r = 0; r < t.rows; r++) {
             struct kl_stats *s = &stats[(t.row + r) * g->n_spans + span];
-            const float *pr = p + r * TILE_COLS, *qr = q + r * TILE_COLS;
+            const float *pr = p + r * t.cols, *qr = q + r * t.cols;
             double factor = stats_raise(vec, &s->p, pr, t.cols, t.col);
             struct vec_divergence v = vec->divergence(pr, qr, t.cols, s->p.max);
             s->p.sum += v.s;
@@ -253,11 +286,20 @@ enum err_code cpu_kl(struct kern *k, const struct kern_kl_args *a, struct err *e
 {
     struct cpu_kern *c = cpu_of(k);
     struct work w;
-    TRY(work_make(c, grid_make(a->R, a->d, a->V), sizeof(struct kl_stats), 2, &w, e));
-    struct kl_stats *stats = w.stats;
+    struct kl_rows rows;
+    bool is_over;
+    TRY(work_make(c, grid_make(c, a->R, a->d, a->V), sizeof(struct kl_stats), 2, &w, e));
+    TRY(product_rows_make(c, PRODUCT_X, a->x, a->R, a->d, &rows.x, e));
+    TRY(product_rows_make(c, PRODUCT_REF, a->ref, a->R, a->d, &rows.ref, e));
+    for (;;) {
+        TRY(work_band(&w, a->head, &is_over, e));
+        if (is_over)
+            break;
 #pragma omp parallel for schedule(dynamic) num_threads(c->threads)
-    for (int64_t piece = 0; piece < w.g.n_blocks * w.g.n_spans; piece++)
-        kl_piece(&w, a, piece);
+        for (int64_t piece = 0; piece < work_pieces(&w); piece++)
+            kl_piece(&w, &rows, piece);
+    }
+    struct kl_stats *stats = w.stats;
     for (int64_t r = 0; r < a->R; r++) {
         struct kl_stats *all = &stats[r * w.g.n_spans];
         for (int64_t s = 1; s < w.g.n_spans; s++) {

@@ -32,17 +32,26 @@ struct vec_divergence {
     double s, d;
 };
 
+/* What follows a product: y[m, n] = act(x[m, n] + bias[n]) (+ y when is_sum); rows are ldy and ldx apart. */
+struct vec_finish {
+    float *y;
+    const float *x; /* may be y */
+    int64_t ldy, ldx, m, n;
+    const float *bias; /* or NULL */
+    enum kern_act act;
+    bool is_sum; /* then act is NONE */
+};
+
 struct vec_ops {
     const char *name;
     void (*attend)(const struct vec_attend *a);
-    /* y[m, n] with rows ldy apart: y = act(y + bias); bias may be NULL. */
-    void (*bias_act)(float *y, int64_t ldy, int64_t m, int64_t n, const float *bias,
-                     enum kern_act act);
+    void (*finish)(const struct vec_finish *f);
     /* One row of kern_layernorm. y may be x. */
     void (*layernorm)(float *y, const float *x, const float *w, const float *b, float eps,
                       int64_t d);
-    /* y[cols, rows] = x[rows, cols]^T, both contiguous. */
-    void (*transpose)(float *y, const float *x, int64_t rows, int64_t cols);
+    /* y[cols, rows] = x[rows, cols]^T; ldy and ldx are row lengths. */
+    void (*transpose)(float *y, int64_t ldy, const float *x, int64_t ldx, int64_t rows,
+                      int64_t cols);
     float (*max)(const float *x, int64_t n); /* n > 0 */
     /* sum of e^(x - max) for n <= VEC_ROW_PIECE values not above max */
     float (*sum_exp)(const float *x, int64_t n, float max);
@@ -50,8 +59,8 @@ struct vec_ops {
     void (*exp)(float *y, const float *x, int64_t n);
 };
 
-/* The best table this machine can run. */
-const struct vec_ops *vec_select(void);
+/* The best table this machine can run; without `may_avx512` not the one of 512 bits. */
+const struct vec_ops *vec_select(bool may_avx512);
 
 extern const struct vec_ops vec_ops_plain;
 #ifdef __x86_64__

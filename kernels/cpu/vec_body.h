@@ -133,39 +133,44 @@ VEC_INLINE vec act_vec(vec x, enum kern_act act)
     return x;
 }
 
-VEC_INLINE void bias_act_row(float *y, int64_t n, const float *bias, enum kern_act act)
+/* `act` and `is_sum` are constants at each call: the choice must not sit inside the loop over elements. */
+VEC_INLINE void finish_row(const struct vec_finish *f, int64_t r, enum kern_act act, bool is_sum)
 {
+    float *y = f->y + r * f->ldy;
+    const float *x = f->x + r * f->ldx;
     int64_t i = 0;
-    for (; i + VEC_LANES <= n; i += VEC_LANES) {
-        vec x = load(y + i);
-        store(y + i, act_vec(bias != NULL ? x + load(bias + i) : x, act));
+    for (; i + VEC_LANES <= f->n; i += VEC_LANES) {
+        vec v = load(x + i);
+        v = act_vec(f->bias != NULL ? v + load(f->bias + i) : v, act);
+        store(y + i, is_sum ? load(y + i) + v : v);
     }
-    if (i < n) {
-        vec x = load_part(y + i, n - i, 0.0F);
-        if (bias != NULL)
-            x += load_part(bias + i, n - i, 0.0F);
-        store_part(y + i, act_vec(x, act), n - i);
+    if (i < f->n) {
+        vec v = load_part(x + i, f->n - i, 0.0F);
+        if (f->bias != NULL)
+            v += load_part(f->bias + i, f->n - i, 0.0F);
+        v = act_vec(v, act);
+        store_part(y + i, is_sum ? load_part(y + i, f->n - i, 0.0F) + v : v, f->n - i);
     }
 }
 
-VEC_FN void bias_act(float *y, int64_t ldy, int64_t m, int64_t n, const float *bias,
-                     enum kern_act act)
+VEC_FN void finish(const struct vec_finish *f)
 {
-    /* One loop per activation: the choice must not sit inside the loop over elements. */
-    for (int64_t r = 0; r < m; r++) {
-        float *row = y + r * ldy;
-        switch (act) {
+    for (int64_t r = 0; r < f->m; r++) {
+        switch (f->act) {
         case KERN_ACT_NONE:
-            bias_act_row(row, n, bias, KERN_ACT_NONE);
+            if (f->is_sum)
+                finish_row(f, r, KERN_ACT_NONE, true);
+            else
+                finish_row(f, r, KERN_ACT_NONE, false);
             break;
         case KERN_ACT_RELU:
-            bias_act_row(row, n, bias, KERN_ACT_RELU);
+            finish_row(f, r, KERN_ACT_RELU, false);
             break;
         case KERN_ACT_GELU_ERF:
-            bias_act_row(row, n, bias, KERN_ACT_GELU_ERF);
+            finish_row(f, r, KERN_ACT_GELU_ERF, false);
             break;
         case KERN_ACT_GELU_TANH:
-            bias_act_row(row, n, bias, KERN_ACT_GELU_TANH);
+            finish_row(f, r, KERN_ACT_GELU_TANH, false);
             break;
         }
     }
@@ -399,15 +404,16 @@ VEC_INLINE void transpose_block(float *y, int64_t ldy, const float *x, int64_t l
         memcpy(y + i * ldy, &rows[i], sizeof rows[i]);
 }
 
-VEC_FN void transpose(float *y, const float *x, int64_t rows, int64_t cols)
+VEC_FN void transpose(float *y, int64_t ldy, const float *x, int64_t ldx, int64_t rows,
+                      int64_t cols)
 {
     const int64_t r4 = rows / 4 * 4, c4 = cols / 4 * 4;
     for (int64_t c = 0; c < c4; c += 4)
         for (int64_t r = 0; r < r4; r += 4)
-            transpose_block(y + c * rows + r, rows, x + r * cols + c, cols);
+            transpose_block(y + c * ldy + r, ldy, x + r * ldx + c, ldx);
     for (int64_t c = 0; c < cols; c++)
         for (int64_t r = c < c4 ? r4 : 0; r < rows; r++)
-            y[c * rows + r] = x[r * cols + c];
+            y[c * ldy + r] = x[r * ldx + c];
 }
 
 VEC_FN float row_max(const float *x, int64_t n)
@@ -472,7 +478,7 @@ VEC_FN void row_exp(float *y, const float *x, int64_t n)
 
 #define VEC_OPS_TABLE(label)                                                                       \
     {                                                                                              \
-        .name = (label), .attend = attend, .bias_act = bias_act, .layernorm = layernorm,           \
+        .name = (label), .attend = attend, .finish = finish, .layernorm = layernorm,               \
         .transpose = transpose, .max = row_max, .sum_exp = row_sum_exp,                            \
         .divergence = row_divergence, .exp = row_exp,                                              \
     }

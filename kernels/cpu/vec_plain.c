@@ -24,13 +24,14 @@ typedef int32_t veci __attribute__((vector_size(16)));
 
 const struct vec_ops vec_ops_plain = VEC_OPS_TABLE("plain");
 
-const struct vec_ops *vec_select(void)
+const struct vec_ops *vec_select(bool may_avx512)
 {
 #ifdef __x86_64__
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("fma"))
+    if (may_avx512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("fma"))
         return &vec_ops_avx512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return &vec_ops_avx2;
 #endif
+    (void)may_avx512;
     return &vec_ops_plain;
 }

@@ -175,6 +175,8 @@ static enum err_code describe(struct cuda_kern *c, int device, struct err *e)
                        "device 'cuda:%d' (%s) has compute capability %d.%d; 8.0 or newer is needed",
                        device, prop.name, prop.major, prop.minor);
     cuda_gemm_name(gemm, sizeof gemm);
+    CUDA_TRY(cudaDeviceGetPCIBusId(c->base.info.pci, sizeof c->base.info.pci, device),
+             "position of the GPU");
     struct kern_info *info = &c->base.info;
     snprintf(info->device, sizeof info->device,
              "cuda: %.40s sm_%d%d driver %d.%d runtime %d.%d cuBLASLt %.14s", prop.name, prop.major,

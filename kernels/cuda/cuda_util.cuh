@@ -42,6 +42,7 @@ struct cuda_kern {
     int n_multiprocessors;
     size_t shared_bytes; /* most that a block may ask for */
     bool has_wgmma;      /* compute capability 9.0, and the module holds its machine code */
+    void *encode_map;    /* cuTensorMapEncodeTiled; NULL without has_wgmma */
     cudaStream_t stream;
     struct cuda_ring ring;
     struct cuda_buffer scratch; /* of the call that runs */

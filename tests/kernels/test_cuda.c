@@ -118,8 +118,15 @@ static void test_rows_and_products(struct lab *l)
         for (int option = 0; option < 4; option++)
             test_norm(l, shapes[i][0], shapes[i][1], option % 2 != 0, option / 2 != 0);
     }
-    static const int64_t products[][3] = {{1, 16, 8},     {7, 48, 16},      {33, 144, 48},
-                                          {128, 96, 384}, {257, 768, 1024}, {1000, 2048, 512}};
+    static const int64_t products[][3] = {{1, 16, 8},
+                                          {7, 48, 16},
+                                          {33, 144, 48},
+                                          {128, 96, 384},
+                                          {257, 768, 1024},
+                                          {1000, 2048, 512},
+                                          /* enough tiles for a product of our own; ragged ends */
+                                          {4224, 1528, 72},
+                                          {3000, 2304, 200}};
     static const enum kern_act acts[] = {KERN_ACT_NONE, KERN_ACT_RELU, KERN_ACT_GELU_ERF,
                                          KERN_ACT_GELU_TANH};
     for (size_t i = 0; i < ARRAY_LEN(products); i++) {
@@ -130,6 +137,9 @@ static void test_rows_and_products(struct lab *l)
             test_linear(l, p[0], p[1], p[2], KERN_ACT_NONE, bias != 0, true);
         }
     }
+    for (size_t act = 0; act < ARRAY_LEN(acts); act++) /* tiles for a product of our own, ragged */
+        test_linear(l, 33700, 200, 72, acts[act], true, false);
+    test_linear(l, 33700, 200, 72, KERN_ACT_GELU_ERF, false, false);
 }
 
 /* ---- attention ---- */
@@ -373,16 +383,17 @@ static void test_loss(struct lab *l, int64_t R, int64_t d, int64_t V)
 }
 
 /* Two equal largest logits: the smaller id is the arg max. */
-static void test_ties(struct lab *l)
+static void test_ties(struct lab *l, int first, int second)
 {
-    enum { D = 8, V = 20000, FIRST = 7000, SECOND = 19000 };
+    enum { D = 8, V = 20000 };
     struct both x = both_random(l, D, 1, 0), head = both_random(l, V * D, 0, 0.01);
     for (int i = 0; i < D; i++)
-        head.host[FIRST * D + i] = head.host[SECOND * D + i] = 2;
+        head.host[first * D + i] = head.host[second * D + i] = 2;
     lab_to_device(l, &head);
-    static const int32_t row[] = {0, 0}, token[] = {FIRST, SECOND};
-    float logprob[2];
-    uint8_t is_top[2];
+    static const int32_t row[] = {0, 0, 0};
+    const int32_t token[] = {second, first, second};
+    float logprob[3];
+    uint8_t is_top[3];
     struct err e;
     struct kern_score_args a = {.x = x.device,
                                 .head = head.device,
@@ -391,25 +402,70 @@ static void test_ties(struct lab *l)
                                 .V = V,
                                 .row = row,
                                 .token = token,
-                                .n = 2,
+                                .n = 3,
                                 .logprob = logprob,
                                 .is_top = is_top};
     int64_t mark;
     lab_must(kern_score(l->gpu, &a, &e), &e);
     lab_must(kern_mark(l->gpu, &mark, &e), &e);
     lab_must(kern_wait(l->gpu, mark, &e), &e);
-    lab_check(l, is_top[0] == 1 && is_top[1] == 0, "ties: %d %d", is_top[0], is_top[1]);
-    lab_check(l, fabs(logprob[0] + log(2.0)) < 0.01, "ties: %g", (double)logprob[0]);
+    lab_check(l, is_top[0] == 0 && is_top[1] == 1 && is_top[2] == 0, "ties of %d and %d: %d %d %d",
+              first, second, is_top[0], is_top[1], is_top[2]);
+    lab_check(l, fabs(logprob[1] + log(2.0)) < 0.01, "ties: %g", (double)logprob[1]);
+    both_free(l, &x);
+    both_free(l, &head);
+}
+
+/* More rows than one product takes: equal rows have equal answers, to the bit. */
+static void test_score_of_many_rows(struct lab *l)
+{
+    enum { D = 8, V = 250880, R = 4700, PERIOD = 92 };
+    struct both x = both_random(l, R * D, 0, 1), head = both_random(l, V * D, 0, 1);
+    int32_t *row = xcalloc(R, sizeof(*row)), *token = xcalloc(R, sizeof(*token));
+    float *logprob = xcalloc(R, sizeof(*logprob));
+    uint8_t *is_top = xcalloc(R, 1);
+    struct err e;
+    for (int i = 0; i < R; i++) {
+        row[i] = i;
+        token[i] = (int32_t)((int64_t)(i % PERIOD) * V / PERIOD);
+        memcpy(x.host + i * D, x.host + i % PERIOD * D, D * sizeof(*x.host));
+    }
+    lab_to_device(l, &x);
+    struct kern_score_args a = {.x = x.device,
+                                .head = head.device,
+                                .R = R,
+                                .d = D,
+                                .V = V,
+                                .row = row,
+                                .token = token,
+                                .n = R,
+                                .logprob = logprob,
+                                .is_top = is_top};
+    lab_must(kern_score(l->gpu, &a, &e), &e);
+    lab_must(kern_sync(l->gpu, &e), &e);
+    int n_different = 0;
+    for (int i = 0; i < R; i++)
+        n_different += memcmp(&logprob[i], &logprob[i % PERIOD], sizeof(*logprob)) != 0 ||
+                       is_top[i] != is_top[i % PERIOD];
+    lab_check(l, n_different == 0, "%d of %d equal rows score differently", n_different, R);
+    xfree(row);
+    xfree(token);
+    xfree(logprob);
+    xfree(is_top);
     both_free(l, &x);
     both_free(l, &head);
 }
 
 static void test_losses(struct lab *l)
 {
-    static const int64_t shapes[][3] = {{1, 8, 16}, {5, 48, 512}, {130, 64, 9001}, {4200, 32, 700}};
+    static const int64_t shapes[][3] = {{1, 8, 16},      {5, 48, 512},    {130, 64, 9001},
+                                        {4200, 32, 700}, {257, 72, 5003}, {200, 512, 50304}};
     for (size_t i = 0; i < ARRAY_LEN(shapes); i++)
         test_loss(l, shapes[i][0], shapes[i][1], shapes[i][2]);
-    test_ties(l);
+    test_ties(l, 7000, 19000);
+    test_ties(l, 7000, 7001);
+    test_ties(l, 7000, 7100); /* one tile */
+    test_score_of_many_rows(l);
 }
 
 /* ---- running ---- */

@@ -57,17 +57,20 @@ Test(vec, transposes_any_shape)
 {
     enum { SIDE = 19 };
     const struct vec_ops *t[TABLES_MAX];
-    float x[SIDE * SIDE], y[SIDE * SIDE];
+    float x[SIDE * SIDE], y[SIDE * (SIDE + 1)];
     for (int i = 0; i < SIDE * SIDE; i++)
         x[i] = (float)i;
     for (int i = 0, n = tables(t); i < n; i++)
         for (int rows = 1; rows <= SIDE; rows++)
             for (int cols = 1; cols <= SIDE; cols++) {
-                t[i]->transpose(y, x, rows, cols);
+                const int ldy = rows + cols % 2, ldx = SIDE - (SIDE - cols) * (rows % 2);
+                memset(y, 0xff, sizeof(y));
+                t[i]->transpose(y, ldy, x, ldx, rows, cols);
                 for (int r = 0; r < rows; r++)
                     for (int c = 0; c < cols; c++)
-                        cr_assert_eq(y[c * rows + r], x[r * cols + c], "%s %dx%d", t[i]->name, rows,
+                        cr_assert_eq(y[c * ldy + r], x[r * ldx + c], "%s %dx%d", t[i]->name, rows,
                                      cols);
+                cr_assert(ldy == rows || isnan(y[rows]), "%s writes between rows", t[i]->name);
             }
 }
 

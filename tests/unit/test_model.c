@@ -44,12 +44,19 @@ static struct config config_k(int k)
     return c;
 }
 
-static enum err_code try_load(const char *dir, struct loaded *l, struct err *e)
+static enum err_code try_load_as(const char *dir, enum kern_compute compute, struct loaded *l,
+                                 struct err *e)
 {
+    const struct kern_options o = {.device = "cpu", .compute = compute, .threads = 2};
     *l = (struct loaded){0};
     TRY(ckpt_open(&(struct model_ref){.name = dir, .path = dir}, &l->ckpt, e));
-    TRY(kern_open(&(struct kern_options){.device = "cpu", .threads = 2}, &l->k, e));
+    TRY(kern_open(&o, &l->k, e));
     return model_open(l->ckpt, l->k, &l->m, e);
+}
+
+static enum err_code try_load(const char *dir, struct loaded *l, struct err *e)
+{
+    return try_load_as(dir, KERN_FP32, l, e);
 }
 
 static void unload(struct loaded *l)
@@ -66,14 +73,19 @@ static void put_config(struct loaded *l, const struct config *c)
     cr_assert_eq(model_set_config(l->m, c, &bits, &e), ERR_OK, "%s", e.text);
 }
 
-static struct loaded load(const char *dir, int k)
+static struct loaded load_as(const char *dir, int k, enum kern_compute compute)
 {
     struct loaded l;
     struct err e = {0};
-    cr_assert_eq(try_load(dir, &l, &e), ERR_OK, "%s", e.text);
+    cr_assert_eq(try_load_as(dir, compute, &l, &e), ERR_OK, "%s", e.text);
     struct config c = config_k(k);
     put_config(&l, &c);
     return l;
+}
+
+static struct loaded load(const char *dir, int k)
+{
+    return load_as(dir, k, KERN_FP32);
 }
 
 static float *logits_of(struct loaded *l, const int32_t *tokens, int n)
@@ -119,9 +131,10 @@ static double relative_error(const float *y, const float *ref, int64_t n)
     return sqrt(diff / size);
 }
 
-static void check_logits(const char *dir, const char *name)
+static void check_logits(const char *dir, const char *name, enum kern_compute compute,
+                         double tolerance)
 {
-    struct loaded l = load(dir, 32);
+    struct loaded l = load_as(dir, 32, compute);
     struct buf file = {0};
     struct err e = {0};
     char *path = xasprintf("%s/expected.safetensors", dir);
@@ -132,7 +145,8 @@ static void check_logits(const char *dir, const char *name)
     for (int b = 0; b < BATCH; b++) {
         float *y = logits_of(&l, ids + b * LENGTH, LENGTH);
         double error = relative_error(y, ref + b * n, n);
-        cr_expect_lt(error, 1e-6, "%s: %g", name, error);
+        cr_log_info("%s: logits off by %.3g", name, error);
+        cr_expect_lt(error, tolerance, "%s: %g", name, error);
         xfree(y);
     }
     xfree(path);
@@ -145,7 +159,16 @@ Test(model, logits_of_all_families_equal_those_of_transformers)
     for (size_t i = 0; i < ARRAY_LEN(fixtures); i++) {
         const char *dir = fixture_dir(fixtures[i]);
         if (dir != NULL)
-            check_logits(dir, fixtures[i]);
+            check_logits(dir, fixtures[i], KERN_FP32, 1e-6);
+    }
+}
+
+Test(model, logits_in_bf16_are_as_near_as_bf16_allows)
+{
+    for (size_t i = 0; i < ARRAY_LEN(fixtures); i++) {
+        const char *dir = fixture_dir(fixtures[i]);
+        if (dir != NULL)
+            check_logits(dir, fixtures[i], KERN_BF16, 3e-2);
     }
 }
 
@@ -155,7 +178,7 @@ Test(model, logits_under_every_setting_equal_those_of_transformers)
     for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
         char rel[200];
         snprintf(rel, sizeof rel, "tests/golden/families/%s", settings[i]);
-        check_logits(support_source(rel), settings[i]);
+        check_logits(support_source(rel), settings[i], KERN_FP32, 1e-6);
     }
 }
 

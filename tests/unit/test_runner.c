@@ -191,6 +191,11 @@ Test(runner, weight_std_reports_three_correlations_over_layers)
         cr_expect(m->n >= 2 && m->stderr_ > 0);
     }
     cr_expect_eq(out.n, 6);
+    j.config.compute = COMPUTE_BF16; /* which the cpu stores as fp32 */
+    struct job_result faster = run(r, &j, &a);
+    for (int i = 0; i < 3; i++)
+        cr_expect_float_eq(faster.metrics[i].value, out.metrics[i].value, 0.02, "%s %g, %g",
+                           names[i], faster.metrics[i].value, out.metrics[i].value);
     runner_free(r);
     arena_release(&a);
 }

@@ -59,8 +59,10 @@ MUST_USE enum err_code ckpt_read_f32(const struct ckpt *c, const struct ckpt_ten
                                      bool is_transposed, float *dst, struct err *e);
 
 /* SHA-256 identity of the weights: of the file when there is one; else of the lines "<sha256>  <name>\n" of the
- * shards sorted by name. Computed on the first call (one pass over the files), then kept. */
-MUST_USE enum err_code ckpt_identity(struct ckpt *c, char hex[SHA256_HEX], struct err *e);
+ * shards sorted by name. One pass over the files on the first call, then kept. _start begins it on threads of its own
+ * while tensors are read; it also brings the files into memory. */
+void ckpt_identity(struct ckpt *c, char hex[SHA256_HEX]);
+void ckpt_identity_start(struct ckpt *c);
 int64_t ckpt_bytes(const struct ckpt *c); /* of all weight files */
 /* Tells the system that the mapped pages are not needed now. */
 void ckpt_forget_pages(struct ckpt *c);

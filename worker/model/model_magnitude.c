@@ -80,9 +80,11 @@ void model_magnitudes_free(struct model_magnitudes *g)
     xfree(g);
 }
 
-/* How activations are stored; convert.h reads them. */
-static enum ckpt_dtype stored_as(enum compute c)
+/* How activations are stored; convert.h reads them. A device may keep those of a narrower type in fp32. */
+static enum ckpt_dtype stored_as(enum compute c, int act_bytes)
 {
+    if (act_bytes == (int)sizeof(float))
+        return CKPT_F32;
     switch (c) {
     case COMPUTE_FP16:
         return CKPT_F16;
@@ -106,8 +108,8 @@ enum err_code model_magnitudes_add(struct model *m, struct model_magnitudes *g,
         const int64_t rows = T - t < BLOCK_ROWS ? T - t : BLOCK_ROWS;
         TRY(kern_download(m->k, g->stored, (const char *)x + t * row_bytes,
                           (size_t)(rows * row_bytes), e));
-        convert_to_f32(stored_as(m->config.compute), g->stored, (size_t)(rows * n), g->values,
-                       &unused);
+        convert_to_f32(stored_as(m->config.compute, m->weights.act_bytes), g->stored,
+                       (size_t)(rows * n), g->values, &unused);
         for (int64_t i = 0; i < rows * n; i++)
             sum[i % n] += fabs((double)g->values[i]);
     }
