@@ -21,7 +21,7 @@ static const int64_t stop_limit_ns =
     10 * CLOCK_NS_PER_S;                                /* a REVOKE that the child does not heed */
 static const int64_t bye_limit_ns = 5 * CLOCK_NS_PER_S; /* ACKs that do not come while leaving */
 static const int64_t hurry_ns = 2 * CLOCK_NS_PER_S;     /* from TERM after USR1: KILL is near */
-enum { MAX_EARLY_DEATHS = 3 };
+enum { MAX_EARLY_DEATHS = 3, MAX_CREDIT = 16 };
 
 struct parent {
     const struct parent_options *o;
@@ -94,6 +94,19 @@ static void replace_child(struct parent *p, int64_t now_ns, char how[PROC_HOW])
     }
 }
 
+/* Every job that runs has failed; several do when they share passes over a checkpoint. */
+static void fail_running(struct parent *p, enum err_code code, const char *text)
+{
+    for (struct hand_job *j; (j = hand_running(&p->hand)) != NULL;)
+        hand_answer_fail(j, code, text);
+}
+
+static void return_running(struct parent *p, const char *reason, const char *text)
+{
+    for (struct hand_job *j; (j = hand_running(&p->hand)) != NULL;)
+        hand_answer_return(j, reason, text);
+}
+
 static void on_child_gone(struct parent *p, const struct err *why, int64_t now_ns)
 {
     char how[PROC_HOW];
@@ -101,10 +114,8 @@ static void on_child_gone(struct parent *p, const struct err *why, int64_t now_n
     replace_child(p, now_ns, how);
     log_event(LOG_ERROR, "parent", "child-gone", "job=%lld text=\"compute process %s (%s)\"",
               j != NULL ? (long long)j->job : 0, how, why->text);
-    if (j == NULL)
-        return;
     char *text = xasprintf("the compute process %s", how);
-    hand_answer_fail(j, ERR_CRASHED, text);
+    fail_running(p, ERR_CRASHED, text);
     xfree(text);
 }
 
@@ -174,7 +185,34 @@ static void on_answer(struct parent *p, struct wire_msg *m)
     else
         answer_failure(p, j, code, m->body);
     p->up.status.done++;
-    p->stop_ns = 0;
+    if (hand_running(&p->hand) == NULL)
+        p->stop_ns = 0;
+}
+
+/* The child runs its job's checkpoint in passes: the waiting jobs of that checkpoint whose data is here go along, and from
+ * now on more slices are asked for, so that the next passes are fuller. */
+static void join_jobs(struct parent *p, int64_t n_wanted, int64_t now_ns)
+{
+    const struct hand_job *first = hand_running(&p->hand);
+    enum err_code rc = first != NULL ? ERR_OK : ERR_NOTFOUND;
+    struct err e;
+    for (int i = 0; i < p->hand.n && rc == ERR_OK && n_wanted > 0; i++) {
+        struct hand_job *j = &p->hand.v[i];
+        if (j->state != HAND_WAITING || !hand_is_same_model(j, first) ||
+            fetch_prepare(p->fetch, json_object_get(j->start, "eval")) == FETCH_WAITING)
+            continue;
+        rc = pipe_send(&p->child.pipe, WIRE_START, j->start, NULL, 0, send_limit_ns, &e);
+        j->state = HAND_RUNNING;
+        n_wanted--;
+    }
+    if (rc == ERR_OK) {
+        json_t *end = json_object();
+        rc = pipe_send(&p->child.pipe, WIRE_START, end, NULL, 0, send_limit_ns, &e);
+        json_decref(end);
+    }
+    if (rc != ERR_OK && rc != ERR_NOTFOUND)
+        on_child_gone(p, &e, now_ns);
+    p->up.credit_max = MAX_CREDIT;
 }
 
 static void on_child_message(struct parent *p, struct wire_msg *m, int64_t now_ns)
@@ -186,6 +224,9 @@ static void on_child_message(struct parent *p, struct wire_msg *m, int64_t now_n
         if (counter != p->up.status.counter)
             p->counter_ns = now_ns;
         p->up.status.counter = counter;
+        const int64_t n_wanted = json_opt_int(m->body, "wants", 0);
+        if (n_wanted > 0)
+            join_jobs(p, n_wanted, now_ns);
     } else if (m->type == WIRE_RESULT || m->type == WIRE_FAIL) {
         on_answer(p, m);
     } else if (m->type == WIRE_ITEMS && p->has_uplink) {
@@ -249,17 +290,18 @@ static void watch_running(struct parent *p, int64_t now_ns)
     p->up.is_stop_asked = false;
     if (p->stop_ns != 0 && now_ns >= p->stop_ns) {
         kill_running(p, j, now_ns);
-        hand_answer_return(j, "revoked", "revoked while it ran");
-    } else if (j->limit_s > 0 && p->up.status.running_s > (double)j->limit_s) {
+        return_running(p, "revoked", "revoked while it ran");
+    } else if (j->limit_s > 0 &&
+               p->up.status.running_s > (double)j->limit_s * hand_n_running(&p->hand)) {
         char *text =
             xasprintf("ran longer than the sweep's job_limit of %lld s", (long long)j->limit_s);
         kill_running(p, j, now_ns);
-        hand_answer_fail(j, ERR_TIMEOUT, text);
+        fail_running(p, ERR_TIMEOUT, text);
         xfree(text);
     } else if (p->o->job_timeout_ns > 0 && now_ns - p->counter_ns > p->o->job_timeout_ns) {
         char *text = xasprintf("no progress for %.0f s", (double)p->o->job_timeout_ns * 1e-9);
         kill_running(p, j, now_ns);
-        hand_answer_fail(j, ERR_TIMEOUT, text);
+        fail_running(p, ERR_TIMEOUT, text);
         xfree(text);
     }
 }
@@ -288,7 +330,7 @@ static void go_on_draining(struct parent *p, int64_t now_ns)
     hand_return_waiting(&p->hand, NULL, "drain", "the worker leaves");
     if (j != NULL && now_ns >= p->drain_end_ns) {
         kill_running(p, j, now_ns);
-        hand_answer_return(j, "drain", "the worker leaves");
+        return_running(p, "drain", "the worker leaves");
     }
     if (p->hand.n == 0) {
         leave_in_peace(p);
