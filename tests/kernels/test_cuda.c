@@ -248,7 +248,7 @@ static void test_attention_in_company(struct lab *l, int dim, int len)
     enum { HEADS = 2, CHILD = 50, OTHER = 700 };
     const int64_t width = (int64_t)HEADS * dim, ours = len + CHILD, T = ours + OTHER;
     const size_t item = (size_t)kern_get_info(l->gpu)->act_bytes;
-    const size_t bytes = (size_t)(ours * width) * item, poison = (size_t)(OTHER * 3 * width) * item;
+    const size_t bytes = (size_t)(ours * width) * item, poison = (size_t)(3 * width * OTHER) * item;
     const struct kern_seq batch[] = {
         {0, len, -1, 0}, {len, CHILD, 0, len}, {len + CHILD, OTHER, -1, 0}};
     struct err e;
