@@ -25,3 +25,8 @@ double rate_storage(void)
 {
     return 2 * giga;
 }
+
+double rate_link(void)
+{
+    return 50 * giga;
+}

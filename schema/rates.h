@@ -10,5 +10,7 @@ double rate_by_size(double n_params);
 double rate_cpu_core(void);
 /* Bytes/s of weights from storage. */
 double rate_storage(void);
+/* Bytes/s from pinned host memory to a GPU. */
+double rate_link(void);
 
 #endif

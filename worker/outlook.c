@@ -99,6 +99,8 @@ void outlook_print(const struct outlook *o)
     print_bytes("work space", (double)o->p.shape.work_bytes, " beside the budget");
     if (p->mode == PLAN_STREAMING)
         print_streaming(o);
+    if (p->mode == PLAN_HOST_MASTER)
+        print_bytes("master", (double)p->master_bytes, " pinned on the host");
     print_bytes("reads", o->cost.bytes, "");
     printf("expected        %s for %" PRId64 " configurations of %.3g M tokens: compute %s, read "
            "%s\n",
@@ -135,6 +137,8 @@ json_t *outlook_to_json(const struct outlook *o)
                                  o->cost.read_s, "seconds", o->cost.seconds, "flops_per_s",
                                  o->p.device.flops_per_s, "read_per_s", o->p.device.read_per_s);
     CHECK(j != NULL && streaming != NULL && expected != NULL);
+    if (p->mode == PLAN_HOST_MASTER)
+        CHECK(json_object_set_new(j, "master_bytes", json_integer(p->master_bytes)) == 0);
     if (p->mode == PLAN_STREAMING)
         CHECK(json_object_set(j, "streaming", streaming) == 0);
     CHECK(json_object_set_new(j, "expected", expected) == 0);

@@ -248,6 +248,72 @@ Test(model_stream, every_variant_gives_the_answers_of_the_resident_model)
         cr_expect_gt(seen[i], 0, "way %d of running was never taken", i);
 }
 
+/* ---- the master on the host ---- */
+
+/* A device that has memory of its own, as the plan sees it: nothing else depends on that. */
+static void open_hosted(const char *dir, struct opened *o)
+{
+    struct err e = {0};
+    struct model_plan p;
+    struct plan plan;
+    *o = (struct opened){0};
+    cr_assert_eq(ckpt_open(&(struct model_ref){.name = dir, .path = dir}, &o->ckpt, &e), ERR_OK);
+    cr_assert_eq(kern_open(&(struct kern_options){.device = "cpu", .threads = 1}, &o->k, &e),
+                 ERR_OK);
+    cr_assert_eq(model_plan_only(o->ckpt, o->k, 0, &p, &e), ERR_OK, "%s", e.text);
+    p.device.host_bytes = p.device.memory_bytes;
+    p.shape.total *= 10; /* as many layers' worth: two on their way must be few beside the rest */
+    p.device.budget = 10 * p.plan.resident_bytes - 1;
+    cr_assert_eq(plan_make(&p.shape, &p.device, 2, dir, &plan, &e), ERR_OK, "%s", e.text);
+    cr_assert_eq(plan.mode, PLAN_HOST_MASTER, "%s", dir);
+    cr_assert_eq(model_open_planned(o->ckpt, o->k, &plan, &plan, &o->m, &e), ERR_OK, "%s", e.text);
+}
+
+static void run_in_force(struct opened *o, const struct config *c, struct fixture *f, int config)
+{
+    struct err e = {0};
+    cr_assert_eq(model_set_config(o->m, c, &f->bits[config], &e), ERR_OK, "%s", e.text);
+    for (int b = 0; b < BATCHES; b++) {
+        const struct model_batch batch = batch_of(f, config, b);
+        cr_assert_eq(model_run(o->m, &batch, f->answers[config][b], &e), ERR_OK, "%s", e.text);
+    }
+}
+
+static void check_hosted(const char *dir)
+{
+    struct fixture *whole = xcalloc(1, sizeof *whole), *hosted = xcalloc(1, sizeof *hosted);
+    struct config configs[CONFIGS], stored = config_default();
+    struct opened o;
+    struct bits bits;
+    struct err e = {0};
+    make_configs(configs);
+    run_resident(dir, whole);
+    open_hosted(dir, &o);
+    cr_assert(!model_is_streamed(o.m));
+    fill(hosted, model_get_info(o.m)->vocab);
+    cr_assert_eq(model_ref_new(o.m, TARGETS, &hosted->ref, &e), ERR_OK);
+    for (int c = 0; c < CONFIGS; c++) {
+        run_in_force(&o, &configs[c], hosted, c);
+        stored.k = 32; /* what it leaves behind is put right by the next configuration */
+        if (c == 1)
+            cr_assert_eq(model_set_config(o.m, &stored, &bits, &e), ERR_OK, "%s", e.text);
+    }
+    expect_equal(hosted, whole, dir);
+    model_ref_free(o.m, hosted->ref);
+    close_model(&o);
+    xfree(whole);
+    xfree(hosted);
+}
+
+Test(model_stream, a_master_on_the_host_gives_the_answers_of_the_resident_model)
+{
+    for (size_t i = 0; i < ARRAY_LEN(variants); i++) {
+        char rel[200];
+        snprintf(rel, sizeof rel, "tests/golden/families/%s", variants[i]);
+        check_hosted(support_source(rel));
+    }
+}
+
 Test(model_stream, every_allocation_that_fails_is_an_error_without_a_leak)
 {
     const char *dir = support_source("tests/golden/families/opt-postnorm-proj-untied-gelu");

@@ -61,6 +61,28 @@ Test(plan, what_fits_stays_on_the_device)
     cr_expect_eq(plan_for(&d).mode, PLAN_STREAMING);
 }
 
+Test(plan, the_master_stays_on_the_host_where_only_the_compute_copy_fits)
+{
+    const struct plan_shape s = shape_30b();
+    struct plan_device d = gpu((int64_t)70e9);
+    d.host_bytes = (int64_t)100e9;
+    d.link_per_s = 50e9;
+    struct plan p = plan_for(&d);
+    cr_expect_eq(p.mode, PLAN_HOST_MASTER, "60 GB of compute copy");
+    cr_expect_eq(p.master_bytes, 2 * (s.total - s.head_rows * s.head_cols));
+    cr_expect_leq(s.total * 2 + p.block_bytes + p.small_bytes, p.budget);
+    const struct plan_work one = {.n_configs = 10, .tokens = 1e6, .scored = 1e6};
+    const struct plan_cost c = plan_cost_of(&p, &s, &d, &one);
+    cr_expect_eq(c.passes, 1);
+    cr_expect_eq(c.bytes, (double)s.stored_bytes, "the files are read once");
+    cr_expect_float_eq(c.read_s, c.bytes / 2e9 + 10 * (double)p.master_bytes / 50e9, 1e-6);
+    d.host_bytes = (int64_t)50e9;
+    cr_expect_eq(plan_for(&d).mode, PLAN_STREAMING, "the host has no room for it");
+    d.host_bytes = (int64_t)100e9;
+    d.budget = (int64_t)60e9;
+    cr_expect_eq(plan_for(&d).mode, PLAN_STREAMING);
+}
+
 Test(plan, everything_is_within_the_budget)
 {
     const struct plan_shape s = shape_30b();

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "schema/rates.h"
@@ -149,6 +150,12 @@ static const int64_t gpu_reserve = (int64_t)2 << 30;
 /* Rows of a head that are read and cast at a time. */
 enum { HOST_CHUNK = 256, GPU_CHUNK = 512 };
 
+/* What may be pinned. */
+static int64_t host_memory(void)
+{
+    return (int64_t)(0.8 * (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE));
+}
+
 static struct plan_device device_of(const struct model *m, int64_t memory_bytes)
 {
     const struct kern_info *info = kern_get_info(m->k);
@@ -162,7 +169,9 @@ static struct plan_device device_of(const struct model *m, int64_t memory_bytes)
                                 .head_row_bytes = kern_head_row_bytes(m->k, m->wiring.vocab),
                                 .flops_per_s = info->is_host ? rate_cpu_core() * info->threads
                                                              : rate_by_size(n),
-                                .read_per_s = rate_storage()};
+                                .host_bytes = info->is_host ? 0 : host_memory(),
+                                .read_per_s = rate_storage(),
+                                .link_per_s = rate_link()};
 }
 
 static enum err_code make_plans(struct model *m, int64_t memory_bytes, struct model_plan *out,
@@ -192,10 +201,17 @@ void model_get_plan(const struct model *m, struct model_plan *out)
 
 bool model_is_streamed(const struct model *m)
 {
-    return m->stream != NULL;
+    return m->plan.mode == PLAN_STREAMING;
 }
 
 /* ---- opening ---- */
+
+/* Within a budget, as somebody else planned, or resident. */
+struct model_way {
+    bool is_limited;
+    int64_t memory_bytes;
+    const struct plan *plan, *stored;
+};
 
 /* Everything that needs no memory on the device. */
 static enum err_code open_shapes(struct model *m, const char **label, struct err *e)
@@ -211,22 +227,31 @@ static enum err_code open_shapes(struct model *m, const char **label, struct err
     return ERR_OK;
 }
 
-static enum err_code open_into(struct model *m, const int64_t *memory_bytes, struct err *e)
+static enum err_code load_as_planned(struct model *m, struct err *e)
+{
+    if (m->plan.mode == PLAN_RESIDENT)
+        return weights_load(&m->weights, e);
+    m->stream = xcalloc(1, sizeof *m->stream);
+    if (m->plan.mode == PLAN_HOST_MASTER)
+        return hosted_load(m, e);
+    m->weights.view = &m->stream->view;
+    return ERR_OK;
+}
+
+static enum err_code open_into(struct model *m, const struct model_way *way, struct err *e)
 {
     const char *label;
     TRY(open_shapes(m, &label, e));
-    if (memory_bytes != NULL) {
+    if (way->is_limited) {
         struct model_plan p;
-        TRY(make_plans(m, *memory_bytes, &p, e));
+        TRY(make_plans(m, way->memory_bytes, &p, e));
         m->plan = p.plan;
         m->plan_stored = p.stored;
+    } else if (way->plan != NULL) {
+        m->plan = *way->plan;
+        m->plan_stored = *way->stored;
     }
-    if (m->plan.mode == PLAN_STREAMING) {
-        m->stream = xcalloc(1, sizeof *m->stream);
-        m->weights.view = &m->stream->view;
-    } else {
-        TRY(weights_load(&m->weights, e));
-    }
+    TRY(load_as_planned(m, e));
     TRY(workspace_init(m, e));
     if (m->wiring.position == POSITION_ALIBI)
         m->alibi_slopes = make_slopes(m->wiring.n_heads);
@@ -235,13 +260,13 @@ static enum err_code open_into(struct model *m, const int64_t *memory_bytes, str
     return ERR_OK;
 }
 
-static enum err_code open_model(struct ckpt *ckpt, struct kern *k, const int64_t *memory_bytes,
+static enum err_code open_model(struct ckpt *ckpt, struct kern *k, const struct model_way *way,
                                 struct model **out, struct err *e)
 {
     struct model *m = xcalloc(1, sizeof *m);
     m->ckpt = ckpt;
     m->k = k;
-    enum err_code code = open_into(m, memory_bytes, e);
+    enum err_code code = open_into(m, way, e);
     if (code != ERR_OK) {
         model_close(m);
         return code;
@@ -252,13 +277,20 @@ static enum err_code open_model(struct ckpt *ckpt, struct kern *k, const int64_t
 
 enum err_code model_open(struct ckpt *ckpt, struct kern *k, struct model **out, struct err *e)
 {
-    return open_model(ckpt, k, NULL, out, e);
+    return open_model(ckpt, k, &(struct model_way){0}, out, e);
 }
 
 enum err_code model_open_within(struct ckpt *ckpt, struct kern *k, int64_t memory_bytes,
                                 struct model **out, struct err *e)
 {
-    return open_model(ckpt, k, &memory_bytes, out, e);
+    return open_model(
+        ckpt, k, &(struct model_way){.is_limited = true, .memory_bytes = memory_bytes}, out, e);
+}
+
+enum err_code model_open_planned(struct ckpt *ckpt, struct kern *k, const struct plan *plan,
+                                 const struct plan *stored, struct model **out, struct err *e)
+{
+    return open_model(ckpt, k, &(struct model_way){.plan = plan, .stored = stored}, out, e);
 }
 
 enum err_code model_plan_only(struct ckpt *ckpt, struct kern *k, int64_t memory_bytes,

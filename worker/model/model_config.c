@@ -4,7 +4,7 @@
 
 #include "base/mem.h"
 #include "schema/bits.h"
-#include "worker/model/model_impl.h"
+#include "worker/model/stream_impl.h"
 
 bool model_is_linear(enum role role)
 {
@@ -164,7 +164,13 @@ static enum err_code apply(struct model *m, const struct config *c, struct err *
 {
     if (c->k == 32) {
         m->is_rest_cast = false;
+        m->has_run_stored = true;
         return weights_read_stored(&m->weights, e);
+    }
+    if (model_is_hosted(m)) {
+        TRY(hosted_apply(m, c, e));
+        m->has_run_stored = false;
+        return ERR_OK;
     }
     TRY(restore(m, c, e));
     rank_all(m, c);
@@ -207,7 +213,10 @@ enum err_code model_set_config(struct model *m, const struct config *c, struct b
         TRY(check_config(m, c, e));
         m->has_config = false;
         TRY(apply(m, c, e));
-        account(m, c);
+        if (model_is_hosted(m))
+            stream_bits(m, c, &m->bits);
+        else
+            account(m, c);
         m->config = *c;
         m->has_config = true;
     }

@@ -76,6 +76,7 @@ struct model {
     int32_t *rank_v;    /* [d]: row of the fused QKV that makes input i of the attention output */
     struct quant_group groups[QUANT_GROUPS];
     bool is_rest_cast;             /* compute weights outside the linear layers are the master's */
+    bool has_run_stored;           /* weights as stored were in force since they were last */
     struct plan plan, plan_stored; /* for 16-bit masters, and for weights as stored */
     struct stream *stream;         /* NULL: the weights are on the device */
     struct model_head_part *part;  /* NULL: answers see the whole head */
@@ -153,5 +154,10 @@ struct rank_source {
 struct rank_source model_rank_source(const struct model *m, const struct config *c,
                                      const struct weight_tensor *t);
 bool model_is_linear(enum role role);
+
+/* Opens as planned; for tests, which have no device whose memory is apart from the host's. */
+MUST_USE enum err_code model_open_planned(struct ckpt *ckpt, struct kern *k,
+                                          const struct plan *plan, const struct plan *stored,
+                                          struct model **out, struct err *e);
 
 #endif

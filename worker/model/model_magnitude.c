@@ -4,7 +4,7 @@
 
 #include "base/mem.h"
 #include "worker/ckpt/convert.h"
-#include "worker/model/model_impl.h"
+#include "worker/model/stream_impl.h"
 
 enum { BLOCK_ROWS = 64 };
 
@@ -75,6 +75,8 @@ enum err_code model_magnitudes_spread_of(struct model *m, struct model_magnitude
 
 enum err_code model_magnitudes_spreads(struct model *m, struct model_magnitudes *g, struct err *e)
 {
+    if (model_is_hosted(m))
+        return hosted_spreads(m, g, e);
     for (int layer = 0; layer < g->n_layers; layer++)
         for (int part = 0; part < MODEL_PARTS; part++)
             TRY(model_magnitudes_spread_of(m, g, (enum model_part)part, layer, e));

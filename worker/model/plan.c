@@ -98,6 +98,22 @@ static double seconds_a_token(const struct plan_shape *s, const struct plan_devi
     return p->n_masters == 2 ? fmax(read, compute) : read + compute;
 }
 
+/* The master on the host, the compute copy of everything on the device, and two layers on their way. */
+static bool try_host_master(const struct plan_shape *s, const struct plan_device *d, struct plan *p)
+{
+    const int64_t step = step_elements(s, false);
+    p->mode = PLAN_HOST_MASTER;
+    p->n_masters = 2;
+    p->stage_bytes = 2;
+    p->master_bytes = s->n_layers * step * 2;
+    p->block_bytes = larger(p->n_masters * step, d->head_chunk * larger(s->head_cols, 1)) * 2;
+    p->small_bytes = s->small * (2 + d->act_bytes);
+    p->head_rows = s->head_rows;
+    p->head_chunk = smaller(s->head_rows, d->head_chunk);
+    return p->master_bytes <= d->host_bytes &&
+           s->total * d->act_bytes + p->block_bytes + p->small_bytes <= p->budget;
+}
+
 static enum err_code refuse(const struct plan *p, int64_t least, const char *what, struct err *e)
 {
     char whole[32], streamed[32], have[32];
@@ -117,6 +133,9 @@ enum err_code plan_make(const struct plan_shape *s, const struct plan_device *d,
         *out = best;
         return ERR_OK;
     }
+    *out = best;
+    if (stage_bytes == 2 && try_host_master(s, d, out))
+        return ERR_OK;
     best.mode = PLAN_STREAMING;
     int64_t least = INT64_MAX;
     double best_s = INFINITY;
@@ -163,6 +182,8 @@ struct plan_cost plan_cost_of(const struct plan *p, const struct plan_shape *s,
     }
     c.bytes = (double)c.passes * (double)s->stored_bytes;
     c.read_s = c.bytes / d->read_per_s;
+    if (p->mode == PLAN_HOST_MASTER)
+        c.read_s += (double)p->master_bytes * (double)w->n_configs / d->link_per_s;
     c.seconds = p->mode == PLAN_STREAMING && p->n_masters == 2 ? fmax(c.compute_s, c.read_s)
                                                                : c.compute_s + c.read_s;
     return c;

@@ -1,5 +1,5 @@
-/* How a checkpoint runs within a memory budget: resident, or layer by layer in passes (docs/STREAMING.md), and what that
- * costs. A pure function of shapes, device and budget; a run in streaming mode announces what is planned here and then
+/* How a checkpoint runs within a memory budget: resident; with its master in host memory and one compute copy on the device; or
+ * layer by layer in passes (docs/STREAMING.md). And what that costs. A pure function of shapes, device and budget; a run in streaming mode announces what is planned here and then
  * counts. */
 #ifndef ISOBIT_WORKER_MODEL_PLAN_H
 #define ISOBIT_WORKER_MODEL_PLAN_H
@@ -36,19 +36,20 @@ struct plan_shape {
 struct plan_device {
     int64_t budget; /* --memory; 0: memory_bytes less what a batch works in and `reserve` */
     int64_t memory_bytes, reserve;
-    int64_t host_bytes; /* memory for masters in front of the device; 0: the device is the host */
+    int64_t host_bytes; /* of the host for masters; 0: the device is the host */
     int act_bytes;
     int64_t head_step;      /* of kern_info */
     int64_t head_row_bytes; /* kept for a row between parts of a head */
     int64_t head_chunk;     /* rows of a head on their way at a time */
-    double flops_per_s, read_per_s;
+    double flops_per_s, read_per_s, link_per_s;
 };
 
 struct plan {
     enum plan_mode mode;
     int64_t budget;         /* that was in force */
     int64_t resident_bytes; /* what the whole checkpoint takes */
-    /* Streaming: */
+    int64_t master_bytes;   /* host-master: on the host */
+    /* Host-master and streaming: */
     int n_masters;       /* 2: reading and computing overlap */
     bool is_cut_within;  /* a step is a part of a layer */
     int stage_bytes;     /* of an element of a master: 2, or 4 for weights as stored */

@@ -38,7 +38,8 @@ static struct quant_tensor quant_tensor_in(const struct model *m, const struct c
                              .w16 = window_master_of(window_of(m), t),
                              .rows = t->rows,
                              .cols = t->cols,
-                             .out = window_compute_of(window_of(m), t)};
+                             .out = model_is_hosted(m) ? weights_compute_at(&m->weights, t->at)
+                                                       : window_compute_of(window_of(m), t)};
     const struct rank_source from = model_rank_source(m, c, t);
     if (!from.is_ranked || c->outlier_pct == 0)
         return q;
@@ -91,20 +92,36 @@ static bool is_small(const struct model *m, const struct weight_tensor *t)
     return !weights_is_per_layer(t->role);
 }
 
+enum err_code stream_quantize_step(struct model *m, const struct config *c,
+                                   struct quant_cache *cache, struct err *e)
+{
+    return quantize(m, c, cache, is_of_step, e);
+}
+
 enum err_code stream_apply(struct model *m, const struct config *c, struct quant_cache *cache,
                            bool *is_cast, struct err *e)
 {
     if (c->k > 8 || !*is_cast)
         TRY(window_cast(window_of(m), e));
     *is_cast = true;
-    return c->k <= 8 ? quantize(m, c, cache, is_of_step, e) : ERR_OK;
+    return c->k <= 8 ? stream_quantize_step(m, c, cache, e) : ERR_OK;
 }
 
 enum err_code stream_apply_small(struct model *m, const struct config *c, struct err *e)
 {
     if (!m->wiring.has_projection)
         return ERR_OK;
-    return c->k <= 8 ? quantize(m, c, NULL, is_small, e) : window_cast_small(window_of(m), e);
+    if (c->k <= 8)
+        return quantize(m, c, NULL, is_small, e);
+    if (!model_is_hosted(m))
+        return window_cast_small(window_of(m), e);
+    for (int i = 0; i < m->weights.n_tensors; i++) {
+        const struct weight_tensor *t = &m->weights.tensors[i];
+        if (model_is_linear(t->role) && is_small(m, t))
+            TRY(kern_cast_f16(m->k, weights_compute_at(&m->weights, t->at),
+                              window_master_of(window_of(m), t), t->src->count, e));
+    }
+    return ERR_OK;
 }
 
 /* ---- ranks ---- */
@@ -190,6 +207,24 @@ enum err_code stream_embed_keys(struct model *m, struct err *e)
 
 /* ---- what a configuration is ---- */
 
+void stream_bits(const struct model *m, const struct config *c, struct bits *bits)
+{
+    const int n_max = m->groups[QUANT_LINEAR].n;
+    struct bits_tensor *t = xcalloc((size_t)n_max, sizeof *t);
+    int n = 0;
+    for (int i = 0; i < m->weights.n_tensors; i++) {
+        const struct weight_tensor *w = &m->weights.tensors[i];
+        if (!model_is_linear(w->role))
+            continue;
+        const bool is_kept = c->k <= 8 && model_rank_source(m, c, w).is_ranked;
+        t[n++] = (struct bits_tensor){.out = w->rows,
+                                      .in = w->cols,
+                                      .n_keep = is_kept ? bits_n_keep(c->outlier_pct, w->cols) : 0};
+    }
+    *bits = bits_of(c, t, n, m->info.n_params);
+    xfree(t);
+}
+
 enum err_code model_stream_check(const struct model *m, const struct config *c, struct bits *bits,
                                  struct err *e)
 {
@@ -206,19 +241,6 @@ enum err_code model_stream_check(const struct model *m, const struct config *c, 
                        "%s: weights as stored (k 32) need more than the %s of the budget; raise "
                        "--memory",
                        ckpt_dir(m->ckpt), fmt_bytes((double)m->plan.budget, whole));
-    const int n_max = m->groups[QUANT_LINEAR].n;
-    struct bits_tensor *t = xcalloc((size_t)n_max, sizeof *t);
-    int n = 0;
-    for (int i = 0; i < m->weights.n_tensors; i++) {
-        const struct weight_tensor *w = &m->weights.tensors[i];
-        if (!model_is_linear(w->role))
-            continue;
-        const bool is_kept = c->k <= 8 && model_rank_source(m, c, w).is_ranked;
-        t[n++] = (struct bits_tensor){.out = w->rows,
-                                      .in = w->cols,
-                                      .n_keep = is_kept ? bits_n_keep(c->outlier_pct, w->cols) : 0};
-    }
-    *bits = bits_of(c, t, n, m->info.n_params);
-    xfree(t);
+    stream_bits(m, c, bits);
     return ERR_OK;
 }

@@ -65,4 +65,17 @@ MUST_USE enum err_code stream_pick(struct model *m, int64_t T, struct err *e);
 /* Rows [first, first + n) of the head, in the window's block. */
 MUST_USE enum err_code stream_head(struct model *m, int64_t first, int64_t n, struct err *e);
 
+/* Quantizes the linear layers of the step in the window, into its compute copy or the whole model's. */
+MUST_USE enum err_code stream_quantize_step(struct model *m, const struct config *c,
+                                            struct quant_cache *cache, struct err *e);
+
+/* Bits of a configuration, by the rules alone. */
+void stream_bits(const struct model *m, const struct config *c, struct bits *bits);
+
+/* Host-master (model_hosted.c): opening, a configuration, spreads of units. */
+bool model_is_hosted(const struct model *m);
+MUST_USE enum err_code hosted_load(struct model *m, struct err *e);
+MUST_USE enum err_code hosted_apply(struct model *m, const struct config *c, struct err *e);
+MUST_USE enum err_code hosted_spreads(struct model *m, struct model_magnitudes *g, struct err *e);
+
 #endif

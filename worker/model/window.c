@@ -54,25 +54,61 @@ static int64_t most_elements(const struct window *w)
     return most;
 }
 
-static enum err_code alloc_into(struct window *w, struct err *e)
+static bool is_host(const struct window *w)
 {
-    struct kern *k = w->m->k;
-    const bool is_host = kern_get_info(k)->is_host;
-    const int64_t step_bytes = most_elements(w) * w->plan.stage_bytes;
+    return kern_get_info(w->m->k)->is_host;
+}
+
+static int64_t step_bytes(const struct window *w)
+{
+    return most_elements(w) * w->plan.stage_bytes;
+}
+
+/* Buffers that the reader fills in turn. */
+static int n_buffers(const struct window *w)
+{
+    return w->all != NULL ? (int)window_steps(w) : is_host(w) ? w->plan.n_masters : 2;
+}
+
+static char *host_buffer(const struct window *w, int64_t step)
+{
+    const int64_t i = step % n_buffers(w);
+    return w->all != NULL ? w->all + i * step_bytes(w) : w->host[i];
+}
+
+static char *master_of(const struct window *w, int64_t step)
+{
+    return is_host(w) ? host_buffer(w, step) : w->master[step % w->plan.n_masters];
+}
+
+static enum err_code alloc_host(struct window *w, struct err *e)
+{
     void *p = NULL;
-    TRY(kern_alloc(k, (size_t)w->plan.block_bytes, "a layer of weights", &p, e));
-    w->block = p;
-    TRY(kern_alloc(k, (size_t)w->plan.small_bytes, "norms and projections", &p, e));
-    w->small = p;
-    for (int i = 0; i < w->plan.n_masters; i++)
-        w->master[i] = w->block + i * step_bytes;
-    w->compute = w->block + w->plan.n_masters * step_bytes;
-    for (int i = 0; i < (is_host ? w->plan.n_masters : 2); i++) {
-        if (!is_host)
-            TRY(kern_host_alloc(k, (size_t)step_bytes, "a layer on its way", &p, e));
-        w->host[i] = is_host ? w->master[i] : p;
+    if (w->plan.mode == PLAN_HOST_MASTER) {
+        TRY(kern_host_alloc(w->m->k, (size_t)w->plan.master_bytes, "fp16 weights on the host", &p,
+                            e));
+        w->all = p;
+        return ERR_OK;
+    }
+    for (int i = 0; i < (is_host(w) ? w->plan.n_masters : 2); i++) {
+        if (!is_host(w))
+            TRY(kern_host_alloc(w->m->k, (size_t)step_bytes(w), "a layer on its way", &p, e));
+        w->host[i] = is_host(w) ? w->master[i] : p;
     }
     return ERR_OK;
+}
+
+static enum err_code alloc_into(struct window *w, struct err *e)
+{
+    void *p = NULL;
+    TRY(kern_alloc(w->m->k, (size_t)w->plan.block_bytes, "a layer of weights", &p, e));
+    w->block = p;
+    TRY(kern_alloc(w->m->k, (size_t)w->plan.small_bytes, "norms and projections", &p, e));
+    w->small = p;
+    for (int i = 0; i < w->plan.n_masters; i++)
+        w->master[i] = w->block + i * step_bytes(w);
+    w->compute = w->block + w->plan.n_masters * step_bytes(w);
+    return alloc_host(w, e);
 }
 
 enum err_code window_open(const struct model *m, const struct plan *p, struct weight_view *view,
@@ -94,8 +130,9 @@ void window_close(struct window *w)
     struct kern *k = w->m->k;
     window_end(w);
     for (int i = 0; i < 2; i++)
-        if (w->host[i] != NULL && !kern_get_info(k)->is_host)
+        if (w->host[i] != NULL && !is_host(w))
             kern_host_free(k, w->host[i]);
+    kern_host_free(k, w->all);
     kern_free(k, w->small);
     kern_free(k, w->block);
     *w = (struct window){0};
@@ -203,9 +240,10 @@ bool window_holds(const struct window *w, enum role role)
 /* In the reader's thread. */
 static enum err_code read_step(void *arg, int64_t step, struct err *e)
 {
-    const struct window *w = arg;
-    const int n_buffers = kern_get_info(w->m->k)->is_host ? w->plan.n_masters : 2;
-    char *dst = w->host[step % n_buffers];
+    struct window *w = arg;
+    char *dst = host_buffer(w, step);
+    if (w->all != NULL && step < w->n_kept)
+        return ERR_OK;
     for (int i = 0; i < w->m->weights.n_tensors; i++) {
         const struct weight_tensor *t = &w->m->weights.tensors[i];
         if (is_of_step(w, t, step))
@@ -213,15 +251,17 @@ static enum err_code read_step(void *arg, int64_t step, struct err *e)
                             e));
     }
     ckpt_forget_pages(w->m->ckpt);
+    w->n_kept = step + 1;
     return ERR_OK;
 }
 
 enum err_code window_begin(struct window *w, struct err *e)
 {
-    const int n_buffers = kern_get_info(w->m->k)->is_host ? w->plan.n_masters : 2;
     w->now = -1;
     w->n_queued = 0;
-    return window_reader_start(read_step, w, window_steps(w), n_buffers, &w->reader, e);
+    if (w->all == NULL)
+        w->n_counted = 0;
+    return window_reader_start(read_step, w, window_steps(w), n_buffers(w), &w->reader, e);
 }
 
 void window_end(struct window *w)
@@ -239,14 +279,14 @@ static enum err_code queue_copy(struct window *w, struct err *e)
     TRY(window_reader_wait(w->reader, step, e));
     w->n_queued++;
     const int64_t bytes = w->cut_elements[step % w->n_cuts] * w->plan.stage_bytes;
-    return kern_copy_ahead(w->m->k, w->master[step % w->plan.n_masters], w->host[step % 2],
+    return kern_copy_ahead(w->m->k, w->master[step % w->plan.n_masters], host_buffer(w, step),
                            (size_t)bytes, e);
 }
 
 enum err_code window_poll(struct window *w, struct err *e)
 {
-    const bool is_due = !kern_get_info(w->m->k)->is_host && w->plan.n_masters == 2 &&
-                        w->n_queued == w->now + 1 && w->n_queued < window_steps(w);
+    const bool is_due = !is_host(w) && w->plan.n_masters == 2 && w->n_queued == w->now + 1 &&
+                        w->n_queued < window_steps(w);
     return is_due && window_reader_has(w->reader, w->n_queued) ? queue_copy(w, e) : ERR_OK;
 }
 
@@ -270,7 +310,7 @@ static enum err_code take_copied(struct window *w, struct err *e)
 static void view_step(struct window *w)
 {
     const int act = w->m->weights.act_bytes;
-    const char *master = w->master[w->now % w->plan.n_masters];
+    const char *master = master_of(w, w->now);
     for (int role = ROLES_GLOBAL; role < ROLE_COUNT; role++) {
         const bool is_here = window_holds(w, (enum role)role);
         const int64_t at = w->place[role].at;
@@ -282,17 +322,18 @@ static void view_step(struct window *w)
 
 enum err_code window_next(struct window *w, struct err *e)
 {
-    if (kern_get_info(w->m->k)->is_host && w->now >= 0)
+    if (is_host(w) && w->now >= 0)
         window_reader_release(w->reader, w->now + 1);
     w->now++;
     CHECK(w->now < window_steps(w));
-    if (kern_get_info(w->m->k)->is_host)
+    if (is_host(w))
         TRY(window_reader_wait(w->reader, w->now, e));
     else
         TRY(take_copied(w, e));
-    for (int i = 0; i < w->m->weights.n_tensors; i++)
+    for (int i = 0; i < w->m->weights.n_tensors && w->now >= w->n_counted; i++)
         if (is_of_step(w, &w->m->weights.tensors[i], w->now))
             w->bytes_read += ckpt_stored_bytes(w->m->weights.tensors[i].src);
+    w->n_counted = w->now >= w->n_counted ? w->now + 1 : w->n_counted;
     view_step(w);
     return ERR_OK;
 }
@@ -300,7 +341,7 @@ enum err_code window_next(struct window *w, struct err *e)
 enum err_code window_cast(struct window *w, struct err *e)
 {
     const int cut = (int)(w->now % w->n_cuts);
-    return cast(w, w->compute, w->master[w->now % w->plan.n_masters], w->cut_elements[cut], e);
+    return cast(w, w->compute, master_of(w, w->now), w->cut_elements[cut], e);
 }
 
 const uint16_t *window_master_of(const struct window *w, const struct weight_tensor *t)

@@ -1,4 +1,4 @@
-/* The layers of a checkpoint that does not fit, step after step: a step's fp16 master (or its weights as stored) comes from
+/* The layers of a checkpoint that does not fit, or whose master stays on the host, step after step: a step's fp16 master (or its weights as stored) comes from
  * the files while the one before is worked on, and one compute copy is rewritten for each configuration. A step is a
  * layer, or one of its parts. Also the small tensors in front of and behind the layers, which stay for a pass
  * (docs/STREAMING.md). Private to worker/model. Thread: one at a time; a reader thread of its own lives between
@@ -28,8 +28,10 @@ struct window {
     /* Device memory. The block holds masters and compute copy; the head takes its place behind the layers. */
     char *block, *small;
     char *master[2], *compute;
-    char *host
-        [2]; /* where the reader puts a step; the masters themselves when the device is the host */
+    /* Where the reader puts a step: the masters themselves when the device is the host. */
+    char *host[2];
+    char *all; /* instead: all steps behind each other, kept on the host once they were read */
+    int64_t n_kept, n_counted; /* steps in `all`; steps that bytes_read counts */
     struct window_reader *reader;
     int64_t now;        /* step in the window; -1: none */
     int64_t n_queued;   /* steps whose copy to the device was begun */
