@@ -28,7 +28,7 @@ run_tests asan -E '^(lint|integration)\.'
 step "thread sanitizer: the tests that use several threads or processes"
 cmake --preset tsan -DISOBIT_CUDA=OFF >/dev/null
 cmake --build --preset tsan
-run_tests tsan -R '^integration\.(serve|drain)$'
+run_tests tsan -R '^integration\.(serve|drain|ahead)$'
 
 step "static analysis"
 tests/lint/tidy.sh build/dev

@@ -31,16 +31,8 @@ static const struct cli_opt options[] = {
      .arg = "DIR",
      .help = "only listed keys come in, everything is encrypted; `isobit keygen DIR` makes it",
      .offset = AT(keys)},
-    {.name = "http",
-     .type = CLI_STRING,
-     .arg = "HOST:PORT",
-     .help = "show a web page, JSON and Prometheus metrics there, e.g. 127.0.0.1:8080 (port 0: a "
-             "free one)",
-     .offset = AT(http)},
-    {.name = "http-open",
-     .type = CLI_FLAG,
-     .help = "--http may be an address that other machines reach: whoever does can read",
-     .offset = AT(is_http_open)},
+    CMD_OPT_HTTP(AT(http)),
+    CMD_OPT_HTTP_OPEN(AT(is_http_open)),
     {.name = "until-done",
      .type = CLI_FLAG,
      .help = "end when no job is pending or leased",
@@ -82,14 +74,7 @@ static const struct cli_opt options[] = {
      .arg = "FILE.jsonl",
      .help = "append one JSON line for whatever happens to jobs and workers (docs/EVENTS.md)",
      .offset = AT(events)},
-    {.name = "max-attempts",
-     .type = CLI_INT,
-     .arg = "N",
-     .help = "a job that failed so often is buried",
-     .def = "3",
-     .min = 1,
-     .max = 1000,
-     .offset = AT(max_attempts)},
+    CMD_OPT_MAX_ATTEMPTS(AT(max_attempts)),
 };
 #undef AT
 
@@ -145,9 +130,7 @@ static enum err_code open_site(const struct serve_opts *o, struct site **out, st
         .db_path = o->db, .address = o->http, .is_open = o->is_http_open};
     if (o->http == NULL)
         return ERR_OK;
-    TRY(site_open(&so, out, e));
-    printf("page on %s\n", site_url(*out));
-    return ERR_OK;
+    return site_open(&so, out, e);
 }
 
 static int run(const void *opts, int n_args, char **args)
@@ -176,8 +159,11 @@ static int run(const void *opts, int n_args, char **args)
     };
     if (serve_open(&so, &s, &e) != ERR_OK)
         return cli_fail(&e);
-    printf("serving %s on %s\n", o->db, serve_endpoint(s));
     enum err_code rc = open_site(o, &site, &e);
+    if (rc == ERR_OK)
+        printf("serving %s on %s\n", o->db, serve_endpoint(s));
+    if (site != NULL)
+        printf("page on %s\n", site_url(site));
     fflush(stdout);
     int status = rc == ERR_OK ? finish(s, serve_run(s), o->db) : cli_fail(&e);
     site_close(site);

@@ -7,31 +7,7 @@
 
 #include "base/io.h"
 #include "schema/hub.h"
-
-/* ---- rates ---- */
-
-/* Small models leave a large device idle: models spec, section 4. The rate of a CPU core is what fp32 products of
- * small models reach on a server core with AVX2. */
-static const double tera = 1e12;
-
-double estimate_flat_rate(void)
-{
-    return 400 * tera;
-}
-
-double estimate_rate_by_size(double n_params)
-{
-    if (n_params < 0.2e9)
-        return 40 * tera;
-    if (n_params < 0.6e9)
-        return 100 * tera;
-    return n_params < 3.5e9 ? 200 * tera : 400 * tera;
-}
-
-double estimate_cpu_core_rate(void)
-{
-    return 0.025 * tera;
-}
+#include "schema/rates.h"
 
 static const char *const shape_labels[] = {
 #define X(id, label) label,
@@ -267,8 +243,8 @@ static void finish_model(const struct sweep *sw, struct estimate *out, int i)
     struct estimate_model *em = &out->models[i];
     for (int v = 0; v < sw->n_evals; v++)
         em->flops_pass += flops_of(em, &out->evals[v]);
-    em->hours_flat = em->flops / estimate_flat_rate() / 3600;
-    em->hours_by_size = em->flops / estimate_rate_by_size((double)em->n_params) / 3600;
+    em->hours_flat = em->flops / rate_flat() / 3600;
+    em->hours_by_size = em->flops / rate_by_size((double)em->n_params) / 3600;
     out->flops += em->flops;
     out->hours_flat += em->hours_flat;
     out->hours_by_size += em->hours_by_size;
@@ -323,5 +299,5 @@ void estimate_sweep(const struct sweep *sw, struct arena *a, struct estimate *ou
         finish_model(sw, out, i);
         add_to_group(sw, out, i);
     }
-    out->hours_cpu = out->flops_shared / (estimate_cpu_core_rate() * out->cpu_cores) / 3600;
+    out->hours_cpu = out->flops_shared / (rate_cpu_core() * out->cpu_cores) / 3600;
 }

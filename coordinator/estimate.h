@@ -83,11 +83,6 @@ struct estimate {
     int cpu_cores;
 };
 
-/* Rates behind the hours, FLOP/s. */
-double estimate_flat_rate(void);
-double estimate_rate_by_size(double n_params);
-double estimate_cpu_core_rate(void);
-
 /* Everything in *out is owned by `a`. Nothing here fails: what is not known is counted as unknown. */
 void estimate_sweep(const struct sweep *sw, struct arena *a, struct estimate *out);
 const char *shape_source_label(enum shape_source s);

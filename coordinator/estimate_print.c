@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "coordinator/estimate.h"
+#include "schema/rates.h"
 #include "schema/sweep_axis.h"
 
 /* ---- jobs for each value of each axis ---- */
@@ -175,7 +176,7 @@ static void print_groups(const struct estimate *est, struct buf *out)
         "  a pass: every evaluation of one configuration, 2 FLOPs a parameter and token\n"
         "  flat rate: %.0f TFLOP/s; by size: 40 TFLOP/s below 0.2 G parameters, 100 below 0.6 G, "
         "200 below 3.5 G, 400 above\n\n",
-        estimate_flat_rate() / 1e12);
+        rate_flat() / 1e12);
 }
 
 static void print_evals(const struct sweep *sw, const struct estimate *est, struct buf *out)
@@ -219,7 +220,7 @@ static void print_totals(const struct estimate *est, struct buf *out)
     if (est->hours_cpu < cpu_hours_sensible)
         buf_printf(out, "                   %s on this machine's %d core%s at %.0f GFLOP/s each\n",
                    hours_text(est->hours_cpu, cpu), est->cpu_cores, est->cpu_cores == 1 ? "" : "s",
-                   estimate_cpu_core_rate() / 1e9);
+                   rate_cpu_core() / 1e9);
     if (est->n_models_unknown > 0)
         buf_printf(
             out,
@@ -321,10 +322,10 @@ static json_t *totals_to_json(const struct estimate *est)
     put(o, "flops_shared", json_real(est->flops_shared));
     put(o, "gpu_hours_flat", json_real(est->hours_flat));
     put(o, "gpu_hours_by_size", json_real(est->hours_by_size));
-    put(o, "flat_flops_per_s", json_real(estimate_flat_rate()));
+    put(o, "flat_flops_per_s", json_real(rate_flat()));
     put(o, "cpu_hours", json_real(est->hours_cpu));
     put(o, "cpu_cores", json_integer(est->cpu_cores));
-    put(o, "cpu_core_flops_per_s", json_real(estimate_cpu_core_rate()));
+    put(o, "cpu_core_flops_per_s", json_real(rate_cpu_core()));
     return o;
 }
 

@@ -4,203 +4,11 @@
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "schema/job_json.h"
+#include "coordinator/intake_impl.h"
 
 _Static_assert((int)WIRE_NUMERICS == (int)DISPATCH_NUMERICS, "one numerics version");
 
-enum { MAX_HELD = 65536, MAX_DIFFERING = 3, MAX_CREDIT = 16, MAX_PARTS = 8, MAX_HELLOS = 64 };
-
-/* ---- seats ---- */
-
-static struct intake_seat *seat_of(struct intake *in, int64_t session)
-{
-    for (int i = 0; i < in->n_seats; i++)
-        if (in->seats[i].session == session)
-            return &in->seats[i];
-    return NULL;
-}
-
-static struct intake_seat *seat_take(struct intake *in, int64_t session)
-{
-    struct intake_seat *s = seat_of(in, session);
-    if (s != NULL)
-        return s;
-    if (in->n_seats == in->cap_seats) {
-        in->cap_seats = in->cap_seats > 0 ? 2 * in->cap_seats : 16;
-        in->seats = xrealloc(in->seats, (size_t)in->cap_seats * sizeof(*in->seats));
-    }
-    s = &in->seats[in->n_seats++];
-    *s = (struct intake_seat){.session = session};
-    return s;
-}
-
-static void seat_leave(struct intake *in, struct intake_seat *s)
-{
-    *s = in->seats[--in->n_seats];
-}
-
-static bool peer_is(const struct link_peer *a, const struct link_peer *b)
-{
-    return a->n == b->n && memcmp(a->id, b->id, a->n) == 0;
-}
-
-void intake_sweep(struct intake *in)
-{
-    for (int i = in->n_seats - 1; i >= 0; i--)
-        if (!dispatch_knows(in->dispatch, in->seats[i].session))
-            seat_leave(in, &in->seats[i]);
-}
-
-int intake_n_sessions(const struct intake *in)
-{
-    return in->n_seats;
-}
-
-/* ---- the outbox ---- */
-
-/* `body` is a stolen reference; NULL: {}. */
-static void put(struct intake *in, const struct link_peer *to, enum wire_type type, json_t *body)
-{
-    if (in->n_out == in->cap_out) {
-        in->cap_out = in->cap_out > 0 ? 2 * in->cap_out : 64;
-        in->out = xrealloc(in->out, (size_t)in->cap_out * sizeof(*in->out));
-    }
-    in->out[in->n_out++] = (struct intake_out){.to = *to, .type = type, .body = body};
-}
-
-/* One ACK for each worker and transaction, unless it has to carry a text. */
-static void put_ack(struct intake *in, struct intake_seat *seat, int64_t job, int64_t attempt,
-                    const char *verdict)
-{
-    json_t *row = json_pack("[I, I, s]", (json_int_t)job, (json_int_t)attempt, verdict);
-    seat->n_in_hand -= seat->n_in_hand > 0;
-    for (int i = in->n_out - 1; i >= 0; i--)
-        if (in->out[i].type == WIRE_ACK && peer_is(&in->out[i].to, &seat->peer)) {
-            json_array_append_new(json_object_get(in->out[i].body, "jobs"), row);
-            return;
-        }
-    put(in, &seat->peer, WIRE_ACK, json_pack("{s:[o]}", "jobs", row));
-}
-
-static const char *verdict_name(enum verdict v)
-{
-    return v == VERDICT_ACCEPTED ? "accepted" : "fenced";
-}
-
-void intake_flush(struct intake *in, struct link *l)
-{
-    struct err e;
-    for (int i = 0; i < in->n_out; i++) {
-        struct intake_out *o = &in->out[i];
-        /* What does not arrive is made good by the protocol: an ACK is asked for again, a LEASE is missed in the next
-         * BEATs, a session that is gone times out. */
-        const struct wire_frame blob = {o->blob, o->blob_bytes};
-        enum err_code rc = link_send(l, &o->to, o->type, o->body, &blob, o->blob != NULL, &e);
-        if (rc != ERR_OK)
-            log_event(LOG_DEBUG, "intake", "unsent", "type=%s text=\"%s\"", wire_type_name(o->type),
-                      e.text);
-        json_decref(o->body);
-        xfree(o->blob);
-    }
-    in->n_out = in->n_parts = 0;
-    for (int i = 0; i < in->n_seats; i++)
-        in->seats[i].n_committed = in->seats[i].n_in_hand;
-}
-
-static void drop_out(struct intake *in)
-{
-    for (int i = 0; i < in->n_out; i++) {
-        json_decref(in->out[i].body);
-        xfree(in->out[i].blob);
-    }
-    in->n_out = in->n_parts = 0;
-}
-
-void intake_drop(struct intake *in)
-{
-    drop_out(in);
-    for (int i = 0; i < in->n_seats; i++)
-        in->seats[i].n_in_hand = in->seats[i].n_committed;
-    intake_sweep(in);
-}
-
-void intake_release(struct intake *in)
-{
-    drop_out(in);
-    xfree(in->out);
-    xfree(in->seats);
-    json_text_release(&in->text);
-    files_release(&in->files);
-    *in = (struct intake){0};
-}
-
-void intake_tell_all(struct intake *in, enum wire_type type)
-{
-    for (int i = 0; i < in->n_seats; i++)
-        put(in, &in->seats[i].peer, type, NULL);
-}
-
-/* ---- LEASE, REVOKE ---- */
-
-/* Index of the job's configuration in `list`, appended when it is another one than the last: configurations follow one
- * another in a slice, each once. */
-static int config_index(json_t *list, const struct slice *s, int i)
-{
-    if (i == 0 || !config_equal(&s->jobs[i].config, &s->jobs[i - 1].config))
-        json_array_append_new(list, config_to_json(&s->jobs[i].config));
-    return (int)json_array_size(list) - 1;
-}
-
-/* The same for evaluations, of which a slice has few, each described once (describe_jobs): its name's address tells it. */
-static int eval_index(struct intake *in, json_t *list, const char **names,
-                      const struct eval_spec *v)
-{
-    int n = (int)json_array_size(list), i = 0;
-    while (i < n && names[i] != v->name)
-        i++;
-    if (i == n) {
-        json_t *spec = eval_spec_to_json(v), *offer = files_offer(&in->files, v);
-        if (offer != NULL)
-            json_object_set_new(spec, "files", offer);
-        json_array_append_new(list, spec);
-        names[n] = v->name;
-    }
-    return i;
-}
-
-void intake_lease(struct intake *in, const struct slice *s)
-{
-    struct intake_seat *seat = seat_of(in, s->session);
-    CHECK(seat != NULL && s->n_jobs > 0);
-    in->n_writes++;
-    json_t *configs = json_array(), *evals = json_array(), *jobs = json_array();
-    const char **names = xcalloc((size_t)s->n_jobs, sizeof(*names));
-    for (int i = 0; i < s->n_jobs; i++) {
-        const struct job *j = &s->jobs[i];
-        int config = config_index(configs, s, i), eval = eval_index(in, evals, names, &j->eval);
-        json_array_append_new(
-            jobs, json_pack("[I, i, i, i]", (json_int_t)j->id, j->attempt, config, eval));
-    }
-    xfree(names);
-    seat->n_in_hand += s->n_jobs;
-    json_t *lease =
-        json_pack("{s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "slice", (json_int_t)s->id, "lease_ns",
-                  (json_int_t)in->options.lease_ns, "estimated_bytes",
-                  (json_int_t)s->estimated_bytes, "model", model_ref_to_json(&s->jobs[0].model),
-                  "configs", configs, "evals", evals, "jobs", jobs);
-    if (s->limit_s > 0)
-        json_object_set_new(lease, "limit_s", json_integer(s->limit_s));
-    put(in, &seat->peer, WIRE_LEASE, lease);
-}
-
-void intake_revoke(struct intake *in, const struct revoke *v, int n)
-{
-    for (int i = 0; i < n; i++) {
-        const struct intake_seat *seat = seat_of(in, v[i].session);
-        if (seat != NULL)
-            put(in, &seat->peer, WIRE_REVOKE, json_pack("{s:[I]}", "jobs", (json_int_t)v[i].job));
-    }
-}
+enum { MAX_HELD = 65536, MAX_DIFFERING = 3, MAX_CREDIT = 16, MAX_HELLOS = 64 };
 
 /* ---- HELLO ---- */
 
@@ -267,8 +75,8 @@ static void put_refusal(struct intake *in, const struct link_peer *to, const str
     log_event(LOG_WARN, "intake", "refused", "text=\"%s\"", why->text);
     events_other(in->options.events, "worker",
                  json_pack("{s:s, s:o}", "state", "refused", "text", wire_text(why->text)));
-    put(in, to, WIRE_REFUSE,
-        json_pack("{s:s, s:o}", "code", err_name(why->code), "text", wire_text(why->text)));
+    intake_put(in, to, WIRE_REFUSE,
+               json_pack("{s:s, s:o}", "code", err_name(why->code), "text", wire_text(why->text)));
 }
 
 static enum err_code on_hello(struct intake *in, const struct link_inbox *box,
@@ -290,16 +98,16 @@ static enum err_code on_hello(struct intake *in, const struct link_inbox *box,
         *e = why;
         return rc;
     }
-    struct intake_seat *seat = seat_take(in, session);
+    struct intake_seat *seat = intake_seat_take(in, session);
     *seat = (struct intake_seat){.session = session, .peer = box->from, .n_in_hand = h->n_held};
     memcpy(seat->who, box->who, sizeof(seat->who));
     memcpy(seat->uuid, h->uuid, sizeof(seat->uuid));
-    put(in, &box->from, WIRE_WELCOME,
-        json_pack("{s:I, s:I, s:I}", "session", (json_int_t)session, "heartbeat_ns",
-                  (json_int_t)in->options.heartbeat_ns, "lease_ns",
-                  (json_int_t)in->options.lease_ns));
+    intake_put(in, &box->from, WIRE_WELCOME,
+               json_pack("{s:I, s:I, s:I}", "session", (json_int_t)session, "heartbeat_ns",
+                         (json_int_t)in->options.heartbeat_ns, "lease_ns",
+                         (json_int_t)in->options.lease_ns));
     if (in->is_draining)
-        put(in, &box->from, WIRE_DRAIN, NULL);
+        intake_put(in, &box->from, WIRE_DRAIN, NULL);
     return ERR_OK;
 }
 
@@ -317,187 +125,7 @@ static void on_beat(struct intake *in, struct intake_seat *seat, const json_t *b
     log_event(LOG_WARN, "intake", "differing", "session=%lld in_hand=%lld expected=%lld",
               (long long)seat->session, (long long)claimed, (long long)seat->n_in_hand);
     seat->n_differing = 0;
-    put(in, &seat->peer, WIRE_REGISTER, NULL);
-}
-
-/* ---- RESULT, FAIL, RETURN ---- */
-
-struct answer {
-    int64_t job;
-    int attempt;
-};
-
-static enum err_code read_answer(const json_t *body, const char *what, struct answer *out,
-                                 struct err *e)
-{
-    int64_t attempt = 0;
-    TRY(json_need_int(body, "job", what, 0, INT64_MAX, &out->job, e));
-    TRY(json_need_int(body, "attempt", what, 0, INT32_MAX, &attempt, e));
-    out->attempt = (int)attempt;
-    return ERR_OK;
-}
-
-static enum err_code read_result_of(const struct json_text *t, struct answer *out, struct err *e)
-{
-    int64_t attempt = 0;
-    TRY(json_text_int(t, 0, "job", 0, INT64_MAX, &out->job, e));
-    TRY(json_text_int(t, 0, "attempt", 0, INT32_MAX, &attempt, e));
-    out->attempt = (int)attempt;
-    return ERR_OK;
-}
-
-static enum err_code fail_code(const json_t *body)
-{
-    enum err_code code = err_from_name(json_opt_str(body, "code", "IO"));
-    return code != ERR_OK ? code : ERR_IO; /* "OK" is no failure */
-}
-
-static enum err_code fail_job(struct intake *in, struct intake_seat *seat, const struct answer *an,
-                              enum err_code code, const char *text, int64_t now_ns, struct err *e)
-{
-    enum verdict v;
-    log_event(LOG_WARN, "intake", "failed", "job=%lld attempt=%d code=%s text=\"%s\"",
-              (long long)an->job, an->attempt, err_name(code), text);
-    struct dispatch_ref at = {seat->session, an->job, an->attempt};
-    TRY(dispatch_fail(in->dispatch, &at, code, text, now_ns, &v, e));
-    put_ack(in, seat, an->job, an->attempt, verdict_name(v));
-    return ERR_OK;
-}
-
-/* The pinned identity differs: the result does not count, and the worker has to know why. */
-static void deny(struct intake *in, struct intake_seat *seat, const struct answer *an,
-                 const struct err *why)
-{
-    log_event(LOG_ERROR, "intake", "denied", "job=%lld text=\"%s\"", (long long)an->job, why->text);
-    seat->n_in_hand -= seat->n_in_hand > 0;
-    put(in, &seat->peer, WIRE_ACK,
-        json_pack("{s:[[I, i, s]], s:o}", "jobs", (json_int_t)an->job, an->attempt, "denied",
-                  "text", wire_text(why->text)));
-}
-
-/* The text is already parsed. */
-static enum err_code on_result(struct intake *in, struct intake_seat *seat,
-                               const struct wire_msg *m, const struct answer *an, int64_t now_ns,
-                               struct err *e)
-{
-    struct arena a = {0};
-    struct job_result r = {0};
-    struct err why;
-    const char *codec = "";
-    enum err_code rc =
-        job_result_from_text(&in->text, json_text_get(&in->text, 0, "result"), &a, &r, &why);
-    if (rc == ERR_OK && m->n_blobs > 0)
-        rc = json_text_str(&in->text, 0, "codec", &a, &codec, &why);
-    if (rc != ERR_OK) {
-        rc = fail_job(in, seat, an, ERR_FORMAT, why.text, now_ns, e);
-    } else {
-        enum verdict v;
-        const struct wire_frame none = {0};
-        const struct wire_frame *blob = m->n_blobs > 0 ? &m->blobs[0] : &none;
-        const struct dispatch_ref at = {seat->session, an->job, an->attempt};
-        const struct store_samples samples = {blob->data, blob->size, codec};
-        rc = dispatch_result(in->dispatch, &at, &r, &samples, now_ns, &v, &why);
-        if (rc == ERR_OK)
-            put_ack(in, seat, an->job, an->attempt, verdict_name(v));
-        else if (rc == ERR_DENIED)
-            deny(in, seat, an, &why);
-        else
-            *e = why;
-        rc = rc == ERR_DENIED ? ERR_OK : rc;
-    }
-    arena_release(&a);
-    return rc;
-}
-
-static enum err_code on_return(struct intake *in, struct intake_seat *seat, const json_t *body,
-                               int64_t now_ns, struct err *e)
-{
-    const char *reason = json_opt_str(body, "reason", "drain");
-    const char *text = json_opt_str(body, "text", "");
-    bool is_missing = strcmp(reason, "missing") == 0;
-    enum err_code why_missing = err_from_name(json_opt_str(body, "code", "NOTFOUND"));
-    if (err_fate(why_missing) != ERR_FATE_ELSEWHERE)
-        why_missing = ERR_NOTFOUND;
-    if (!is_missing && strcmp(reason, "revoked") != 0)
-        reason = "drain";
-    size_t i;
-    json_t *row;
-    json_array_foreach(json_object_get(body, "jobs"), i, row)
-    {
-        int64_t job = json_integer_value(json_array_get(row, 0));
-        int64_t attempt = json_integer_value(json_array_get(row, 1));
-        enum verdict v;
-        if (attempt < 0 || attempt > INT32_MAX)
-            continue;
-        struct dispatch_ref at = {seat->session, job, (int)attempt};
-        if (is_missing)
-            TRY(dispatch_fail(in->dispatch, &at, why_missing, text, now_ns, &v, e));
-        else
-            TRY(dispatch_return(in->dispatch, &at, reason, text, now_ns, &v, e));
-        put_ack(in, seat, job, attempt, verdict_name(v));
-    }
-    if (is_missing)
-        log_event(LOG_WARN, "intake", "returned", "session=%lld text=\"%s\"",
-                  (long long)seat->session, text);
-    return ERR_OK;
-}
-
-static enum err_code on_items(struct intake *in, const json_t *body, struct err *bad, struct err *e)
-{
-    struct arena a = {0};
-    struct item_list list = {0};
-    const char *data_sha256 = NULL, *task = NULL;
-    json_t *items = NULL;
-    enum err_code rc = json_need_str(body, "data_sha256", "ITEMS", &data_sha256, bad);
-    if (rc == ERR_OK)
-        rc = json_need_str(body, "task", "ITEMS", &task, bad);
-    if (rc == ERR_OK)
-        rc = json_need_obj(body, "items", "ITEMS", &items, bad);
-    if (rc == ERR_OK && task_of(str_of(task)) < 0)
-        rc = err_set(bad, ERR_FORMAT, "ITEMS: task \"%s\" is not known", task);
-    if (rc == ERR_OK)
-        rc = item_list_from_json(items, "ITEMS", &a, &list, bad);
-    if (rc == ERR_OK)
-        rc = dispatch_items(in->dispatch, data_sha256, (enum task)task_of(str_of(task)), &list, e);
-    else
-        rc = ERR_OK; /* `bad` says what was wrong */
-    arena_release(&a);
-    return rc;
-}
-
-/* ---- FETCH ---- */
-
-/* A part of a data file. After a restart nothing has been offered yet, but the worker may still hold jobs: then all files
- * are looked at once. More than a few parts a turn are left unanswered, and asked for again. */
-static void on_fetch(struct intake *in, const struct intake_seat *seat, const json_t *body,
-                     struct err *bad)
-{
-    const char *sha256 = NULL;
-    int64_t offset = 0;
-    struct files_part part = {0};
-    struct err e;
-    if (json_need_str(body, "sha256", "FETCH", &sha256, bad) != ERR_OK ||
-        json_need_int(body, "offset", "FETCH", 0, FILES_MAX_BYTES, &offset, bad) != ERR_OK ||
-        in->n_parts == MAX_PARTS)
-        return;
-    enum err_code rc = files_read(&in->files, sha256, offset, &part, &e);
-    const struct eval_spec *v = NULL;
-    for (int i = 0; rc == ERR_NOTFOUND && (v = dispatch_eval(in->dispatch, i)) != NULL; i++) {
-        json_decref(files_offer(&in->files, v));
-        rc = files_read(&in->files, sha256, offset, &part, &e);
-    }
-    json_t *answer = json_pack("{s:s#, s:I}", "sha256", sha256, (int)strnlen(sha256, 64), "offset",
-                               (json_int_t)offset);
-    if (rc == ERR_OK) {
-        json_object_set_new(answer, "total", json_integer(part.total));
-    } else {
-        json_object_set_new(answer, "code", json_string(err_name(rc)));
-        json_object_set_new(answer, "text", wire_text(e.text));
-    }
-    put(in, &seat->peer, WIRE_DATA, answer);
-    in->out[in->n_out - 1].blob = part.data;
-    in->out[in->n_out - 1].blob_bytes = part.n;
-    in->n_parts++;
+    intake_put(in, &seat->peer, WIRE_REGISTER, NULL);
 }
 
 /* ---- any message ---- */
@@ -516,7 +144,8 @@ static enum err_code check_alone(const struct intake *in, const struct link_inbo
                                  const struct worker_hello *h, struct err *bad)
 {
     for (int i = 0; i < in->n_seats; i++)
-        if (peer_is(&in->seats[i].peer, &box->from) && strcmp(in->seats[i].uuid, h->uuid) != 0)
+        if (intake_peer_is(&in->seats[i].peer, &box->from) &&
+            strcmp(in->seats[i].uuid, h->uuid) != 0)
             return err_set(bad, ERR_FORMAT, "HELLO: a second worker on one connection");
     return ERR_OK;
 }
@@ -537,7 +166,6 @@ static enum err_code on_session_message(struct intake *in, struct intake_seat *s
                                         const struct wire_msg *m, int64_t now_ns, struct err *bad,
                                         struct err *e)
 {
-    struct answer an = {0};
     switch (m->type) {
     case WIRE_BEAT:
         on_beat(in, seat, m->body, now_ns);
@@ -549,24 +177,19 @@ static enum err_code on_session_message(struct intake *in, struct intake_seat *s
         return ERR_OK;
     }
     case WIRE_RESULT:
-        return read_result_of(&in->text, &an, bad) == ERR_OK
-                   ? on_result(in, seat, m, &an, now_ns, e)
-                   : ERR_OK;
+        return intake_on_result(in, seat, m, now_ns, bad, e);
     case WIRE_FAIL:
-        return read_answer(m->body, "FAIL", &an, bad) == ERR_OK
-                   ? fail_job(in, seat, &an, fail_code(m->body), json_opt_str(m->body, "text", ""),
-                              now_ns, e)
-                   : ERR_OK;
+        return intake_on_fail(in, seat, m->body, now_ns, bad, e);
     case WIRE_RETURN:
-        return on_return(in, seat, m->body, now_ns, e);
+        return intake_on_return(in, seat, m->body, now_ns, e);
     case WIRE_ITEMS:
-        return on_items(in, m->body, bad, e);
+        return intake_on_items(in, m->body, bad, e);
     case WIRE_FETCH:
-        on_fetch(in, seat, m->body, bad);
+        intake_on_fetch(in, seat, m->body, bad);
         return ERR_OK;
     case WIRE_BYE: {
         int64_t session = seat->session;
-        seat_leave(in, seat);
+        intake_seat_leave(in, seat);
         return dispatch_bye(in->dispatch, session, e);
     }
     case WIRE_HELLO:
@@ -606,7 +229,7 @@ enum err_code intake_begin(struct intake *in, struct err *e)
         err_set(&why, ERR_DENIED, "%s", revoked);
         put_refusal(in, &seat->peer, &why);
         int64_t session = seat->session;
-        seat_leave(in, seat);
+        intake_seat_leave(in, seat);
         TRY(dispatch_bye(in->dispatch, session, e));
     }
     in->generation = in->door->generation;
@@ -667,8 +290,8 @@ enum err_code intake_apply(struct intake *in, struct link_inbox *box, int64_t no
         rc = on_hello_message(in, box, now_ns, &bad, e);
     } else {
         int64_t session = session_of(in, &box->msg, &bad);
-        struct intake_seat *seat = session > 0 ? seat_of(in, session) : NULL;
-        bool is_known = seat != NULL && peer_is(&seat->peer, &box->from) &&
+        struct intake_seat *seat = session > 0 ? intake_seat_of(in, session) : NULL;
+        bool is_known = seat != NULL && intake_peer_is(&seat->peer, &box->from) &&
                         strcmp(seat->who, box->who) == 0 &&
                         dispatch_knows(in->dispatch, seat->session);
         in->n_writes += is_known && box->msg.type != WIRE_BEAT && box->msg.type != WIRE_CREDIT &&
@@ -676,7 +299,7 @@ enum err_code intake_apply(struct intake *in, struct link_inbox *box, int64_t no
         if (is_known)
             rc = on_session_message(in, seat, &box->msg, now_ns, &bad, e);
         else if (bad.code == ERR_OK)
-            put(in, &box->from, WIRE_REGISTER, NULL);
+            intake_put(in, &box->from, WIRE_REGISTER, NULL);
     }
     if (bad.code != ERR_OK)
         complain(in, bad.text);

@@ -363,6 +363,7 @@ static void transact(struct serve *s, int64_t now_ns)
         intake_sweep(&s->intake);
         answer_readers(s, now_ns);
         release_batch(s);
+        store_tidy_log(s->store, s->is_all_read);
     }
 }
 

@@ -200,7 +200,14 @@ static void add_word(struct buf *b, const char *word)
     buf_addc(b, '\'');
 }
 
-/* Workers take no job that would not end before the warning. Slurm 23 and later say when a job ends, others are asked. */
+static int64_t grace_of(const struct slurm_script *s)
+{
+    /* A third of the warning is for answers on their way and for Slurm's own slack. */
+    return 2 * s->drain_s / 3;
+}
+
+/* Workers take no job that would not end in the grace after the warning, and leave by themselves when the warning is due, should
+ * it not come. Slurm 23 and later say when a job ends, others are asked. */
 static void add_walltime(const struct slurm_script *s, struct buf *b)
 {
     buf_printf(
@@ -208,11 +215,14 @@ static void add_walltime(const struct slurm_script *s, struct buf *b)
         "ends=${SLURM_JOB_END_TIME:+@$SLURM_JOB_END_TIME}\n"
         "[ -n \"$ends\" ] || ends=$(squeue --noheader --jobs=\"$SLURM_JOB_ID\" --format=%%e)\n"
         "if [ -n \"$ends\" ] && ends=$(date -d \"$ends\" +%%s 2>/dev/null); then\n"
-        "    left=$((ends - $(date +%%s) - %lld))\n"
-        "    [ \"$left\" -gt 0 ] || left=1\n"
-        "    export ISOBIT_WALLTIME=\"$left\"\n"
+        "    left=$((ends - $(date +%%s)))\n"
+        "    if [ \"$left\" -le %1$lld ]; then\n"
+        "        echo \"the time limit leaves $left s, not more than --drain %1$lld\" >&2\n"
+        "        exit 1\n"
+        "    fi\n"
+        "    export ISOBIT_WALLTIME=$((left - %2$lld))\n"
         "fi\n",
-        (long long)s->drain_s);
+        (long long)s->drain_s, (long long)(s->drain_s - grace_of(s)));
 }
 
 static void add_worker(const struct slurm_script *s, struct buf *b)
@@ -230,11 +240,10 @@ static void add_worker(const struct slurm_script *s, struct buf *b)
         buf_adds(b, " --keys");
         add_word(b, s->keys_dir);
     }
-    /* A third of the warning is for answers on their way and for Slurm's own slack. */
     buf_printf(b,
                " --device \"$device\" --threads \"$threads\" \\\n        --idle-timeout %lld "
                "--grace %lld",
-               (long long)s->idle_s, (long long)(2 * s->drain_s / 3));
+               (long long)s->idle_s, (long long)grace_of(s));
     for (int i = 0; i < s->worker_args.n; i++)
         add_word(b, s->worker_args.v[i]);
     buf_adds(b, " &\n    workers=\"$workers $!\"\ndone\n");
@@ -249,7 +258,7 @@ static const char before_workers[] =
     "trap 'told=1; signals=$((signals + 1)); [ -z \"$workers\" ] || kill -USR1 $workers' USR1\n"
     "# TERM reaches the workers without this shell's help.\n"
     "trap 'signals=$((signals + 1))' TERM\n\n";
-static const char after_workers[] =
+static const char after_workers_format[] =
     "status=0\n"
     "for worker in $workers; do\n"
     "    before= ended=127\n"
@@ -262,6 +271,7 @@ static const char after_workers[] =
     "    [ \"$ended\" -le \"$status\" ] || status=$ended\n"
     "done\n"
     "# Where a job may not be queued again, `isobit slurm` starts another one.\n"
+    "[ -z \"$ends\" ] || [ \"$(date +%%s)\" -lt $((ends - %lld)) ] || told=1\n"
     "[ -z \"$told\" ] || scontrol requeue \"$SLURM_JOB_ID\"\n"
     "exit \"$status\"\n";
 
@@ -275,6 +285,7 @@ enum err_code slurm_write_script(const struct slurm_script *s, struct buf *out, 
     buf_adds(out, before_workers);
     add_walltime(s, out);
     add_worker(s, out);
-    buf_adds(out, after_workers);
+    /* A second for the clock's rounding: a worker that left when the warning was due counts as warned. */
+    buf_printf(out, after_workers_format, (long long)s->drain_s + 1);
     return ERR_OK;
 }

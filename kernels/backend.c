@@ -126,6 +126,38 @@ enum err_code kern_sync(struct kern *k, struct err *e)
     return k->ops->sync(k, e);
 }
 
+enum err_code kern_host_alloc(struct kern *k, size_t bytes, const char *what, void **out,
+                              struct err *e)
+{
+    return k->ops->host_alloc(k, bytes, what, out, e);
+}
+
+void kern_host_free(struct kern *k, void *p)
+{
+    k->ops->host_free(k, p);
+}
+
+enum err_code kern_copy_mark(struct kern *k, struct err *e)
+{
+    return k->ops->copy_mark(k, e);
+}
+
+enum err_code kern_copy_ahead(struct kern *k, void *dst, const void *src, size_t bytes,
+                              struct err *e)
+{
+    return k->ops->copy_ahead(k, dst, src, bytes, e);
+}
+
+enum err_code kern_copy_join(struct kern *k, struct err *e)
+{
+    return k->ops->copy_join(k, e);
+}
+
+enum err_code kern_copy_wait(struct kern *k, struct err *e)
+{
+    return k->ops->copy_wait(k, e);
+}
+
 enum err_code kern_mark(struct kern *k, int64_t *mark, struct err *e)
 {
     return k->ops->mark(k, mark, e);
@@ -170,6 +202,11 @@ enum err_code kern_attention(struct kern *k, const struct kern_attention_args *a
 enum err_code kern_copy_rows(struct kern *k, const struct kern_rows_args *a, struct err *e)
 {
     return k->ops->copy_rows(k, a, e);
+}
+
+int64_t kern_head_row_bytes(const struct kern *k, int64_t V)
+{
+    return k->ops->head_row_bytes != NULL ? k->ops->head_row_bytes(V) : 0;
 }
 
 enum err_code kern_score(struct kern *k, const struct kern_score_args *a, struct err *e)

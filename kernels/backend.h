@@ -30,6 +30,14 @@ struct backend_ops {
     enum err_code (*download)(struct kern *k, void *dst, const void *src, size_t bytes,
                               struct err *e);
     enum err_code (*sync)(struct kern *k, struct err *e);
+    enum err_code (*host_alloc)(struct kern *k, size_t bytes, const char *what, void **out,
+                                struct err *e);
+    void (*host_free)(struct kern *k, void *p);
+    enum err_code (*copy_mark)(struct kern *k, struct err *e);
+    enum err_code (*copy_ahead)(struct kern *k, void *dst, const void *src, size_t bytes,
+                                struct err *e);
+    enum err_code (*copy_join)(struct kern *k, struct err *e);
+    enum err_code (*copy_wait)(struct kern *k, struct err *e);
     enum err_code (*mark)(struct kern *k, int64_t *mark, struct err *e);
     enum err_code (*wait)(struct kern *k, int64_t mark, struct err *e);
     enum err_code (*cast_f16)(struct kern *k, void *dst, const uint16_t *src, int64_t n,
@@ -41,6 +49,7 @@ struct backend_ops {
     enum err_code (*linear)(struct kern *k, const struct kern_linear_args *a, struct err *e);
     enum err_code (*attention)(struct kern *k, const struct kern_attention_args *a, struct err *e);
     enum err_code (*copy_rows)(struct kern *k, const struct kern_rows_args *a, struct err *e);
+    int64_t (*head_row_bytes)(int64_t V); /* NULL where head_step is 0 */
     enum err_code (*score)(struct kern *k, const struct kern_score_args *a, struct err *e);
     enum err_code (*kl)(struct kern *k, const struct kern_kl_args *a, struct err *e);
     enum err_code (*logits)(struct kern *k, const struct kern_logits_args *a, struct err *e);

@@ -40,6 +40,8 @@ struct kern_info {
     int64_t batch_tokens;     /* a batch of more gains nothing */
     int64_t activation_bytes; /* nor does one whose activations of a layer take more */
     int64_t row_step;         /* products like multiples of this many rows; 1: any */
+    bool is_host;             /* device memory is ordinary memory: other threads may write it */
+    int64_t head_step; /* a head may come in parts of multiples of this many rows; 0: whole only */
 };
 
 MUST_USE enum err_code kern_open(const struct kern_options *o, struct kern **out, struct err *e);
@@ -56,6 +58,18 @@ MUST_USE enum err_code kern_download(struct kern *k, void *dst, const void *src,
                                      struct err *e);
 MUST_USE enum err_code kern_sync(struct kern *k, struct err *e);
 
+/* Copies to the device beside the work on it. Their sources are from kern_host_alloc (pinned where that matters; any
+ * thread may fill them). kern_copy_mark: copies queued from now on wait for the work queued so far, and for nothing
+ * later. kern_copy_join: work queued from now on waits for the copies queued so far. kern_copy_wait: returns when
+ * they are done and their sources may be used again. */
+MUST_USE enum err_code kern_host_alloc(struct kern *k, size_t bytes, const char *what, void **out,
+                                       struct err *e);
+void kern_host_free(struct kern *k, void *p);
+MUST_USE enum err_code kern_copy_mark(struct kern *k, struct err *e);
+MUST_USE enum err_code kern_copy_ahead(struct kern *k, void *dst, const void *src, size_t bytes,
+                                       struct err *e);
+MUST_USE enum err_code kern_copy_join(struct kern *k, struct err *e);
+MUST_USE enum err_code kern_copy_wait(struct kern *k, struct err *e);
 /* *mark stands behind everything called so far; kern_wait returns once that is done and its answers are in the caller's
  * memory, while later calls go on. Marks are waited for in their order; at most KERN_MARKS are open. */
 enum { KERN_MARKS = 4 };
@@ -138,6 +152,16 @@ struct kern_rows_args {
 MUST_USE enum err_code kern_copy_rows(struct kern *k, const struct kern_rows_args *a,
                                       struct err *e);
 
+/* A head that comes in parts of the vocabulary, one call after the other: rows [first, first + n) of its V stand at `head`
+ * now; first is a multiple of kern_info.head_step. `state` is device memory of kern_head_row_bytes(V) for each of the R
+ * rows, zeroed in front of the first part. Host arrays stay the caller's between the calls; answers are there behind the
+ * last part. */
+struct kern_head_part {
+    int64_t first, n;
+    void *state;
+};
+int64_t kern_head_row_bytes(const struct kern *k, int64_t V);
+
 /* For every target i: log_softmax(x[row[i], :] * head[V, d]^T)[token[i]] and whether token[i] is the arg max
  * (ties: smallest id). Works in vocabulary tiles with a running log-sum-exp: [rows, V] never exists.
  * x [R, d]; row, token, logprob, is_top on the host, n entries; row ascending. logprob and is_top are answers: they stay
@@ -149,6 +173,7 @@ struct kern_score_args {
     int64_t n;
     float *logprob;
     uint8_t *is_top;
+    const struct kern_head_part *part; /* NULL: the whole head */
 };
 MUST_USE enum err_code kern_score(struct kern *k, const struct kern_score_args *a, struct err *e);
 
@@ -159,6 +184,7 @@ struct kern_kl_args {
     int64_t R, d, V;
     double *kl;
     uint8_t *same_top;
+    const struct kern_head_part *part; /* NULL: the whole head */
 };
 MUST_USE enum err_code kern_kl(struct kern *k, const struct kern_kl_args *a, struct err *e);
 

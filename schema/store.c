@@ -148,6 +148,7 @@ void store_close(struct store *s)
 {
     if (s == NULL)
         return;
+    store_log_release(s);
     for (int i = 0; i < s->n_stmts; i++)
         sqlite3_finalize(s->stmts[i].stmt);
     for (size_t i = 0; i < ARRAY_LEN(s->provenances); i++)

@@ -30,6 +30,9 @@ void store_close(struct store *s);
 MUST_USE enum err_code store_begin(struct store *s, struct err *e);
 MUST_USE enum err_code store_commit(struct store *s, struct err *e);
 void store_rollback(struct store *s);
+/* Copies the write-ahead log into the database, a step at a time beside the work, so that no commit waits for it. A writer that
+ * has called it once has to call it after each transaction; `is_quiet`: nobody is known to wait for the next one. */
+void store_tidy_log(struct store *s, bool is_quiet);
 /* How many transactions were begun: names the one that is open. */
 int64_t store_transactions(const struct store *s);
 

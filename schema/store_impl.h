@@ -9,6 +9,19 @@ struct sqlite3;
 struct sqlite3_stmt;
 
 enum { STORE_APPLICATION_ID = 0x69626974 /* "ibit" */, STORE_MAX_STMTS = 64 };
+enum { STORE_LOG_STEP = 4000 }; /* pages of the write-ahead log */
+
+/* How far the log's way into the database is (store_log.c). */
+struct store_log {
+    bool is_stepwise; /* else checkpoints belong to COMMIT, as is SQLite's habit */
+    bool is_kept;     /* nothing is copied any more */
+    enum { STORE_LOG_FILLS, STORE_LOG_PINNED, STORE_LOG_FLUSHES } state;
+    int step;          /* pages; 0: STORE_LOG_STEP */
+    int n_pages, seen; /* in the log; when the last step began */
+    int n_rounds;      /* of snapshots, since the log was short */
+    struct store *pin; /* reads only; NULL: none */
+    struct preflush *preflush;
+};
 
 /* Additions to counters that the steps of one commit share (store_counters.c). */
 struct store_counters {
@@ -38,6 +51,7 @@ struct store {
     } stmts[STORE_MAX_STMTS];
     int n_stmts;
     struct store_counters counters;
+    struct store_log log;
     /* Written last; all zero after a rollback. */
     struct store_last_bits last_bits;
     struct store_last_provenance {
@@ -107,6 +121,8 @@ MUST_USE enum err_code store_migrate(struct store *s, bool may_create, struct er
 /* store_fs.c: "NFS" for the f_type of a network file system, else NULL; and of the folder of a path. */
 const char *store_fs_network_name(unsigned long type);
 const char *store_fs_network_of(const char *path);
+/* store_log.c */
+void store_log_release(struct store *s);
 /* store_key.c: SQL functions key_glob(pattern, key) and version_number(program). */
 MUST_USE enum err_code store_key_functions(struct store *s, struct err *e);
 /* store_counters.c: adds to the open transaction's counters; store_commit writes them, or whoever reads them before. */

@@ -1,5 +1,5 @@
-/* isobit-worker compute: the compute child of `isobit-worker run` (PROTOCOL.md section 8). One job at a time from a socket;
- * ends when the socket does. */
+/* isobit-worker compute: the compute child of `isobit-worker run` (PROTOCOL.md section 8). One job at a time from a socket,
+ * or a group of them when they share passes over a checkpoint; ends when the socket does. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,6 +20,7 @@ static const int64_t progress_ns = CLOCK_NS_PER_S / 5;
 
 struct compute_opts {
     int64_t fd, threads, memory;
+    double pass_minutes;
     const char *device, *bind;
 };
 
@@ -55,6 +56,14 @@ static const struct cli_opt compute_opts[] = {
      .min = 0,
      .max = 1e15,
      .offset = AT(memory)},
+    {.name = "pass-minutes",
+     .type = CLI_NUMBER,
+     .arg = "MINUTES",
+     .help = "most that one pass over a checkpoint beyond the budget takes on; 0: no limit",
+     .def = "0",
+     .min = 0,
+     .max = 1e6,
+     .offset = AT(pass_minutes)},
     {.name = "bind",
      .type = CLI_STRING,
      .arg = "PART/PARTS|none",
@@ -71,6 +80,15 @@ struct engine {
     int64_t told_ns;    /* when the last PROGRESS went */
     bool is_stopped;    /* the running job was revoked */
     bool is_over;       /* the parent is gone */
+};
+
+/* Jobs that run together: one, or those of a checkpoint that runs in passes. */
+enum { MAX_GROUP = 1024 };
+struct group {
+    struct engine *c;
+    struct job *jobs; /* owned by the arena, with their strings */
+    int n;
+    struct arena *a;
 };
 
 /* ---- what this device is ---- */
@@ -228,7 +246,7 @@ static enum err_code send_result(struct engine *c, const struct job *job,
     return ERR_OK;
 }
 
-/* ---- one job ---- */
+/* ---- jobs ---- */
 
 static enum err_code read_start(const json_t *body, struct arena *a, struct job *job, struct err *e)
 {
@@ -241,28 +259,102 @@ static enum err_code read_start(const json_t *body, struct arena *a, struct job 
     return eval_spec_from_json(eval, "START eval", a, &job->eval, e);
 }
 
-static enum err_code run_job(struct engine *c, const json_t *body, struct job *job, struct arena *a,
-                             struct err *e)
+static void take_result(void *arg, int job, const struct job_result *r, const struct err *why)
 {
-    struct job_result result = {0};
-    TRY(read_start(body, a, job, e));
-    TRY(runner_run(c->runner, job, &result, a, e));
-    send_items(c, job, &result);
-    return send_result(c, job, &result, e);
+    struct group *g = arg;
+    const struct job *j = &g->jobs[job];
+    struct err e;
+    if (r == NULL) {
+        send_failure(g->c, j->id, j->attempt, why);
+        return;
+    }
+    send_items(g->c, j, r);
+    if (send_result(g->c, j, r, &e) != ERR_OK)
+        send_failure(g->c, j->id, j->attempt, &e);
+}
+
+/* A job that cannot be read has its answer at once. */
+static void add_job(struct group *g, const json_t *body)
+{
+    struct err e;
+    struct job *j = &g->jobs[g->n];
+    *j = (struct job){.id = json_opt_int(body, "job", 0),
+                      .attempt = (int)json_opt_int(body, "attempt", 0)};
+    if (read_start(body, g->a, j, &e) == ERR_OK)
+        g->n++;
+    else
+        send_failure(g->c, j->id, j->attempt, &e);
+}
+
+/* ---- jobs that share passes ---- */
+
+/* Asks for the jobs of this checkpoint that the parent has in hand; a START without a job ends them. */
+static void gather(struct group *g)
+{
+    struct engine *c = g->c;
+    send_message(c, WIRE_PROGRESS, json_pack("{s:i, s:i}", "counter", 0, "wants", MAX_GROUP - 1),
+                 NULL);
+    for (bool is_open = true; is_open && !c->is_over;) {
+        struct wire_msg m;
+        struct err e;
+        bool found = false;
+        c->is_over |= pipe_receive(&c->pipe, &m, &found, &e) != ERR_OK;
+        if (!c->is_over && !found)
+            pipe_wait(&c->pipe, -1);
+        if (c->is_over || !found)
+            continue;
+        is_open = m.type != WIRE_START || json_object_get(m.body, "job") != NULL;
+        c->is_stopped |= m.type == WIRE_REVOKE;
+        c->is_over |= m.type == WIRE_DRAIN;
+        if (m.type == WIRE_START && is_open && g->n < MAX_GROUP)
+            add_job(g, m.body);
+        wire_msg_release(&m);
+    }
+}
+
+/* What the parent says will come: [{model, eval}…], of jobs that wait behind this one. */
+static void expect(struct engine *c, const json_t *body, const struct job *job)
+{
+    struct arena a = {0};
+    struct err ignored; /* what cannot be read has its answer when its START comes */
+    struct job next[RUNNER_MAX_EXPECTED] = {0};
+    int n = 0;
+    size_t i;
+    json_t *one, *model, *eval;
+    json_array_foreach(json_object_get(body, "ahead"), i, one)
+    {
+        if (n < RUNNER_MAX_EXPECTED &&
+            json_need_obj(one, "model", "ahead", &model, &ignored) == ERR_OK &&
+            json_need_obj(one, "eval", "ahead", &eval, &ignored) == ERR_OK &&
+            model_ref_from_json(model, "ahead", &a, &next[n].model, &ignored) == ERR_OK &&
+            eval_spec_from_json(eval, "ahead", &a, &next[n].eval, &ignored) == ERR_OK)
+            n++;
+    }
+    if (n > 0)
+        runner_expect(c->runner, job, next, n);
+    arena_release(&a);
 }
 
 static void on_start(struct engine *c, const json_t *body)
 {
     struct arena a = {0};
-    struct err e;
-    struct job job = {.id = json_opt_int(body, "job", 0),
-                      .attempt = (int)json_opt_int(body, "attempt", 0)};
+    struct err ignored;
+    bool is_streamed = false;
+    struct group g = {.c = c, .a = &a};
     char context[64];
-    snprintf(context, sizeof(context), "job %lld", (long long)job.id);
+    g.jobs = arena_array(&a, MAX_GROUP, sizeof(*g.jobs));
+    snprintf(context, sizeof(context), "job %lld", (long long)json_opt_int(body, "job", 0));
     check_context(context);
     c->is_stopped = false;
-    if (run_job(c, body, &job, &a, &e) != ERR_OK)
-        send_failure(c, job.id, job.attempt, &e);
+    add_job(&g, body);
+    if (g.n > 0)
+        expect(c, body, &g.jobs[0]);
+    if (g.n > 0 && runner_opens(c->runner, &g.jobs[0], &is_streamed, &ignored) == ERR_OK &&
+        is_streamed)
+        gather(&g);
+    const struct runner_report report = {take_result, &g, &a};
+    if (!c->is_over)
+        runner_run_many(c->runner, g.jobs, g.n, &report);
     check_context(NULL);
     arena_release(&a);
 }
@@ -296,6 +388,7 @@ static enum err_code start_up(struct engine *c, const struct compute_opts *o, st
     const struct runner_options ro = {.device = c->device,
                                       .threads = (int)o->threads,
                                       .memory_bytes = o->memory,
+                                      .pass_minutes = o->pass_minutes,
                                       .progress = on_progress,
                                       .progress_arg = c};
     TRY(runner_new(&ro, &c->runner, e));

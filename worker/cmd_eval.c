@@ -19,6 +19,7 @@ struct eval_opts {
     double outlier_pct;
     bool quant_head, quant_embed, bos, json;
     const char *window, *method, *join, *subset, *device, *compute;
+    int64_t memory;
 };
 
 #define AT(field) offsetof(struct eval_opts, field)
@@ -154,6 +155,16 @@ static const struct cli_opt eval_opts[] = {
      .help = "arithmetic of the forward pass",
      .def = "fp32",
      .offset = AT(compute)},
+    {.name = "memory",
+     .type = CLI_BYTES,
+     .arg = "SIZE",
+     .help =
+         "memory budget for weights, e.g. 20GiB; a checkpoint beyond it runs layer by layer (0: "
+         "what the device has)",
+     .def = "0",
+     .min = 0,
+     .max = 1e15,
+     .offset = AT(memory)},
     {.name = "threads",
      .letter = 'j',
      .type = CLI_INT,
@@ -351,6 +362,7 @@ static enum err_code run_job(const struct eval_opts *o, const struct job *job, s
     struct runner *runner = NULL;
     struct runner_options options = {.device = o->device,
                                      .threads = (int)o->threads,
+                                     .memory_bytes = o->memory,
                                      .progress = is_terminal ? show_progress : NULL};
     TRY(runner_new(&options, &runner, e));
     enum err_code rc = runner_run(runner, job, out, a, e);

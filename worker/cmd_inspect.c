@@ -1,4 +1,4 @@
-/* isobit-worker inspect: what a checkpoint holds, without loading it. */
+/* isobit-worker inspect: what a checkpoint holds and how it would run on a device, without loading it. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,9 +8,11 @@
 #include "schema/catalog.h"
 #include "worker/ckpt/ckpt.h"
 #include "worker/cmd.h"
+#include "worker/outlook.h"
 
 struct inspect_opts {
-    const char *model;
+    const char *model, *device, *compute;
+    int64_t memory, configs;
     bool json;
 };
 
@@ -22,6 +24,35 @@ static const struct cli_opt inspect_opts[] = {
      .arg = "PATH|HUB-ID",
      .help = "checkpoint directory, or org/name[@revision] in the local cache",
      .offset = AT(model)},
+    {.name = "device",
+     .letter = 'd',
+     .type = CLI_STRING,
+     .arg = "DEVICE",
+     .help = "cpu or cuda:N: show how the checkpoint would run there",
+     .offset = AT(device)},
+    {.name = "memory",
+     .type = CLI_BYTES,
+     .arg = "SIZE",
+     .help = "with --device: memory budget for weights, e.g. 20GiB; 0: what the device has",
+     .def = "0",
+     .min = 0,
+     .max = 1e15,
+     .offset = AT(memory)},
+    {.name = "compute",
+     .type = CLI_STRING,
+     .arg = "fp32|fp16|bf16",
+     .help =
+         "with --device: arithmetic of the forward pass (fp32 on the CPU, fp16 on a GPU when not "
+         "given)",
+     .offset = AT(compute)},
+    {.name = "configs",
+     .type = CLI_INT,
+     .arg = "N",
+     .help = "with --device: configurations whose passes and time are expected",
+     .def = "10",
+     .min = 1,
+     .max = 1000000,
+     .offset = AT(configs)},
     {.name = "json", .type = CLI_FLAG, .help = "print one JSON object", .offset = AT(json)},
 };
 #undef AT
@@ -61,14 +92,14 @@ static int64_t count_params(const struct ckpt *c)
     return sum;
 }
 
-static enum err_code summarize(struct ckpt *c, struct summary *out, struct err *e)
+static void summarize(struct ckpt *c, struct summary *out)
 {
     out->model_type = json_opt_str(ckpt_config(c), "model_type", "");
     struct model_shape shape = {0};
     if (catalog_from_config(ckpt_config(c), "config.json", &shape, &out->why_not) == ERR_OK)
         out->family = arch_label(shape.arch);
     out->params = count_params(c);
-    return ckpt_identity(c, out->identity, e);
+    ckpt_identity(c, out->identity);
 }
 
 static json_t *files_to_json(const struct ckpt *c)
@@ -97,7 +128,7 @@ static json_t *tensors_to_json(const struct ckpt *c)
     return list;
 }
 
-static void print_json(const struct ckpt *c, const struct summary *s)
+static void print_json(const struct ckpt *c, const struct summary *s, const struct outlook *plan)
 {
     json_t *o =
         json_pack("{s:s, s:s?, s:s, s:s, s:I, s:I, s:o, s:o}", "directory", ckpt_dir(c), "family",
@@ -105,11 +136,13 @@ static void print_json(const struct ckpt *c, const struct summary *s)
                   (json_int_t)ckpt_bytes(c), "params", (json_int_t)s->params, "files",
                   files_to_json(c), "tensors", tensors_to_json(c));
     CHECK(o != NULL);
+    if (plan != NULL)
+        CHECK(json_object_set_new(o, "plan", outlook_to_json(plan)) == 0);
     cli_print_json(o, true);
     json_decref(o);
 }
 
-static void print_text(const struct ckpt *c, const struct summary *s)
+static void print_text(const struct ckpt *c, const struct summary *s, const struct outlook *plan)
 {
     char size[32];
     printf("directory       %s\n", ckpt_dir(c));
@@ -122,6 +155,8 @@ static void print_text(const struct ckpt *c, const struct summary *s)
         printf("file            %s  %s\n", ckpt_file_name(c, i),
                fmt_bytes((double)ckpt_file_bytes(c, i), size));
     printf("parameters      %" PRId64 "\n", s->params);
+    if (plan != NULL)
+        outlook_print(plan);
     for (int i = 0; i < ckpt_n_tensors(c); i++) {
         const struct ckpt_tensor *t = ckpt_tensor_at(c, i);
         printf("tensor          %s  %s  [", t->name, t->stored_as);
@@ -138,11 +173,19 @@ static enum err_code inspect(const struct inspect_opts *o, struct arena *a, stru
     struct summary s = {0};
     if (o->model == NULL)
         return err_set(e, ERR_USAGE, "inspect needs --model; see inspect --help");
+    if (o->device == NULL && (o->memory != 0 || o->compute != NULL))
+        return err_set(e, ERR_USAGE, "--%s means nothing without --device",
+                       o->memory != 0 ? "memory" : "compute");
     TRY(cmd_model_ref(o->model, a, &model, e));
     TRY(ckpt_open(&model, &c, e));
-    enum err_code rc = summarize(c, &s, e);
+    struct outlook plan;
+    const struct outlook_options wanted = {o->device, o->compute, o->memory, o->configs};
+    enum err_code rc = ERR_OK;
+    summarize(c, &s);
+    if (o->device != NULL)
+        rc = outlook_make(c, &wanted, &plan, e);
     if (rc == ERR_OK)
-        (o->json ? print_json : print_text)(c, &s);
+        (o->json ? print_json : print_text)(c, &s, o->device != NULL ? &plan : NULL);
     ckpt_close(c);
     return rc;
 }
@@ -161,10 +204,17 @@ static int inspect_run_command(const void *opts, int n_args, char **args)
 const struct cli_cmd cmd_inspect = {
     .name = "inspect",
     .args = "",
-    .summary = "show what a checkpoint holds",
-    .doc = "Shows directory, family, files, SHA-256 identity, number of parameters and all tensors "
-           "of a checkpoint. Tensors that share their bytes (tied weights) count once.\n\n"
-           "  isobit-worker inspect --model models/opt-s3 --json",
+    .summary = "show what a checkpoint holds and how it would run",
+    .doc =
+        "Shows directory, family, files, SHA-256 identity, number of parameters and all tensors "
+        "of a checkpoint. Tensors that share their bytes (tied weights) count once. With --device "
+        "also how it would run there within a memory budget: resident, or layer by layer in "
+        "passes "
+        "(docs/STREAMING.md), the bytes that are read and the time expected for five "
+        "evaluations "
+        "of the published data's size.\n\n"
+        "  isobit-worker inspect --model models/opt-s3 --json\n"
+        "  isobit-worker inspect --model facebook/opt-30b --device cuda:0 --memory 40GiB",
     .opts = inspect_opts,
     .n_opts = ARRAY_LEN(inspect_opts),
     .opt_size = sizeof(struct inspect_opts),

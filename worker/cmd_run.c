@@ -16,7 +16,7 @@
 struct run_opts {
     const char *connect, *keys, *device, *bind, *compute_program, *walltime, *cache;
     int64_t memory, threads, credit;
-    double grace, job_timeout, idle_timeout;
+    double grace, job_timeout, idle_timeout, pass_minutes;
 };
 
 #define AT(field) offsetof(struct run_opts, field)
@@ -43,11 +43,21 @@ static const struct cli_opt run_opts[] = {
     {.name = "memory",
      .type = CLI_BYTES,
      .arg = "SIZE",
-     .help = "memory budget for weights and activations, e.g. 20GiB; 0: what the device has",
+     .help = "memory budget for weights, e.g. 20GiB; a checkpoint beyond it runs layer by layer "
+             "(docs/STREAMING.md); 0: what the device has",
      .def = "0",
      .min = 0,
      .max = 1e15,
      .offset = AT(memory)},
+    {.name = "pass-minutes",
+     .type = CLI_NUMBER,
+     .arg = "MINUTES",
+     .help = "most that one pass over a checkpoint beyond the budget takes on: its results come "
+             "together, and a lost worker loses them",
+     .def = "30",
+     .min = 0,
+     .max = 1e6,
+     .offset = AT(pass_minutes)},
     {.name = "threads",
      .type = CLI_INT,
      .arg = "N",
@@ -138,7 +148,7 @@ static enum err_code end_of(const char *walltime, int64_t *end_ns, struct err *e
 
 static enum err_code serve(const struct run_opts *o, struct err *e)
 {
-    char self[4096], fd[16], threads[32], memory[32];
+    char self[4096], fd[16], threads[32], memory[32], pass_minutes[32];
     struct topo_share share;
     struct link_keys keys;
     if (o->keys != NULL)
@@ -150,6 +160,7 @@ static enum err_code serve(const struct run_opts *o, struct err *e)
     snprintf(fd, sizeof(fd), "%d", PROC_FD);
     snprintf(threads, sizeof(threads), "%lld", (long long)o->threads);
     snprintf(memory, sizeof(memory), "%lld", (long long)o->memory);
+    snprintf(pass_minutes, sizeof(pass_minutes), "%.17g", o->pass_minutes);
     char *const argv[] = {o->compute_program != NULL ? (char *)o->compute_program : self,
                           "compute",
                           "--fd",
@@ -160,6 +171,8 @@ static enum err_code serve(const struct run_opts *o, struct err *e)
                           threads,
                           "--memory",
                           memory,
+                          "--pass-minutes",
+                          pass_minutes,
                           o->bind != NULL ? "--bind" : NULL,
                           (char *)o->bind,
                           NULL};

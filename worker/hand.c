@@ -41,6 +41,19 @@ struct hand_job *hand_running(struct hand *h)
     return find_state(h, HAND_RUNNING);
 }
 
+int hand_n_running(const struct hand *h)
+{
+    int n = 0;
+    for (int i = 0; i < h->n; i++)
+        n += h->v[i].state == HAND_RUNNING;
+    return n;
+}
+
+bool hand_is_same_model(const struct hand_job *a, const struct hand_job *b)
+{
+    return json_equal(json_object_get(a->start, "model"), json_object_get(b->start, "model")) != 0;
+}
+
 struct hand_job *hand_next_waiting(struct hand *h)
 {
     return find_state(h, HAND_WAITING);

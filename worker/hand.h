@@ -48,7 +48,9 @@ MUST_USE enum err_code hand_lease(struct hand *h, const json_t *lease, struct er
 
 /* attempt < 0: any. NULL when it is not in hand. */
 struct hand_job *hand_find(struct hand *h, int64_t job, int64_t attempt);
-struct hand_job *hand_running(struct hand *h);
+struct hand_job *hand_running(struct hand *h); /* the first of several */
+int hand_n_running(const struct hand *h);
+bool hand_is_same_model(const struct hand_job *a, const struct hand_job *b);
 struct hand_job *hand_next_waiting(struct hand *h);
 
 /* Notes the answer of a job. `body` is a stolen reference; the blob is copied. */

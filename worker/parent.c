@@ -21,7 +21,7 @@ static const int64_t stop_limit_ns =
     10 * CLOCK_NS_PER_S;                                /* a REVOKE that the child does not heed */
 static const int64_t bye_limit_ns = 5 * CLOCK_NS_PER_S; /* ACKs that do not come while leaving */
 static const int64_t hurry_ns = 2 * CLOCK_NS_PER_S;     /* from TERM after USR1: KILL is near */
-enum { MAX_EARLY_DEATHS = 3 };
+enum { MAX_EARLY_DEATHS = 3, MAX_CREDIT = 16, MAX_AHEAD = 16 };
 
 struct parent {
     const struct parent_options *o;
@@ -34,6 +34,7 @@ struct parent {
     bool has_uplink;
     int n_early_deaths; /* of children that never became ready, in a row */
     int64_t started_ns; /* the running job */
+    int64_t told_slice; /* of whose jobs the child has been told; -1: none */
     int64_t counter_ns; /* when the progress counter last moved */
     int64_t stop_ns;    /* when a revoked job is stopped the hard way; 0: none */
     int64_t idle_since_ns;
@@ -83,6 +84,7 @@ static void start_child(struct parent *p, int64_t now_ns)
 static void replace_child(struct parent *p, int64_t now_ns, char how[PROC_HOW])
 {
     child_stop(&p->child, how);
+    p->told_slice = -1;
     p->n_early_deaths = p->is_ready ? 0 : p->n_early_deaths + 1;
     struct err e;
     if (p->n_early_deaths >= MAX_EARLY_DEATHS) {
@@ -94,6 +96,19 @@ static void replace_child(struct parent *p, int64_t now_ns, char how[PROC_HOW])
     }
 }
 
+/* Every job that runs has failed; several do when they share passes over a checkpoint. */
+static void fail_running(struct parent *p, enum err_code code, const char *text)
+{
+    for (struct hand_job *j; (j = hand_running(&p->hand)) != NULL;)
+        hand_answer_fail(j, code, text);
+}
+
+static void return_running(struct parent *p, const char *reason, const char *text)
+{
+    for (struct hand_job *j; (j = hand_running(&p->hand)) != NULL;)
+        hand_answer_return(j, reason, text);
+}
+
 static void on_child_gone(struct parent *p, const struct err *why, int64_t now_ns)
 {
     char how[PROC_HOW];
@@ -101,10 +116,8 @@ static void on_child_gone(struct parent *p, const struct err *why, int64_t now_n
     replace_child(p, now_ns, how);
     log_event(LOG_ERROR, "parent", "child-gone", "job=%lld text=\"compute process %s (%s)\"",
               j != NULL ? (long long)j->job : 0, how, why->text);
-    if (j == NULL)
-        return;
     char *text = xasprintf("the compute process %s", how);
-    hand_answer_fail(j, ERR_CRASHED, text);
+    fail_running(p, ERR_CRASHED, text);
     xfree(text);
 }
 
@@ -174,7 +187,34 @@ static void on_answer(struct parent *p, struct wire_msg *m)
     else
         answer_failure(p, j, code, m->body);
     p->up.status.done++;
-    p->stop_ns = 0;
+    if (hand_running(&p->hand) == NULL)
+        p->stop_ns = 0;
+}
+
+/* The child runs its job's checkpoint in passes: the waiting jobs of that checkpoint whose data is here go along, and from
+ * now on more slices are asked for, so that the next passes are fuller. */
+static void join_jobs(struct parent *p, int64_t n_wanted, int64_t now_ns)
+{
+    const struct hand_job *first = hand_running(&p->hand);
+    enum err_code rc = first != NULL ? ERR_OK : ERR_NOTFOUND;
+    struct err e;
+    for (int i = 0; i < p->hand.n && rc == ERR_OK && n_wanted > 0; i++) {
+        struct hand_job *j = &p->hand.v[i];
+        if (j->state != HAND_WAITING || !hand_is_same_model(j, first) ||
+            fetch_prepare(p->fetch, json_object_get(j->start, "eval")) == FETCH_WAITING)
+            continue;
+        rc = pipe_send(&p->child.pipe, WIRE_START, j->start, NULL, 0, send_limit_ns, &e);
+        j->state = HAND_RUNNING;
+        n_wanted--;
+    }
+    if (rc == ERR_OK) {
+        json_t *end = json_object();
+        rc = pipe_send(&p->child.pipe, WIRE_START, end, NULL, 0, send_limit_ns, &e);
+        json_decref(end);
+    }
+    if (rc != ERR_OK && rc != ERR_NOTFOUND)
+        on_child_gone(p, &e, now_ns);
+    p->up.credit_max = MAX_CREDIT;
 }
 
 static void on_child_message(struct parent *p, struct wire_msg *m, int64_t now_ns)
@@ -186,6 +226,9 @@ static void on_child_message(struct parent *p, struct wire_msg *m, int64_t now_n
         if (counter != p->up.status.counter)
             p->counter_ns = now_ns;
         p->up.status.counter = counter;
+        const int64_t n_wanted = json_opt_int(m->body, "wants", 0);
+        if (n_wanted > 0)
+            join_jobs(p, n_wanted, now_ns);
     } else if (m->type == WIRE_RESULT || m->type == WIRE_FAIL) {
         on_answer(p, m);
     } else if (m->type == WIRE_ITEMS && p->has_uplink) {
@@ -211,6 +254,47 @@ static void receive_from_child(struct parent *p, int64_t now_ns)
     }
 }
 
+static bool is_listed(const json_t *list, const json_t *one)
+{
+    bool is = false;
+    for (size_t i = 0; i < json_array_size(list) && !is; i++)
+        is = json_equal(json_array_get(list, i), one) != 0;
+    return is;
+}
+
+/* Checkpoints and evaluations of jobs that wait behind `first`, each pair once, so that the child prepares them while its
+ * device computes. Asks for their data files, too. */
+static json_t *list_ahead(struct parent *p, const struct hand_job *first)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < p->hand.n && json_array_size(list) < MAX_AHEAD; i++) {
+        const struct hand_job *j = &p->hand.v[i];
+        json_t *eval = json_object_get(j->start, "eval");
+        if (j->state != HAND_WAITING || j == first ||
+            fetch_prepare(p->fetch, eval) == FETCH_WAITING)
+            continue;
+        json_t *one =
+            json_pack("{s:O, s:O}", "model", json_object_get(j->start, "model"), "eval", eval);
+        if (!is_listed(list, one))
+            json_array_append(list, one);
+        json_decref(one);
+    }
+    return list;
+}
+
+/* START of a job; the first of a slice says what comes behind it. */
+static enum err_code send_start(struct parent *p, const struct hand_job *j, struct err *e)
+{
+    if (j->slice == p->told_slice)
+        return pipe_send(&p->child.pipe, WIRE_START, j->start, NULL, 0, send_limit_ns, e);
+    json_t *body = json_copy(j->start);
+    CHECK(json_object_set_new(body, "ahead", list_ahead(p, j)) == 0);
+    enum err_code rc = pipe_send(&p->child.pipe, WIRE_START, body, NULL, 0, send_limit_ns, e);
+    json_decref(body);
+    p->told_slice = j->slice;
+    return rc;
+}
+
 static void start_next_job(struct parent *p, int64_t now_ns)
 {
     struct hand_job *j = hand_next_waiting(&p->hand);
@@ -221,7 +305,7 @@ static void start_next_job(struct parent *p, int64_t now_ns)
     struct err e;
     j->state = HAND_RUNNING;
     p->started_ns = p->counter_ns = now_ns;
-    if (pipe_send(&p->child.pipe, WIRE_START, j->start, NULL, 0, send_limit_ns, &e) != ERR_OK)
+    if (send_start(p, j, &e) != ERR_OK)
         on_child_gone(p, &e, now_ns);
 }
 
@@ -249,17 +333,18 @@ static void watch_running(struct parent *p, int64_t now_ns)
     p->up.is_stop_asked = false;
     if (p->stop_ns != 0 && now_ns >= p->stop_ns) {
         kill_running(p, j, now_ns);
-        hand_answer_return(j, "revoked", "revoked while it ran");
-    } else if (j->limit_s > 0 && p->up.status.running_s > (double)j->limit_s) {
+        return_running(p, "revoked", "revoked while it ran");
+    } else if (j->limit_s > 0 &&
+               p->up.status.running_s > (double)j->limit_s * hand_n_running(&p->hand)) {
         char *text =
             xasprintf("ran longer than the sweep's job_limit of %lld s", (long long)j->limit_s);
         kill_running(p, j, now_ns);
-        hand_answer_fail(j, ERR_TIMEOUT, text);
+        fail_running(p, ERR_TIMEOUT, text);
         xfree(text);
     } else if (p->o->job_timeout_ns > 0 && now_ns - p->counter_ns > p->o->job_timeout_ns) {
         char *text = xasprintf("no progress for %.0f s", (double)p->o->job_timeout_ns * 1e-9);
         kill_running(p, j, now_ns);
-        hand_answer_fail(j, ERR_TIMEOUT, text);
+        fail_running(p, ERR_TIMEOUT, text);
         xfree(text);
     }
 }
@@ -288,7 +373,7 @@ static void go_on_draining(struct parent *p, int64_t now_ns)
     hand_return_waiting(&p->hand, NULL, "drain", "the worker leaves");
     if (j != NULL && now_ns >= p->drain_end_ns) {
         kill_running(p, j, now_ns);
-        hand_answer_return(j, "drain", "the worker leaves");
+        return_running(p, "drain", "the worker leaves");
     }
     if (p->hand.n == 0) {
         leave_in_peace(p);
@@ -386,6 +471,7 @@ enum err_code parent_run(const struct parent_options *o, struct err *e)
 {
     struct parent p = {.o = o,
                        .child = {.fd = -1},
+                       .told_slice = -1,
                        .fetch = fetch_new(o->cache_dir),
                        .idle_since_ns = clock_mono_ns()};
     sigset_t mask, old;

@@ -5,44 +5,7 @@
 #include "base/cli.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "worker/eval/eval.h"
-#include "worker/eval/pack.h"
-
-/* An evaluation ready to run on the checkpoint in force. The set outlives the checkpoint as long as tokenizer and
- * context stay the same; packing and reference rows belong to the model. */
-struct prepared {
-    char *key;
-    struct eval_set set;
-    bool is_packed;
-    struct eval_pack pack;
-    struct model_ref_rows *ref; /* NULL until the 16-bit run was made */
-};
-
-enum { MAX_PREPARED = 64 };
-
-struct runner {
-    char *device;
-    struct runner_options options;
-    struct kern *kern;
-    enum compute compute; /* of kern */
-    /* The checkpoint in force; all NULL when there is none. */
-    char *model_key;
-    struct ckpt *ckpt;
-    struct model *model;
-    struct tok *tok;
-    char weights_sha256[SHA256_HEX];
-    /* The configuration in force. */
-    bool has_config;
-    struct config config;
-    struct bits bits;
-    struct prepared prepared[MAX_PREPARED];
-    int n_prepared;
-    char set_tokenizer[SHA256_HEX]; /* what the prepared sets were made with */
-    int64_t set_context;
-    int64_t counter;
-    struct runner_stats stats;
-    int64_t unreported_bytes; /* of weight files read since the last result */
-};
+#include "worker/runner_impl.h"
 
 enum err_code runner_new(const struct runner_options *o, struct runner **out, struct err *e)
 {
@@ -72,11 +35,12 @@ static void drop(struct runner *r, struct prepared *p)
     xfree(p->key);
 }
 
-static void drop_prepared(struct runner *r)
+void runner_drop_prepared(struct runner *r)
 {
     for (int i = 0; i < r->n_prepared; i++)
         drop(r, &r->prepared[i]);
     r->n_prepared = 0;
+    runner_ahead_drop_sets(r);
 }
 
 static void unload(struct runner *r)
@@ -98,7 +62,8 @@ void runner_free(struct runner *r)
 {
     if (r == NULL)
         return;
-    drop_prepared(r);
+    runner_ahead_stop(r);
+    runner_drop_prepared(r);
     unload(r);
     kern_close(r->kern);
     xfree(r->device);
@@ -110,7 +75,7 @@ const struct runner_stats *runner_get_stats(const struct runner *r)
     return &r->stats;
 }
 
-static bool tell_progress(void *arg)
+bool runner_tell_progress(void *arg)
 {
     struct runner *r = arg;
     r->counter++;
@@ -140,30 +105,20 @@ static enum err_code ensure_kern(struct runner *r, enum compute compute, struct 
     return ERR_OK;
 }
 
-/* The fp16 master and the compute weights of all tensors: refused before anything large is allocated. */
-static enum err_code check_memory(const struct runner *r, struct err *e)
-{
-    int64_t per_weight = 2 + kern_get_info(r->kern)->act_bytes, count = 0;
-    for (int i = 0; i < ckpt_n_tensors(r->ckpt); i++)
-        count += ckpt_tensor_at(r->ckpt, i)->count;
-    if (r->options.memory_bytes == 0 || count <= r->options.memory_bytes / per_weight)
-        return ERR_OK;
-    char need[32], have[32];
-    return err_set(e, ERR_NOMEM, "%s needs at least %s, the budget is %s; raise --memory",
-                   ckpt_dir(r->ckpt), fmt_bytes((double)count * (double)per_weight, need),
-                   fmt_bytes((double)r->options.memory_bytes, have));
-}
-
-static enum err_code load(struct runner *r, const struct model_ref *m, struct err *e)
+static enum err_code load(struct runner *r, const struct model_ref *m, const char *key,
+                          struct err *e)
 {
     int64_t start = clock_mono_ns();
-    TRY(ckpt_open(m, &r->ckpt, e));
-    TRY(check_memory(r, e));
+    r->ckpt = runner_ahead_take(r, key);
+    if (r->ckpt == NULL)
+        TRY(ckpt_open(m, &r->ckpt, e));
+    ckpt_identity_start(r->ckpt);
     TRY(tok_open(ckpt_dir(r->ckpt), &r->tok, e));
-    r->stats.checkpoint_loads++;
-    r->unreported_bytes += ckpt_bytes(r->ckpt);
-    TRY(model_open(r->ckpt, r->kern, &r->model, e));
-    TRY(ckpt_identity(r->ckpt, r->weights_sha256, e));
+    TRY(model_open_within(r->ckpt, r->kern, r->options.memory_bytes, &r->model, e));
+    if (!model_is_streamed(r->model)) {
+        r->stats.checkpoint_loads++;
+        r->unreported_bytes += ckpt_bytes(r->ckpt);
+    }
     const struct model_info *info = model_get_info(r->model);
     if (tok_vocab_size(r->tok) > info->vocab)
         return err_set(
@@ -184,7 +139,7 @@ static void keep_fitting_sets(struct runner *r)
     int64_t context = model_get_info(r->model)->context;
     if (strcmp(r->set_tokenizer, tokenizer) == 0 && r->set_context == context)
         return;
-    drop_prepared(r);
+    runner_drop_prepared(r);
     memcpy(r->set_tokenizer, tokenizer, SHA256_HEX);
     r->set_context = context;
 }
@@ -194,17 +149,23 @@ static const char *or_empty(const char *s)
     return s != NULL ? s : "";
 }
 
-static enum err_code ensure_model(struct runner *r, const struct model_ref *m, enum compute compute,
+char *runner_model_key(const struct model_ref *m)
+{
+    return xasprintf("%s|%s|%s", or_empty(m->path), or_empty(m->hub), or_empty(m->revision));
+}
+
+enum err_code runner_ensure_model(struct runner *r, const struct model_ref *m, enum compute compute,
                                   struct err *e)
 {
     TRY(ensure_kern(r, compute, e));
-    char *key = xasprintf("%s|%s|%s", or_empty(m->path), or_empty(m->hub), or_empty(m->revision));
+    char *key = runner_model_key(m);
     if (r->model_key != NULL && strcmp(key, r->model_key) == 0) {
         xfree(key);
+        runner_ahead_begin(r);
         return ERR_OK;
     }
     unload(r);
-    enum err_code rc = load(r, m, e);
+    enum err_code rc = load(r, m, key, e);
     if (rc != ERR_OK) {
         unload(r);
         xfree(key);
@@ -212,6 +173,7 @@ static enum err_code ensure_model(struct runner *r, const struct model_ref *m, e
     }
     r->model_key = key;
     keep_fitting_sets(r);
+    runner_ahead_begin(r);
     return ERR_OK;
 }
 
@@ -230,37 +192,46 @@ static struct prepared *new_prepared(struct runner *r)
     return p;
 }
 
-static enum err_code find_or_load(struct runner *r, const struct eval_spec *ev,
-                                  struct prepared **out, struct err *e)
+static char *eval_key(const struct eval_spec *ev)
 {
     struct arena a = {0};
     char *key = xasprintf("%s|%s", key_of_eval(ev, &a), ev->data_path);
     arena_release(&a);
-    for (int i = 0; i < r->n_prepared; i++) {
-        if (strcmp(r->prepared[i].key, key) == 0) {
-            xfree(key);
-            *out = &r->prepared[i];
-            return ERR_OK;
-        }
-    }
+    return key;
+}
+
+struct prepared *runner_find_prepared(struct runner *r, const struct eval_spec *ev)
+{
+    char *key = eval_key(ev);
+    struct prepared *found = NULL;
+    for (int i = 0; i < r->n_prepared && found == NULL; i++)
+        if (strcmp(r->prepared[i].key, key) == 0)
+            found = &r->prepared[i];
+    xfree(key);
+    return found;
+}
+
+static enum err_code find_or_load(struct runner *r, const struct eval_spec *ev,
+                                  struct prepared **out, struct err *e)
+{
+    *out = runner_find_prepared(r, ev);
+    if (*out != NULL)
+        return ERR_OK;
     struct prepared *p = new_prepared(r);
     struct eval_source src = {.spec = ev,
                               .tok = r->tok,
                               .context = r->set_context,
-                              .progress = tell_progress,
+                              .progress = runner_tell_progress,
                               .progress_arg = r};
-    enum err_code rc = eval_load(&src, &p->set, e);
-    if (rc != ERR_OK) {
-        xfree(key);
-        return rc;
-    }
-    p->key = key;
+    if (!eval_ahead_take(r->ahead.sets, ev, &p->set))
+        TRY(eval_load(&src, &p->set, e));
+    p->key = eval_key(ev);
     r->n_prepared++;
     *out = p;
     return ERR_OK;
 }
 
-static enum err_code prepare(struct runner *r, const struct eval_spec *ev, struct prepared **out,
+enum err_code runner_prepare(struct runner *r, const struct eval_spec *ev, struct prepared **out,
                              struct err *e)
 {
     TRY(find_or_load(r, ev, out, e));
@@ -291,7 +262,7 @@ static struct eval_run_args run_args(struct runner *r, const struct prepared *p)
     return (struct eval_run_args){.model = r->model,
                                   .set = &p->set,
                                   .pack = &p->pack,
-                                  .progress = tell_progress,
+                                  .progress = runner_tell_progress,
                                   .progress_arg = r};
 }
 
@@ -311,16 +282,22 @@ static enum err_code run_recording(struct runner *r, struct prepared *p, bool is
     return rc;
 }
 
+struct config runner_baseline(const struct runner *r)
+{
+    struct config c = config_default();
+    c.k = 16;
+    c.compute = r->compute;
+    config_normalize(&c);
+    return c;
+}
+
 /* The 16-bit run beside a configuration (decisions: the engine, 6). It runs the batches of a whole evaluation, so that
  * the rows are the same bits whether the baseline's own job came first or not. */
 static enum err_code ensure_baseline(struct runner *r, struct prepared *p, struct err *e)
 {
     if (p->ref != NULL)
         return ERR_OK;
-    struct config c = config_default();
-    c.k = 16;
-    c.compute = r->compute;
-    config_normalize(&c);
+    const struct config c = runner_baseline(r);
     struct eval_scores unused = {0};
     if (set_config(r, &c, e) != ERR_OK || run_recording(r, p, true, &unused, e) != ERR_OK)
         return err_wrap(e, "16-bit run to compare with");
@@ -329,8 +306,7 @@ static enum err_code ensure_baseline(struct runner *r, struct prepared *p, struc
     return ERR_OK;
 }
 
-/* KL needs a head and embeddings that are the baseline's own. */
-static bool is_compared(const struct config *c, enum task t)
+bool runner_is_compared(const struct config *c, enum task t)
 {
     return t == TASK_perplexity && c->k <= 8 && !c->quant_head && !c->quant_embed;
 }
@@ -342,44 +318,135 @@ static enum err_code run_config(struct runner *r, const struct config *c, struct
     if (task == TASK_perplexity && c->k == 16 && p->ref == NULL)
         return run_recording(r, p, false, scores, e);
     struct eval_run_args args = run_args(r, p);
-    args.compare = is_compared(c, task) ? p->ref : NULL;
+    args.compare = runner_is_compared(c, task) ? p->ref : NULL;
     return eval_run(&args, scores, e);
 }
 
-static void describe(const struct runner *r, struct job_result *out, struct arena *a)
+void runner_describe(struct runner *r, const struct bits *bits, struct job_result *out,
+                     struct arena *a)
 {
     const struct model_info *info = model_get_info(r->model);
-    out->bits = r->bits;
+    out->bits = *bits;
     out->n_params = info->n_params;
     out->n_params_linear = info->n_params_linear;
     out->weights_read = r->unreported_bytes;
-    memcpy(out->weights_sha256, r->weights_sha256, SHA256_HEX);
+    ckpt_identity(r->ckpt, out->weights_sha256);
     out->device = arena_strdup(a, kern_get_info(r->kern)->device);
     out->program = cli_version;
+    r->unreported_bytes = 0;
+    r->stats.jobs++;
+}
+
+/* On a checkpoint that is on the device. */
+static enum err_code run_resident(struct runner *r, const struct job *job, const struct config *c,
+                                  struct job_result *out, struct arena *a, struct err *e)
+{
+    struct prepared *p = NULL;
+    struct eval_scores scores = {0};
+    TRY(runner_prepare(r, &job->eval, &p, e));
+    if (runner_is_compared(c, job->eval.task))
+        TRY(ensure_baseline(r, p, e));
+    int64_t start = clock_mono_ns();
+    enum err_code rc = run_config(r, c, p, job->eval.task, &scores, e);
+    if (rc != ERR_OK)
+        return err_wrap(e, "%s, %s", job->model.name, job->eval.name);
+    *out = (struct job_result){.seconds = clock_seconds_since(start)};
+    eval_score(&p->set, &scores, out, a);
+    runner_describe(r, &r->bits, out, a);
+    r->stats.tokens += scores.n_tokens;
+    eval_scores_release(&scores);
+    return ERR_OK;
+}
+
+static enum err_code open_for(struct runner *r, const struct job *job, struct config *c,
+                              struct err *e)
+{
+    *c = job->config;
+    TRY(config_validate(c, e));
+    config_normalize(c);
+    return runner_ensure_model(r, &job->model, c->compute, e);
+}
+
+enum err_code runner_opens(struct runner *r, const struct job *job, bool *is_streamed,
+                           struct err *e)
+{
+    struct config unused;
+    TRY(open_for(r, job, &unused, e));
+    *is_streamed = model_is_streamed(r->model);
+    return ERR_OK;
+}
+
+/* Where the one result of runner_run goes. */
+struct one_report {
+    struct job_result *out;
+    struct arena *a;
+    struct err *e;
+};
+
+static void take_one(void *arg, int i, const struct job_result *result, const struct err *why)
+{
+    (void)i;
+    struct one_report *one = arg;
+    if (result != NULL)
+        *one->out = *result;
+    else
+        *one->e = *why;
 }
 
 enum err_code runner_run(struct runner *r, const struct job *job, struct job_result *out,
                          struct arena *a, struct err *e)
 {
-    struct config c = job->config;
-    struct prepared *p = NULL;
-    struct eval_scores scores = {0};
-    TRY(config_validate(&c, e));
-    config_normalize(&c);
-    TRY(ensure_model(r, &job->model, c.compute, e));
-    TRY(prepare(r, &job->eval, &p, e));
-    if (is_compared(&c, job->eval.task))
-        TRY(ensure_baseline(r, p, e));
-    int64_t start = clock_mono_ns();
-    enum err_code rc = run_config(r, &c, p, job->eval.task, &scores, e);
-    if (rc != ERR_OK)
-        return err_wrap(e, "%s, %s", job->model.name, job->eval.name);
-    *out = (struct job_result){.seconds = clock_seconds_since(start)};
-    eval_score(&p->set, &scores, out, a);
-    describe(r, out, a);
-    r->unreported_bytes = 0;
-    r->stats.tokens += scores.n_tokens;
-    r->stats.jobs++;
-    eval_scores_release(&scores);
-    return ERR_OK;
+    struct config c;
+    TRY(open_for(r, job, &c, e));
+    if (!model_is_streamed(r->model))
+        return run_resident(r, job, &c, out, a, e);
+    bool is_done = false;
+    struct err why = {.code = ERR_OK};
+    struct one_report one = {out, a, &why};
+    runner_run_passes(r, job, 1, &is_done, &(struct runner_report){take_one, &one, a});
+    if (why.code != ERR_OK)
+        *e = why;
+    return why.code;
+}
+
+static bool is_like(const struct job *a, const struct job *b)
+{
+    return strcmp(or_empty(a->model.path), or_empty(b->model.path)) == 0 &&
+           strcmp(or_empty(a->model.hub), or_empty(b->model.hub)) == 0 &&
+           strcmp(or_empty(a->model.revision), or_empty(b->model.revision)) == 0 &&
+           a->config.compute == b->config.compute;
+}
+
+/* Reports jobs[first], and on a streamed checkpoint all that can share its passes. */
+static void run_from(struct runner *r, const struct job *jobs, int n, int first, bool *done,
+                     const struct runner_report *report)
+{
+    struct err e = {.code = ERR_OK};
+    struct job_result out = {0};
+    bool is_streamed = false;
+    if (runner_opens(r, &jobs[first], &is_streamed, &e) == ERR_OK && is_streamed) {
+        bool *rest = xcalloc((size_t)n, sizeof(*rest));
+        for (int i = 0; i < n; i++)
+            rest[i] = done[i] || !is_like(&jobs[i], &jobs[first]);
+        runner_run_passes(r, jobs, n, rest, report);
+        for (int i = 0; i < n; i++)
+            done[i] |= rest[i] && is_like(&jobs[i], &jobs[first]);
+        xfree(rest);
+        return;
+    }
+    if (e.code == ERR_OK && runner_run(r, &jobs[first], &out, report->a, &e) == ERR_OK)
+        report->done(report->arg, first, &out, NULL);
+    else
+        report->done(report->arg, first, NULL, &e);
+    done[first] = true;
+}
+
+void runner_run_many(struct runner *r, const struct job *jobs, int n,
+                     const struct runner_report *report)
+{
+    bool *done = xcalloc((size_t)n, sizeof(*done));
+    for (int i = 0; i < n; i++)
+        while (!done[i])
+            run_from(r, jobs, n, i, done, report);
+    xfree(done);
 }

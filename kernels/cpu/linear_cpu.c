@@ -62,7 +62,7 @@ enum err_code cpu_linear(struct kern *k, const struct kern_linear_args *a, struc
         struct product_tile t = {.row = i / n_cols * PRODUCT_ROWS, .col = i % n_cols * cols};
         t.rows = a->T - t.row < PRODUCT_ROWS ? a->T - t.row : PRODUCT_ROWS;
         t.cols = a->N - t.col < cols ? a->N - t.col : cols;
-        float *beside = is_beside ? (float *)tiles + cpu_thread() * TILE_FLOATS : NULL;
+        float *beside = is_beside ? (float *)tiles + (size_t)cpu_thread() * TILE_FLOATS : NULL;
         compute_tile(c, a, &w, &x, &t, beside);
     }
     return ERR_OK;

@@ -9,6 +9,8 @@
 
 enum { SPAN_MIN = 2048, SPANS_MAX = 64, TILE_FLOATS = PRODUCT_ROWS * PRODUCT_COLS };
 
+_Static_assert(CPU_HEAD_STEP % PRODUCT_COLS == 0, "a part of a head is whole tiles");
+
 /* As much of a head is laid out for the products at a time. */
 enum { BAND_FLOATS = 32 << 20 };
 
@@ -24,7 +26,8 @@ struct row_stats {
 struct grid {
     int64_t R, d, V;
     int64_t span, n_spans, n_blocks;
-    int64_t band; /* spans that are laid out at a time */
+    int64_t first, end; /* columns that the head has now */
+    int64_t band;       /* spans that are laid out at a time */
 };
 
 static int64_t ceil_div(int64_t a, int64_t b)
@@ -37,16 +40,29 @@ static int64_t smaller(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static struct grid grid_make(const struct cpu_kern *c, int64_t R, int64_t d, int64_t V)
+static int64_t larger(int64_t a, int64_t b)
 {
-    int64_t span = ceil_div(ceil_div(V, SPANS_MAX), PRODUCT_COLS) * PRODUCT_COLS;
-    span = span > SPAN_MIN ? span : SPAN_MIN;
+    return a > b ? a : b;
+}
+
+/* Columns of a span: of the vocabulary alone, whatever parts its head comes in. */
+static int64_t span_of(int64_t V)
+{
+    return larger(ceil_div(ceil_div(V, SPANS_MAX), PRODUCT_COLS) * PRODUCT_COLS, SPAN_MIN);
+}
+
+static struct grid grid_make(const struct cpu_kern *c, int64_t R, int64_t d, int64_t V,
+                             const struct kern_head_part *part)
+{
+    const int64_t span = span_of(V);
     struct grid g = {.R = R,
                      .d = d,
                      .V = V,
                      .span = span,
                      .n_spans = ceil_div(V, span),
-                     .n_blocks = ceil_div(R, PRODUCT_ROWS)};
+                     .n_blocks = ceil_div(R, PRODUCT_ROWS),
+                     .first = part != NULL ? part->first : 0,
+                     .end = part != NULL ? part->first + part->n : V};
     g.band = product_is_laid_out(c, R) ? ceil_div(BAND_FLOATS, span * d) : g.n_spans;
     return g;
 }
@@ -125,21 +141,24 @@ static void gather_targets(const struct kern_score_args *a, const struct product
     }
 }
 
-/* Tiles of each thread behind the statistics of all rows, in the kern's scratch. */
+/* Tiles of each thread behind the statistics of all rows, in the kern's scratch; statistics that live on between parts of
+ * a head are the caller's. */
 struct work {
     struct cpu_kern *c;
     struct grid g;
     void *stats; /* [R, n_spans] of the operation's own struct, zeroed */
     float *tiles;
     int tiles_per_thread;
-    struct product_weights head; /* of the spans from `from_span` to `to_span` */
+    struct product_weights
+        head; /* of the spans from `from_span` to `to_span`, as far as the head has them */
     int64_t from_span, to_span;
+    int64_t from_col;
 };
 
-static enum err_code work_make(struct cpu_kern *c, struct grid g, size_t stats_size,
+static enum err_code work_make(struct cpu_kern *c, struct grid g, size_t stats_size, void *kept,
                                int tiles_per_thread, struct work *w, struct err *e)
 {
-    size_t stats_bytes = (size_t)(g.R * g.n_spans) * stats_size;
+    size_t stats_bytes = kept == NULL ? (size_t)(g.R * g.n_spans) * stats_size : 0;
     stats_bytes = (stats_bytes + 63) / 64 * 64;
     size_t tile_bytes = (size_t)TILE_FLOATS * sizeof(float);
     void *p;
@@ -149,9 +168,10 @@ static enum err_code work_make(struct cpu_kern *c, struct grid g, size_t stats_s
     memset(p, 0, stats_bytes);
     *w = (struct work){.c = c,
                        .g = g,
-                       .stats = p,
+                       .stats = kept != NULL ? kept : p,
                        .tiles = (float *)(void *)((char *)p + stats_bytes),
-                       .tiles_per_thread = tiles_per_thread};
+                       .tiles_per_thread = tiles_per_thread,
+                       .to_span = g.first / g.span};
     return ERR_OK;
 }
 
@@ -159,14 +179,15 @@ static enum err_code work_make(struct cpu_kern *c, struct grid g, size_t stats_s
 static enum err_code work_band(struct work *w, const float *head, bool *is_over, struct err *e)
 {
     const struct grid *g = &w->g;
-    *is_over = w->to_span == g->n_spans;
+    *is_over = w->to_span * g->span >= g->end;
     if (*is_over)
         return ERR_OK;
     w->from_span = w->to_span;
-    w->to_span = smaller(w->from_span + g->band, g->n_spans);
-    const int64_t from = w->from_span * g->span, to = smaller(w->to_span * g->span, g->V);
-    return product_weights_make(w->c, head + from * g->d, to - from, g->d, PRODUCT_COLS, g->R,
-                                &w->head, e);
+    w->to_span = smaller(w->from_span + g->band, ceil_div(g->end, g->span));
+    w->from_col = larger(w->from_span * g->span, g->first);
+    const int64_t to = smaller(w->to_span * g->span, g->end);
+    return product_weights_make(w->c, head + (w->from_col - g->first) * g->d, to - w->from_col,
+                                g->d, PRODUCT_COLS, g->R, &w->head, e);
 }
 
 static int64_t work_pieces(const struct work *w)
@@ -179,15 +200,16 @@ static float *work_tile(const struct work *w, int i)
     return w->tiles + (size_t)(cpu_thread() * w->tiles_per_thread + i) * TILE_FLOATS;
 }
 
-/* The rows and first columns of a piece of work; *end is where its span ends. */
+/* The rows and first columns of a piece of work; *end is where its span, or the head, ends. */
 static struct product_tile work_piece(const struct work *w, int64_t piece, int64_t *span,
                                       int64_t *end)
 {
     const struct grid *g = &w->g;
     const int64_t n = w->to_span - w->from_span;
     *span = w->from_span + piece % n;
-    *end = smaller(g->V, (*span + 1) * g->span);
-    struct product_tile t = {.row = piece / n * PRODUCT_ROWS, .col = *span * g->span};
+    *end = smaller(g->end, (*span + 1) * g->span);
+    struct product_tile t = {.row = piece / n * PRODUCT_ROWS,
+                             .col = larger(g->first, *span * g->span)};
     t.rows = smaller(PRODUCT_ROWS, g->R - t.row);
     return t;
 }
@@ -196,7 +218,7 @@ static void work_compute(const struct work *w, const struct product_rows *x,
                          const struct product_tile *t, float *out)
 {
     struct product_tile in_band = *t;
-    in_band.col -= w->from_span * w->g.span;
+    in_band.col -= w->from_col;
     product_tile(&w->head, x, &in_band, out, t->cols, false);
 }
 
@@ -225,7 +247,8 @@ enum err_code cpu_score(struct kern *k, const struct kern_score_args *a, struct 
     struct work w;
     struct product_rows x;
     bool is_over;
-    TRY(work_make(c, grid_make(c, a->R, a->d, a->V), sizeof(struct row_stats), 1, &w, e));
+    TRY(work_make(c, grid_make(c, a->R, a->d, a->V, a->part), sizeof(struct row_stats),
+                  a->part != NULL ? a->part->state : NULL, 1, &w, e));
     TRY(product_rows_make(c, PRODUCT_X, a->x, a->R, a->d, &x, e));
     for (;;) {
         TRY(work_band(&w, a->head, &is_over, e));
@@ -235,6 +258,8 @@ enum err_code cpu_score(struct kern *k, const struct kern_score_args *a, struct 
         for (int64_t piece = 0; piece < work_pieces(&w); piece++)
             score_piece(&w, a, &x, piece);
     }
+    if (w.g.end < a->V)
+        return ERR_OK;
     struct row_stats *stats = w.stats;
 #pragma omp parallel for num_threads(c->threads)
     for (int64_t r = 0; r < a->R; r++)
@@ -288,7 +313,8 @@ enum err_code cpu_kl(struct kern *k, const struct kern_kl_args *a, struct err *e
     struct work w;
     struct kl_rows rows;
     bool is_over;
-    TRY(work_make(c, grid_make(c, a->R, a->d, a->V), sizeof(struct kl_stats), 2, &w, e));
+    TRY(work_make(c, grid_make(c, a->R, a->d, a->V, a->part), sizeof(struct kl_stats),
+                  a->part != NULL ? a->part->state : NULL, 2, &w, e));
     TRY(product_rows_make(c, PRODUCT_X, a->x, a->R, a->d, &rows.x, e));
     TRY(product_rows_make(c, PRODUCT_REF, a->ref, a->R, a->d, &rows.ref, e));
     for (;;) {
@@ -299,6 +325,8 @@ enum err_code cpu_kl(struct kern *k, const struct kern_kl_args *a, struct err *e
         for (int64_t piece = 0; piece < work_pieces(&w); piece++)
             kl_piece(&w, &rows, piece);
     }
+    if (w.g.end < a->V)
+        return ERR_OK;
     struct kl_stats *stats = w.stats;
     for (int64_t r = 0; r < a->R; r++) {
         struct kl_stats *all = &stats[r * w.g.n_spans];
@@ -311,4 +339,9 @@ enum err_code cpu_kl(struct kern *k, const struct kern_kl_args *a, struct err *e
         a->same_top[r] = all->p.top == all->q.top;
     }
     return ERR_OK;
+}
+
+int64_t cpu_head_row_bytes(int64_t V)
+{
+    return ceil_div(V, span_of(V)) * (int64_t)sizeof(struct kl_stats);
 }

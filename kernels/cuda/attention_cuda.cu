@@ -25,9 +25,10 @@ struct cuda_attention_plan {
     int64_t T;
     int rows;                 /* of a piece */
     int n_pieces;             /* heaviest first, so that the last to start are the light ones */
-    struct cuda_buffer lists; /* pieces, then the position of every row of T */
+    struct cuda_buffer lists; /* pieces, the position of every row of T, n_taken */
     const struct attention_piece *pieces;
     const int32_t *positions;
+    int32_t *n_taken; /* of struct attention_args */
     /* cos and sin of pos * theta_i, [n_pos, dims / 2] each. */
     struct cuda_buffer angles;
     int dims;
@@ -73,15 +74,17 @@ static int pieces_list(const struct kern_attention_args *a, int rows, struct att
         const struct kern_seq *s = &a->seqs[i];
         CHECK(s->parent < i && (s->parent < 0 || a->seqs[s->parent].parent < 0));
         const struct kern_seq *parent = s->parent >= 0 ? &a->seqs[s->parent] : NULL;
-        for (int t = 0; t < s->len; t += rows, n++) {
+        /* The light piece at the sequence's start is the one that is not full. */
+        for (int t = 0, size = (s->len - 1) % rows + 1; t < s->len; t += size, size = rows, n++) {
             if (out == NULL)
                 continue;
             out[n].row = s->start + t;
-            out[n].n_rows = s->len - t < rows ? s->len - t : rows;
+            out[n].n_rows = size;
             out[n].before_row = parent != NULL ? parent->start : 0;
             out[n].n_before = parent != NULL ? parent->len : 0;
             out[n].own_row = s->start;
             out[n].query = out[n].n_before + t;
+            out[n].n_keys = out[n].n_before + s->len;
         }
     }
     if (out != NULL)
@@ -102,17 +105,20 @@ static enum err_code lists_upload(struct cuda_kern *c, struct cuda_attention_pla
 {
     static const char what[] = "sequences of a batch";
     const size_t piece_bytes = (size_t)p->n_pieces * sizeof(struct attention_piece);
-    const size_t bytes = piece_bytes + (size_t)a->T * sizeof(int32_t);
+    const size_t bytes = piece_bytes + (size_t)(a->T + 1) * sizeof(int32_t);
     void *device;
     TRY(cuda_buffer_get(c, &p->lists, bytes, what, &device, e));
     char *host = (char *)xmalloc(bytes);
     pieces_list(a, p->rows, (struct attention_piece *)(void *)host);
-    positions_list(a, (int32_t *)(void *)(host + piece_bytes));
+    int32_t *numbers = (int32_t *)(void *)(host + piece_bytes);
+    positions_list(a, numbers);
+    numbers[a->T] = 0;
     cudaError_t status = cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, c->stream);
     xfree(host);
     CUDA_TRY(status, what);
     p->pieces = (const struct attention_piece *)device;
     p->positions = (const int32_t *)(const void *)((const char *)device + piece_bytes);
+    p->n_taken = (int32_t *)(void *)((char *)device + piece_bytes) + a->T;
     return ERR_OK;
 }
 
@@ -120,9 +126,10 @@ static enum err_code lists_upload(struct cuda_kern *c, struct cuda_attention_pla
 static int rows_choose(const struct cuda_kern *c, const struct attention_args &args,
                        const struct kern_attention_args *a)
 {
-    if (longest_of(a) <= 2 * ROWS_LONG)
-        return ROWS_SHORT;
-    return attention_wgmma_can(c, args) ? attention_wgmma_rows(args.head_dim) : ROWS_LONG;
+    const int longest = longest_of(a);
+    if (attention_wgmma_can(c, args))
+        return attention_wgmma_rows(longest);
+    return longest <= 2 * ROWS_LONG ? ROWS_SHORT : ROWS_LONG;
 }
 
 static bool plan_fits(const struct cuda_attention_plan *p, const struct kern_attention_args *a,
@@ -204,49 +211,62 @@ struct rotation {
     const float *cos, *sin;
 };
 
-/* Two neighbours of half precision types as one access; one element of others. */
-template <typename E> struct neighbours {
-    static constexpr int n = sizeof(E) == 2 ? 2 : 1;
-};
-
-/* Rotate-half: pairs (i, i + half) of q, then of k, of a row's heads. A block a row; N neighbouring i a thread. */
+/* Rotate-half: pairs (i, i + half) of q, then of k, of a row's heads; N neighbouring i at a time. blockDim.y rows a block. */
 template <typename E, int N> static __global__ void rotate_kernel(E *qkv, struct rotation r)
 {
     struct alignas(N * sizeof(E)) group {
         E v[N];
     };
+    struct alignas(N * sizeof(float) < 16 ? N * sizeof(float) : 16) angles {
+        float v[N];
+    };
     const int per_head = r.half / N, per_side = r.heads * per_head;
-    const int64_t t = blockIdx.x;
-    const float *cos = r.cos + (int64_t)r.positions[t] * r.half;
-    const float *sin = r.sin + (int64_t)r.positions[t] * r.half;
+    const int64_t t = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
+    if (t >= r.T)
+        return;
+    const int64_t first = (int64_t)r.positions[t] * r.half;
     for (int at = threadIdx.x; at < 2 * per_side; at += blockDim.x) {
         const bool is_k = at >= per_side;
         const int rest = is_k ? at - per_side : at, head = rest / per_head;
         const int i = (rest - head * per_head) * N;
+        const struct angles cos = *reinterpret_cast<const struct angles *>(r.cos + first + i);
+        const struct angles sin = *reinterpret_cast<const struct angles *>(r.sin + first + i);
         E *x = qkv + t * r.row + (is_k ? r.k_at : r.q_at) + head * r.head_stride + i;
         struct group lo = *reinterpret_cast<struct group *>(x);
         struct group hi = *reinterpret_cast<struct group *>(x + r.half);
 #pragma unroll
         for (int j = 0; j < N; j++) {
-            const float c = cos[i + j], s = sin[i + j], a = to_f32(lo.v[j]), b = to_f32(hi.v[j]);
-            lo.v[j] = from_f32<E>(a * c - b * s);
-            hi.v[j] = from_f32<E>(b * c + a * s);
+            const float a = to_f32(lo.v[j]), b = to_f32(hi.v[j]);
+            lo.v[j] = from_f32<E>(a * cos.v[j] - b * sin.v[j]);
+            hi.v[j] = from_f32<E>(b * cos.v[j] + a * sin.v[j]);
         }
         *reinterpret_cast<struct group *>(x) = lo;
         *reinterpret_cast<struct group *>(x + r.half) = hi;
     }
 }
 
+template <typename E, int N>
+static void rotate_launch_groups(struct cuda_kern *c, E *qkv, const struct rotation &r)
+{
+    const int64_t of_row = ceil_div((int64_t)2 * r.heads * (r.half / N), WARP) * WARP;
+    const unsigned across = (unsigned)(of_row < THREADS ? of_row : THREADS),
+                   rows = THREADS / across;
+    rotate_kernel<E, N>
+        <<<(unsigned)ceil_div(r.T, rows), dim3(across, rows), 0, c->stream>>>(qkv, r);
+}
+
+/* Groups of 16 bytes, or of 4, or single elements, as the offsets allow. */
 template <typename E>
 static void rotate_launch(struct cuda_kern *c, E *qkv, const struct rotation &r)
 {
-    constexpr int n = neighbours<E>::n;
+    constexpr int wide = 16 / sizeof(E), narrow = 4 / sizeof(E);
     const int64_t offsets = r.row | r.q_at | r.k_at | r.head_stride | r.half;
-    const int threads = 2 * r.heads * r.half / n >= THREADS ? THREADS : THREADS / 2;
-    if (offsets % n == 0 && (uintptr_t)qkv % (n * sizeof(E)) == 0)
-        rotate_kernel<E, n><<<(unsigned)r.T, threads, 0, c->stream>>>(qkv, r);
+    if (offsets % wide == 0 && (uintptr_t)qkv % 16 == 0)
+        rotate_launch_groups<E, wide>(c, qkv, r);
+    else if (offsets % narrow == 0 && (uintptr_t)qkv % 4 == 0)
+        rotate_launch_groups<E, narrow>(c, qkv, r);
     else
-        rotate_kernel<E, 1><<<(unsigned)r.T, threads, 0, c->stream>>>(qkv, r);
+        rotate_launch_groups<E, 1>(c, qkv, r);
 }
 
 static enum err_code rotate(struct cuda_kern *c, struct cuda_attention_plan *p,
@@ -432,8 +452,8 @@ enum err_code cuda_attention(struct kern *k, const struct kern_attention_args *a
     if (a->n_seqs == 0 || a->T == 0)
         return ERR_OK;
     struct attention_args args = {
-        a->out,   a->qkv,      a->row,   a->q_at, a->k_at, a->v_at, a->head_stride,
-        a->heads, a->head_dim, a->scale, NULL,    NULL,    0,       0};
+        a->out,   a->qkv,      a->T,     a->row, a->q_at, a->k_at, a->v_at, a->head_stride,
+        a->heads, a->head_dim, a->scale, NULL,   NULL,    0,       0,       NULL};
     TRY(plan_get(c, a, rows_choose(c, args, a), &p, e));
     TRY(slopes_upload(c, a, &args.slopes, e));
     if (a->rotary_dims > 0)
@@ -441,6 +461,7 @@ enum err_code cuda_attention(struct kern *k, const struct kern_attention_args *a
     args.pieces = p->pieces;
     args.n_pieces = p->n_pieces;
     args.piece_rows = p->rows;
+    args.n_taken = p->n_taken;
     CUDA_BY_TYPE(c, return launch<E>(c, args, e));
     return ERR_OK;
 }

@@ -16,18 +16,20 @@ struct attention_piece {
     int32_t query;                /* key that the first query is */
     int32_t before_row, n_before; /* the parent's keys come first */
     int32_t own_row;
+    int32_t n_keys; /* of the sequence: the parent's and all its own */
 };
 
 /* As struct kern_attention_args, with the lists on the device. */
 struct attention_args {
     void *out;
     const void *qkv;
-    int64_t row, q_at, k_at, v_at, head_stride;
+    int64_t T, row, q_at, k_at, v_at, head_stride;
     int heads, head_dim;
     float scale;
     const float *slopes; /* [heads], or NULL */
     const struct attention_piece *pieces;
     int n_pieces, piece_rows;
+    int32_t *n_taken; /* pieces of work that blocks took beyond their first; 0 between launches */
 };
 
 static __device__ __forceinline__ int64_t attention_key_row(const struct attention_piece &w, int j)
@@ -213,23 +215,25 @@ static __device__ __forceinline__ void scores_compute(float s[N_TILES][4], const
     }
 }
 
-/* Scores without their scale, with ALiBi (`slope` is over the scale) and the causal mask. `query` is the key that the
- * warp's first query is. */
-static __device__ __forceinline__ void scores_finish(float s[N_TILES][4], float slope, int j0,
+/* Scores of N tiles of 8 keys from key j0 on without their scale, with ALiBi (`slope` is over the scale) and the causal
+ * mask. `query` is the key that the warp's first query is. */
+template <int N>
+static __device__ __forceinline__ void scores_finish(float (&s)[N][4], float slope, int j0,
                                                      int query)
 {
     const int lane = threadIdx.x % WARP, col = j0 + lane % 4 * 2, row = query + lane / 4;
     if (slope != 0.0F) {
+        const float first = (float)col;
 #pragma unroll
-        for (int i = 0; i < N_TILES; i++)
+        for (int i = 0; i < N; i++)
 #pragma unroll
             for (int x = 0; x < 4; x++)
-                s[i][x] = fmaf(slope, (float)(col + i * 8 + x % 2), s[i][x]);
+                s[i][x] = fmaf(slope, first + (float)(i * 8 + x % 2), s[i][x]);
     }
-    if (j0 + MMA_KEYS - 1 <= query)
+    if (j0 + N * 8 - 1 <= query)
         return;
 #pragma unroll
-    for (int i = 0; i < N_TILES; i++)
+    for (int i = 0; i < N; i++)
 #pragma unroll
         for (int x = 0; x < 4; x++)
             if (col + i * 8 + x % 2 > row + x / 2 * 8)
@@ -245,29 +249,34 @@ static __device__ __forceinline__ float power_of_two(float x)
 }
 
 /* Turns scores into 2^(scale (score - maximum of the row)) and brings the sums to the new maximum; factor is what the
- * output so far is worth under it. */
-template <int HD>
-static __device__ __forceinline__ void softmax_weights(struct mma_state<HD> *m, float s[N_TILES][4],
+ * output so far is worth under it. Even and odd columns go in chains of their own. */
+template <int HD, int N>
+static __device__ __forceinline__ void softmax_weights(struct mma_state<HD> *m, float (&s)[N][4],
                                                        float scale, float factor[2])
 {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        float top = m->max[r];
+        float top = fmaxf(m->max[r], s[0][2 * r]), odd_top = s[0][2 * r + 1];
 #pragma unroll
-        for (int i = 0; i < N_TILES; i++)
-            top = fmaxf(top, fmaxf(s[i][2 * r], s[i][2 * r + 1]));
+        for (int i = 1; i < N; i++) {
+            top = fmaxf(top, s[i][2 * r]);
+            odd_top = fmaxf(odd_top, s[i][2 * r + 1]);
+        }
+        top = fmaxf(top, odd_top);
         top = fmaxf(top, __shfl_xor_sync(ALL_LANES, top, 1));
         top = fmaxf(top, __shfl_xor_sync(ALL_LANES, top, 2));
         const float shift = -top * scale;
         factor[r] = power_of_two((m->max[r] - top) * scale);
         m->max[r] = top;
-        m->sum[r] *= factor[r];
+        float sum = m->sum[r] * factor[r], odd_sum = 0.0F;
 #pragma unroll
-        for (int i = 0; i < N_TILES; i++) {
+        for (int i = 0; i < N; i++) {
             s[i][2 * r] = power_of_two(fmaf(s[i][2 * r], scale, shift));
             s[i][2 * r + 1] = power_of_two(fmaf(s[i][2 * r + 1], scale, shift));
-            m->sum[r] += s[i][2 * r] + s[i][2 * r + 1];
+            sum += s[i][2 * r];
+            odd_sum += s[i][2 * r + 1];
         }
+        m->sum[r] = sum + odd_sum;
     }
 }
 
@@ -304,8 +313,8 @@ static __device__ __forceinline__ void values_add(struct mma_state<HD> *m,
 }
 
 template <typename E, int HD>
-static __device__ __forceinline__ void output_store(const struct attention_args &a,
-                                                    const struct attention_piece &w, int head,
+static __device__ __forceinline__ void output_store(const struct attention_args &a, int first_row,
+                                                    int n_rows, int head,
                                                     const struct mma_state<HD> &m)
 {
     const int lane = threadIdx.x % WARP, first = threadIdx.x / WARP * MMA_ROWS + lane / 4;
@@ -316,9 +325,10 @@ static __device__ __forceinline__ void output_store(const struct attention_args 
         sum += __shfl_xor_sync(ALL_LANES, sum, 2);
         const float scale = 1.0F / sum;
         const int row = first + r * 8;
-        if (row >= w.n_rows)
+        if (row >= n_rows)
             continue;
-        E *out = (E *)a.out + ((int64_t)(w.row + row) * a.heads + head) * a.head_dim + lane % 4 * 2;
+        E *out =
+            (E *)a.out + ((int64_t)(first_row + row) * a.heads + head) * a.head_dim + lane % 4 * 2;
 #pragma unroll
         for (int d = 0; d < HD / 8; d++)
             if (d * 8 < a.head_dim)
@@ -370,13 +380,13 @@ static __global__ void __launch_bounds__(WARPS *WARP, mma_layout<HD>::blocks(WAR
             scores_compute<E, HD>(s, warp_queries, q, keys);
             scores_finish(s, slope, j0, query);
             float factor[2];
-            softmax_weights<HD>(&m, s, a.scale * LOG2_E, factor);
+            softmax_weights(&m, s, a.scale * LOG2_E, factor);
             output_scale<HD>(&m, factor);
             values_add<E, HD>(&m, s, keys + layout::tile);
         }
         __syncthreads(); /* before the tile is overwritten */
     }
-    output_store<E, HD>(a, w, head, m);
+    output_store<E, HD>(a, w.row, w.n_rows, head, m);
 }
 
 /* ---- launchers ---- */

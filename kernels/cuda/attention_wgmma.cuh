@@ -1,7 +1,12 @@
-/* Attention on Hopper's asynchronous matrix instructions (wgmma, compute capability 9.0), for heads of 64 and 128
- * dimensions: as attention_mma.cuh, whose arithmetic between the two products it shares, but keys and values go from shared
- * memory straight into the products. A warpgroup (4 warps) takes 64 queries; tiles are 64 keys. The products of a tile's
- * values run while the next tile's scores become weights.
+/* Attention on Hopper (compute capability 9.0), for heads of 64 and 128 dimensions: the arithmetic between the two products is
+ * that of attention_mma.cuh, but one warp of a block, the producer, has the tensor memory copier fetch queries, keys and
+ * values, and warpgroups (4 warps, 64 queries each) put them from shared memory straight into asynchronous products (wgmma).
+ * Blocks stay and take one piece of work after another, the heaviest first, so that the producer fetches the next piece
+ * while the last is finished. Where a piece ran or beside what never shows in its result.
+ *
+ * Long sequences: three warpgroups share each tile of keys; the products of a tile's values run beside the softmax of the
+ * next, and the warpgroups take turns in starting products, so that one's softmax runs beside another's products. Short
+ * sequences: one warpgroup, three blocks a multiprocessor. Both cut keys into the same tiles and give the same bits.
  *
  * Shared memory holds panels of 64 columns: a row is 128 bytes, its 16-byte chunks are swizzled (chunk ^ row % 8), eight rows
  * make the 1024-byte atom that descriptors count in. Every panel starts at a multiple of 1024 bytes. Values are the product's
@@ -10,254 +15,397 @@
 #define ISOBIT_KERNELS_CUDA_ATTENTION_WGMMA_CUH
 
 #include "kernels/cuda/attention_mma.cuh"
+#include "kernels/cuda/gemm_hopper.cuh"
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define HAS_WGMMA 1
-#else
-#define HAS_WGMMA 0
-#endif
+static constexpr int GROUP_ROWS = BLOCK_ROWS; /* queries of a warpgroup */
+static constexpr int ATOM_ROWS = 8, ATOM_BYTES = ATOM_ROWS * PANEL_ROW_BYTES;
+static constexpr int BOX_ROWS = 64;                        /* of a usual fetch */
+static constexpr size_t TOGETHER_BYTES = (size_t)32 << 20; /* most of the second-level cache */
+static constexpr int PRODUCER_REGISTERS = 32, GROUP_REGISTERS = 160; /* with three warpgroups */
 
-static constexpr int GROUP_ROWS = 64, GROUP_THREADS = 4 * WARP;
-static constexpr int PANEL_COLS = 64, ATOM_BYTES = 1024;
-static constexpr int PANEL_ELEMENTS = MMA_KEYS * PANEL_COLS; /* of keys or values */
+/* Sizes for heads of HD dimensions and GROUPS warpgroups a block; sizes in bytes unless they say otherwise. */
+template <int HD_, int GROUPS_> struct wgmma_shape {
+    static constexpr int HD = HD_, GROUPS = GROUPS_;
+    static constexpr int KEYS = HD == 64 ? 128 : 64; /* of a tile; the same for all GROUPS */
+    static constexpr bool is_long = GROUPS > 1;
+    static constexpr int STAGES = is_long ? 3 : 1;
+    static constexpr int blocks = is_long ? 1 : 3; /* of a multiprocessor */
+    /* Registers move between warpgroups, so the producer's is a whole one where they do. */
+    static constexpr int threads = GROUPS * GROUP_SIZE + (is_long ? GROUP_SIZE : WARP);
+    static constexpr int panels = HD / PANEL_WIDTH;
+    static constexpr int panel = KEYS * PANEL_ROW_BYTES, tile = panels * panel;
+    static constexpr int query_panel = GROUP_ROWS * PANEL_ROW_BYTES, queries = panels * query_panel;
+    static constexpr int n_barriers = 4 * STAGES + 2;
+};
 
-static constexpr int STAGES = 3; /* one arrives, one is scored, one has its values added */
+/* What a block's warpgroups learn of the piece whose queries arrive. */
+struct wgmma_work {
+    int32_t row, n_rows, query, n_keys; /* as in struct attention_piece */
+    int32_t n_tiles;                    /* up to the last that one of its queries sees */
+    int32_t head;                       /* -1: no more pieces */
+};
 
-template <int HD> struct wgmma_layout {
-    static constexpr int panels = HD / PANEL_COLS;
-    static constexpr int tile = panels * PANEL_ELEMENTS;
-    /* Larger heads leave no registers for them. */
-    static constexpr bool has_query_registers = HD <= 64;
-    /* Warpgroups of a block for long sequences: as many as its registers allow. */
-    static constexpr int groups_long = HD <= 64 ? 2 : 3;
-    /* Blocks that should share a multiprocessor. */
-    static constexpr int blocks(int groups)
+/* Places in shared memory: queries of each group, STAGES tiles of keys, of values, barriers, work, room to align. */
+template <class S> struct wgmma_ring {
+    uint32_t queries, barriers;
+    struct wgmma_work *work;
+
+    static constexpr size_t bytes = (size_t)S::GROUPS * S::queries + 2 * S::STAGES * S::tile +
+                                    S::n_barriers * 8 + sizeof(struct wgmma_work) + ATOM_BYTES;
+    __device__ __forceinline__ uint32_t keys(int stage) const
     {
-        return HD <= 64 ? 4 / groups : groups == 1 ? 2 : 1;
+        return queries + S::GROUPS * S::queries + stage * S::tile;
     }
-    static constexpr __host__ __device__ int query_elements(int groups)
+    __device__ __forceinline__ uint32_t values(int stage) const
     {
-        return has_query_registers ? 0 : groups * GROUP_ROWS * HD;
+        return keys(S::STAGES + stage);
     }
-    /* Queries, stages of keys and values, and room to align. */
-    static constexpr __host__ size_t bytes(int groups)
+    /* Full: the copier has filled it. Empty: all warps of all groups are through with it. */
+    __device__ __forceinline__ uint32_t full_keys(int stage) const
     {
-        return (size_t)(query_elements(groups) + STAGES * 2 * tile) * 2 + ATOM_BYTES;
+        return barriers + stage * 8;
+    }
+    __device__ __forceinline__ uint32_t full_values(int stage) const
+    {
+        return full_keys(S::STAGES + stage);
+    }
+    __device__ __forceinline__ uint32_t empty_keys(int stage) const
+    {
+        return full_keys(2 * S::STAGES + stage);
+    }
+    __device__ __forceinline__ uint32_t empty_values(int stage) const
+    {
+        return full_keys(3 * S::STAGES + stage);
+    }
+    __device__ __forceinline__ uint32_t full_queries(void) const
+    {
+        return full_keys(4 * S::STAGES);
+    }
+    __device__ __forceinline__ uint32_t empty_queries(void) const
+    {
+        return full_keys(4 * S::STAGES + 1);
     }
 };
 
-/* Element offset of 16-byte chunk `chunk` of a row within a panel. */
-static __device__ __forceinline__ int swizzled(int row, int chunk)
+/* A stage of the ring and how often, modulo 2, it was used before. */
+struct wgmma_place {
+    int stage, phase;
+};
+
+template <class S> static __device__ __forceinline__ void place_next(struct wgmma_place *p)
 {
-    return row * PANEL_COLS + (chunk ^ row % 8) * 8;
+    if (++p->stage == S::STAGES) {
+        p->stage = 0;
+        p->phase ^= 1;
+    }
 }
+
+/* The buffer of queries, keys and values for the copier, 64 columns at a time. */
+struct wgmma_maps {
+    CUtensorMap box, atom, row; /* 64 rows, 8, 1 */
+};
 
 /* ---- instructions ---- */
 
-/* What a product reads, at p and then so many elements on: atoms of 8 rows follow each other at 1024 bytes; 128-byte
- * swizzle. Shared addresses have 18 bits, of which 14 count here. */
-static __device__ __forceinline__ uint32_t descriptor_base(const void *p)
+/* What a product reads, at a shared address and then so many bytes on: atoms follow each other at 1024 bytes; 128-byte swizzle;
+ * `next_panel` is where columns 64 and on of values are. Shared addresses have 18 bits, of which 14 count here. */
+static __device__ __forceinline__ uint32_t descriptor_base(uint32_t address, int next_panel)
 {
-    return shared_address(p) >> 4 | (ATOM_BYTES >> 4) << 16;
+    return address >> 4 | (uint32_t)(next_panel >> 4) << 16;
 }
 
-static __device__ __forceinline__ uint64_t descriptor(uint32_t base, int elements)
+static __device__ __forceinline__ uint64_t descriptor(uint32_t base, int bytes)
 {
-    return (uint64_t)(1U << 30 | ATOM_BYTES >> 4) << 32 | (base + (unsigned)elements / 8);
+    return (uint64_t)(1U << 30 | ATOM_BYTES >> 4) << 32 | (base + (unsigned)bytes / 16);
 }
 
-#if HAS_WGMMA
-#define WGMMA_OUT(d)                                                                               \
-    "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),      \
-        "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),  \
-        "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]),  \
-        "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),  \
-        "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]),  \
-        "+f"(d[7][2]), "+f"(d[7][3])
-#define WGMMA_LIST                                                                                 \
-    "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,"  \
-    "%25,%26,%27,%28,%29,%30,%31}"
-/* d[64, 64] (+)= a[64, 16] b[16, 64]; a in shared memory, both with k along the row. */
-#define WGMMA_SHARED(type, d, a, b, is_sum)                                                        \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"                                      \
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " " WGMMA_LIST        \
-                 ", %32, %33, p, 1, 1, 0, 0;\n}\n"                                                 \
-                 : WGMMA_OUT(d)                                                                    \
-                 : "l"(a), "l"(b), "r"(is_sum))
-/* The same with a in registers; `trans` 1: b has n along the row. */
-#define WGMMA_REGISTERS(type, trans, d, a, b, is_sum)                                              \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"                                      \
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " " WGMMA_LIST        \
-                 ", {%32,%33,%34,%35}, %36, p, 1, 1, " trans ";\n}\n"                              \
-                 : WGMMA_OUT(d)                                                                    \
-                 : "r"((a)[0]), "r"((a)[1]), "r"((a)[2]), "r"((a)[3]), "l"(b), "r"(is_sum))
+#if GEMM_HAS_HOPPER
+#define WGMMA_4(d, i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
+#define WGMMA_OUT(d, i)                                                                            \
+    WGMMA_4(d, i), WGMMA_4(d, i + 1), WGMMA_4(d, i + 2), WGMMA_4(d, i + 3), WGMMA_4(d, i + 4),     \
+        WGMMA_4(d, i + 5), WGMMA_4(d, i + 6), WGMMA_4(d, i + 7)
+#define WGMMA_LIST_64                                                                              \
+    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,"   \
+    "%25,%26,%27,%28,%29,%30,%31"
+#define WGMMA_LIST_128                                                                             \
+    WGMMA_LIST_64 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,"  \
+                  "%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+/* d[64, n] (+)= a[64, 16] b[16, n]; a in shared memory, both with k along the row. */
+#define WGMMA_SHARED(type, n, list, a_at, b_at, sum_at)                                            \
+    "{\n.reg .pred p;\nsetp.ne.b32 p, " sum_at ", 0;\n"                                            \
+    "wgmma.mma_async.sync.aligned.m64n" n "k16.f32." type "." type " {" list "}, " a_at ", " b_at  \
+    ", p, 1, 1, 0, 0;\n}\n"
+/* d[64, n] += a[64, 16] b[16, n]; a in registers, b with n along the row. */
+#define WGMMA_REGISTERS(type, n, list, a_at, b_at)                                                 \
+    "{\n.reg .pred p;\nsetp.eq.u32 p, 0, 0;\n"                                                     \
+    "wgmma.mma_async.sync.aligned.m64n" n "k16.f32." type "." type " {" list "}, {" a_at           \
+    "}, " b_at ", p, 1, 1, 1;\n}\n"
 
 template <typename E> struct wgmma;
 
-template <> struct wgmma<__half> {
-    static __device__ __forceinline__ void shared(float d[8][4], uint64_t a, uint64_t b, int is_sum)
-    {
-        WGMMA_SHARED("f16", d, a, b, is_sum);
-    }
-    static __device__ __forceinline__ void keys(float d[8][4], const uint32_t *a, uint64_t b,
-                                                int is_sum)
-    {
-        WGMMA_REGISTERS("f16", "0", d, a, b, is_sum);
-    }
-    static __device__ __forceinline__ void values(float d[8][4], const uint32_t *a, uint64_t b)
-    {
-        WGMMA_REGISTERS("f16", "1", d, a, b, 1);
-    }
-};
+#define WGMMA_OF(E, type)                                                                          \
+    template <> struct wgmma<E> {                                                                  \
+        static __device__ __forceinline__ void scores(float (&d)[8][4], uint64_t a, uint64_t b,    \
+                                                      int is_sum)                                  \
+        {                                                                                          \
+            asm volatile(WGMMA_SHARED(type, "64", WGMMA_LIST_64, "%32", "%33", "%34")              \
+                         : WGMMA_OUT(d, 0)                                                         \
+                         : "l"(a), "l"(b), "r"(is_sum));                                           \
+        }                                                                                          \
+        static __device__ __forceinline__ void scores(float (&d)[16][4], uint64_t a, uint64_t b,   \
+                                                      int is_sum)                                  \
+        {                                                                                          \
+            asm volatile(WGMMA_SHARED(type, "128", WGMMA_LIST_128, "%64", "%65", "%66")            \
+                         : WGMMA_OUT(d, 0), WGMMA_OUT(d, 8)                                        \
+                         : "l"(a), "l"(b), "r"(is_sum));                                           \
+        }                                                                                          \
+        static __device__ __forceinline__ void values(float (&d)[8][4], const uint32_t *a,         \
+                                                      uint64_t b)                                  \
+        {                                                                                          \
+            asm volatile(WGMMA_REGISTERS(type, "64", WGMMA_LIST_64, "%32,%33,%34,%35", "%36")      \
+                         : WGMMA_OUT(d, 0)                                                         \
+                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                    \
+        }                                                                                          \
+        static __device__ __forceinline__ void values(float (&d)[16][4], const uint32_t *a,        \
+                                                      uint64_t b)                                  \
+        {                                                                                          \
+            asm volatile(WGMMA_REGISTERS(type, "128", WGMMA_LIST_128, "%64,%65,%66,%67", "%68")    \
+                         : WGMMA_OUT(d, 0), WGMMA_OUT(d, 8)                                        \
+                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                    \
+        }                                                                                          \
+    };
 
-template <> struct wgmma<__nv_bfloat16> {
-    static __device__ __forceinline__ void shared(float d[8][4], uint64_t a, uint64_t b, int is_sum)
-    {
-        WGMMA_SHARED("bf16", d, a, b, is_sum);
-    }
-    static __device__ __forceinline__ void keys(float d[8][4], const uint32_t *a, uint64_t b,
-                                                int is_sum)
-    {
-        WGMMA_REGISTERS("bf16", "0", d, a, b, is_sum);
-    }
-    static __device__ __forceinline__ void values(float d[8][4], const uint32_t *a, uint64_t b)
-    {
-        WGMMA_REGISTERS("bf16", "1", d, a, b, 1);
-    }
-};
+WGMMA_OF(__half, "f16")
+WGMMA_OF(__nv_bfloat16, "bf16")
 
-/* Registers written before are seen by the products that follow. */
-static __device__ __forceinline__ void wgmma_begin(void)
+/* Keeps the compiler from moving work on products' outputs over a wait. */
+template <int N> static __device__ __forceinline__ void outputs_settle(float (&d)[N][4])
 {
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-}
-
-static __device__ __forceinline__ void wgmma_commit(void)
-{
-    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-
-/* Waits until at most N of what was committed is under way. */
-template <int N> static __device__ __forceinline__ void wgmma_wait(void)
-{
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
-}
-
-/* Shared memory that this thread wrote is seen by products, once a barrier has passed. */
-static __device__ __forceinline__ void wgmma_publish(void)
-{
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-
-/* ---- tiles ---- */
-
-/* Rows [0, n) at `src`, which are a.row apart, into panels of ROWS rows, zeros behind n. */
-template <typename E, int HD, int ROWS, int THREADS_N>
-static __device__ __forceinline__ void panels_load(const E *src, int64_t row, int n, E *to)
-{
-    constexpr int chunks = HD / 8, rows_a_turn = THREADS_N / chunks;
-    const int at = threadIdx.x % chunks, first = threadIdx.x / chunks;
-    const E *from = src + first * row + at * 8;
-    E *panel = to + at / 8 * ROWS * PANEL_COLS;
 #pragma unroll
-    for (int r = first; r < ROWS; r += rows_a_turn, from += rows_a_turn * row)
-        copy_async(panel + swizzled(r, at % 8), r < n ? from : src, r < n);
+    for (int i = 0; i < N; i++)
+        asm volatile("" : WGMMA_4(d, i)::"memory");
 }
 
-/* The same for keys [j0, j0 + 64) that are partly a parent's. */
-template <typename E, int HD, int THREADS_N>
-static __device__ __forceinline__ void panels_load_mixed(const struct attention_args &a,
-                                                         const struct attention_piece &w,
-                                                         const E *src, int j0, int n, E *to)
+/* Barriers of all threads of some warps: 1 .. GROUPS, the turn of group 0 .. GROUPS - 1; behind them, each group's own. */
+static __device__ __forceinline__ void warps_wait(int barrier, int n_threads)
 {
-    constexpr int chunks = HD / 8;
-    for (int i = threadIdx.x; i < MMA_KEYS * chunks; i += THREADS_N) {
-        const int r = i / chunks, at = i % chunks;
-        const E *from = src + (r < n ? attention_key_row(w, j0 + r) * a.row + at * 8 : 0);
-        copy_async(to + at / 8 * PANEL_ELEMENTS + swizzled(r, at % 8), from, r < n);
-    }
+    asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(n_threads) : "memory");
 }
 
-/* Keys [j0, j0 + 64) and their values. */
-template <typename E, int HD, int THREADS_N>
-static __device__ __forceinline__ void stage_load(const struct attention_args &a,
-                                                  const struct attention_piece &w, int head, int j0,
-                                                  int n_keys, E *stage)
+static __device__ __forceinline__ void warps_arrive(int barrier, int n_threads)
 {
-    const E *src = (const E *)a.qkv + head * a.head_stride;
-    const bool is_mixed = j0 < w.n_before && j0 + MMA_KEYS > w.n_before;
-    if (is_mixed) {
-        panels_load_mixed<E, HD, THREADS_N>(a, w, src + a.k_at, j0, n_keys - j0, stage);
-        panels_load_mixed<E, HD, THREADS_N>(a, w, src + a.v_at, j0, n_keys - j0,
-                                            stage + wgmma_layout<HD>::tile);
+    asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(n_threads) : "memory");
+}
+
+/* ---- producer ---- */
+
+/* Piece and head of turn `at`. The heads whose keys and values fit the second-level cache go together, the heaviest pieces of
+ * all of them first. */
+static __device__ __forceinline__ struct attention_piece
+turn_find(const struct attention_args &a, int heads_together, int at, int *head)
+{
+    const int per_part = a.n_pieces * heads_together, part = at / per_part, rest = at % per_part;
+    const int heads = min(heads_together, a.heads - part * heads_together);
+    *head = part * heads_together + rest % heads;
+    return a.pieces[rest / heads];
+}
+
+/* The tile of keys or values, as `col` says, from key j0 on. */
+template <class S>
+static __device__ __forceinline__ void tile_fetch(const struct wgmma_maps &maps,
+                                                  const struct attention_piece &w, int col, int j0,
+                                                  uint32_t to, uint32_t barrier)
+{
+    const int lane = threadIdx.x % WARP;
+    const int own = w.n_before - j0; /* row of the tile where the sequence's own keys start */
+    if (lane == 0)
+        barrier_expect(barrier, S::tile);
+    if (own <= 0 || own >= S::KEYS) {
+        const int row = (int)attention_key_row(w, j0);
+        if (lane == 0)
+#pragma unroll
+            for (int p = 0; p < S::panels; p++)
+#pragma unroll
+                for (int r = 0; r < S::KEYS; r += BOX_ROWS)
+                    box_load(to + p * S::panel + r * PANEL_ROW_BYTES, &maps.box,
+                             col + p * PANEL_WIDTH, row + r, barrier);
         return;
     }
-    const E *first = src + attention_key_row(w, j0) * a.row;
-    panels_load<E, HD, MMA_KEYS, THREADS_N>(first + a.k_at, a.row, n_keys - j0, stage);
-    panels_load<E, HD, MMA_KEYS, THREADS_N>(first + a.v_at, a.row, n_keys - j0,
-                                            stage + wgmma_layout<HD>::tile);
+    /* Partly the parent's. An atom that both have part in comes row by row. */
+    __syncwarp();
+    const int parents = w.before_row + j0, owns = w.own_row - own;
+    for (int i = lane; i < S::KEYS / ATOM_ROWS * S::panels; i += WARP) {
+        const int p = i % S::panels, r = i / S::panels * ATOM_ROWS, x = col + p * PANEL_WIDTH;
+        const uint32_t panel = to + p * S::panel;
+        if (r + ATOM_ROWS <= own || r >= own)
+            box_load(panel + r * PANEL_ROW_BYTES, &maps.atom, x, (r < own ? parents : owns) + r,
+                     barrier);
+        else
+            for (int j = r; j < r + ATOM_ROWS; j++)
+                box_load(panel + j * PANEL_ROW_BYTES, &maps.row, x, (j < own ? parents : owns) + j,
+                         barrier);
+    }
 }
 
-/* The warp's 16 queries as the left side of a product: a lane's rows are lane / 4 and 8 below, its columns 2 (lane % 4)
- * and 8 further right. */
-template <typename E, int HD>
-static __device__ __forceinline__ void queries_read(const struct attention_args &a,
-                                                    const struct attention_piece &w, int head,
-                                                    uint32_t q[HD / 16][4])
+/* Announces the piece and fetches its queries; without a piece, announces the end. One thread. */
+template <class S>
+static __device__ __forceinline__ void
+work_hand_out(const struct wgmma_ring<S> &ring, const struct wgmma_maps &maps,
+              const struct attention_piece &w, int q_col, const struct wgmma_work &work)
 {
-    const int lane = threadIdx.x % WARP, first = threadIdx.x / WARP * MMA_ROWS + lane / 4;
-    const E *src = (const E *)a.qkv + a.q_at + head * a.head_stride + lane % 4 * 2;
+    *ring.work = work;
+    if (work.head < 0) {
+        barrier_arrive(ring.full_queries());
+        return;
+    }
+    const int groups = min(S::GROUPS, ceil_div_int(w.n_rows, GROUP_ROWS));
+    barrier_expect(ring.full_queries(), groups * S::queries);
+    for (int g = 0; g < groups; g++)
 #pragma unroll
-    for (int d = 0; d < HD / 16; d++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int row = first + i % 2 * 8;
-            const E *at = src + (w.row + row) * a.row + d * 16 + i / 2 * 8;
-            q[d][i] = row < w.n_rows ? *reinterpret_cast<const uint32_t *>(at) : 0;
+        for (int p = 0; p < S::panels; p++)
+            box_load(ring.queries + g * S::queries + p * S::query_panel, &maps.box,
+                     q_col + p * PANEL_WIDTH, w.row + g * GROUP_ROWS, ring.full_queries());
+}
+
+/* Number of the block's next turn, as its first lane learns it: blocks start with the turn of their own number, then take
+ * what is left. The last to take leaves the counter as it was. */
+static __device__ __forceinline__ int turn_take(const struct attention_args &a, int n_turns)
+{
+    if (threadIdx.x % WARP != 0)
+        return 0;
+    const int taken = atomicAdd(a.n_taken, 1);
+    if (taken == n_turns - 1)
+        *a.n_taken = 0;
+    return (int)gridDim.x + taken;
+}
+
+/* A phase that no barrier has had yet counts as completed: at first everything is empty. */
+template <class S>
+static __device__ __forceinline__ void produce(const struct attention_args &a, int heads_together,
+                                               const struct wgmma_maps &maps,
+                                               const struct wgmma_ring<S> &ring)
+{
+    const int n_turns = a.n_pieces * a.heads;
+    struct wgmma_place at = {0, 1};
+    int query_phase = 1;
+    for (int turn = (int)blockIdx.x; turn < n_turns; query_phase ^= 1) {
+        const int next = turn_take(a, n_turns);
+        struct wgmma_work work;
+        const struct attention_piece w = turn_find(a, heads_together, turn, &work.head);
+        work.row = w.row;
+        work.n_rows = w.n_rows;
+        work.query = w.query;
+        work.n_keys = w.n_keys;
+        work.n_tiles = ceil_div_int(w.query + w.n_rows, S::KEYS);
+        const int col = work.head * (int)a.head_stride;
+        for (int t = 0; t < work.n_tiles; t++) {
+            barrier_wait(ring.empty_keys(at.stage), at.phase);
+            tile_fetch<S>(maps, w, col + (int)a.k_at, t * S::KEYS, ring.keys(at.stage),
+                          ring.full_keys(at.stage));
+            if (t == 0) {
+                barrier_wait(ring.empty_queries(), query_phase);
+                if (threadIdx.x % WARP == 0)
+                    work_hand_out<S>(ring, maps, w, col + (int)a.q_at, work);
+            }
+            barrier_wait(ring.empty_values(at.stage), at.phase);
+            tile_fetch<S>(maps, w, col + (int)a.v_at, t * S::KEYS, ring.values(at.stage),
+                          ring.full_values(at.stage));
+            __syncwarp();
+            place_next<S>(&at);
         }
+        turn = __shfl_sync(ALL_LANES, next, 0);
+    }
+    barrier_wait(ring.empty_queries(), query_phase);
+    if (threadIdx.x % WARP == 0)
+        work_hand_out<S>(ring, maps, {}, 0, {0, 0, 0, 0, 0, -1});
+}
+
+/* ---- warpgroups ---- */
+
+/* What a warpgroup knows of its piece. */
+template <class S> struct group_view {
+    struct wgmma_ring<S> ring;
+    int group;
+    int n_tiles,
+        n_keys; /* up to the last tile that one of its queries sees; 0 without queries. Of the sequence */
+    int query; /* key that the warp's first query is */
+    float slope, scale;
+};
+
+/* The calling warp is through with what the barrier guards. */
+static __device__ __forceinline__ void release(uint32_t barrier)
+{
+    if (threadIdx.x % WARP == 0)
+        barrier_arrive(barrier);
+}
+
+/* Groups start their products in turns, all of them as often. */
+template <class S> static __device__ __forceinline__ void products_take_turn(int group)
+{
+    if (S::is_long)
+        warps_wait(1 + group, 2 * GROUP_SIZE);
+}
+
+template <class S> static __device__ __forceinline__ void products_pass_turn(int group)
+{
+    if (S::is_long)
+        warps_arrive(1 + (group + 1) % S::GROUPS, 2 * GROUP_SIZE);
 }
 
 /* Starts s = q keys^T. */
-template <typename E, int HD>
-static __device__ __forceinline__ void scores_start(float s[N_TILES][4], const uint32_t (*q)[4],
-                                                    const E *queries, int query_rows, const E *keys)
+template <typename E, class S>
+static __device__ __forceinline__ void scores_start(float (&s)[S::KEYS / 8][4], uint32_t queries,
+                                                    uint32_t keys)
 {
-    const uint32_t left = descriptor_base(queries), right = descriptor_base(keys);
-    wgmma_begin();
+    const uint32_t left = descriptor_base(queries, ATOM_BYTES),
+                   right = descriptor_base(keys, ATOM_BYTES);
+    products_begin();
 #pragma unroll
-    for (int d = 0; d < HD / 16; d++) {
-        const int at = d % 4 * 16; /* within the panel */
-        const uint64_t k = descriptor(right, d / 4 * PANEL_ELEMENTS + at);
-        if constexpr (wgmma_layout<HD>::has_query_registers)
-            wgmma<E>::keys(s, q[d], k, d > 0);
-        else
-            wgmma<E>::shared(s, descriptor(left, d / 4 * query_rows * PANEL_COLS + at), k, d > 0);
+    for (int d = 0; d < S::HD / 16; d++) {
+        const int within = d % 4 * 32; /* the panel */
+        wgmma<E>::scores(s, descriptor(left, d / 4 * S::query_panel + within),
+                         descriptor(right, d / 4 * S::panel + within), d > 0);
     }
-    wgmma_commit();
+    products_commit();
 }
 
-/* Starts out += p values; a panel of values is 64 of the head's dimensions. */
-template <typename E, int HD>
+/* Starts out += p values. */
+template <typename E, class S>
 static __device__ __forceinline__ void
-values_start(struct mma_state<HD> *m, const uint32_t p[MMA_KEYS / 16][4], const E *values)
+values_start(float (&out)[S::HD / 8][4], const uint32_t (&p)[S::KEYS / 16][4], uint32_t values)
 {
-    const uint32_t right = descriptor_base(values);
-    wgmma_begin();
+    const uint32_t right = descriptor_base(values, S::panel);
+    products_begin();
 #pragma unroll
-    for (int i = 0; i < MMA_KEYS / 16; i++)
-#pragma unroll
-        for (int panel = 0; panel < HD / PANEL_COLS; panel++)
-            wgmma<E>::values(&m->out[panel * 8], p[i],
-                             descriptor(right, panel * PANEL_ELEMENTS + i * 16 * PANEL_COLS));
-    wgmma_commit();
+    for (int i = 0; i < S::KEYS / 16; i++)
+        wgmma<E>::values(out, p[i], descriptor(right, i * 16 * PANEL_ROW_BYTES));
+    products_commit();
 }
 
-template <typename E>
-static __device__ __forceinline__ void weights_pack(uint32_t p[MMA_KEYS / 16][4],
-                                                    const float s[N_TILES][4])
+/* Rows of the group's last tile of values behind the sequence's end are another's, or nobody's: their weights are 0, but they
+ * may not be finite. */
+template <class S>
+static __device__ __forceinline__ void values_end(const struct group_view<S> &v, uint32_t values)
+{
+    const int n = v.n_keys - (v.n_tiles - 1) * S::KEYS, thread = threadIdx.x % GROUP_SIZE;
+    if (n >= S::KEYS)
+        return;
+    for (int r = n + thread / 8; r < S::KEYS; r += GROUP_SIZE / 8)
+#pragma unroll
+        for (int p = 0; p < S::panels; p++)
+            asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(
+                             values + p * S::panel + r * PANEL_ROW_BYTES + thread % 8 * 16),
+                         "r"(0)
+                         : "memory");
+    copies_publish();
+    warps_wait(1 + S::GROUPS + v.group, GROUP_SIZE);
+}
+
+template <typename E, int N>
+static __device__ __forceinline__ void weights_pack(uint32_t (&p)[N / 2][4], const float (&s)[N][4])
 {
 #pragma unroll
-    for (int i = 0; i < MMA_KEYS / 16; i++) {
+    for (int i = 0; i < N / 2; i++) {
         p[i][0] = pack_two<E>(s[2 * i][0], s[2 * i][1]);
         p[i][1] = pack_two<E>(s[2 * i][2], s[2 * i][3]);
         p[i][2] = pack_two<E>(s[2 * i + 1][0], s[2 * i + 1][1]);
@@ -265,134 +413,197 @@ static __device__ __forceinline__ void weights_pack(uint32_t p[MMA_KEYS / 16][4]
     }
 }
 
-/* What a warpgroup's loop needs. */
-template <typename E> struct group_view {
-    const E *queries; /* of the group, when they are in shared memory */
-    E *stages;        /* keys, values; keys, values; … */
-    float slope, scale;
-    int n_tiles; /* up to the last that one of its queries sees; 0 without queries */
-    int query;   /* key that the warp's first query is */
-};
-
-template <typename E, int HD>
-static __device__ __forceinline__ E *stage_at(const struct group_view<E> &v, int tile)
+/* Waits for the scores of tile t, where at most PENDING later products may be under way, and makes them weights. */
+template <class S, int PENDING>
+static __device__ __forceinline__ void tile_weigh(const struct group_view<S> &v, int t, int stage,
+                                                  struct mma_state<S::HD> *m,
+                                                  float (&s)[S::KEYS / 8][4], float factor[2])
 {
-    return v.stages + tile % STAGES * 2 * wgmma_layout<HD>::tile;
+    products_wait<PENDING>();
+    outputs_settle(s);
+    release(v.ring.empty_keys(stage));
+    if (t + 1 == v.n_tiles)
+        release(v.ring.empty_queries());
+    scores_finish(s, v.slope, t * S::KEYS, v.query);
+    softmax_weights(m, s, v.scale, factor);
 }
 
-/* Scores of a tile into weights, as the left side of a product. */
-template <typename E, int HD>
-static __device__ __forceinline__ void tile_weigh(const struct group_view<E> &v, int tile,
-                                                  struct mma_state<HD> *m, float s[N_TILES][4],
-                                                  float factor[2])
-{
-    scores_finish(s, v.slope, tile * MMA_KEYS, v.query);
-    softmax_weights<HD>(m, s, v.scale, factor);
-}
-
-/* Adds the values of `tile`, whose weights are in p, while the next tile is scored and weighed; then p is the next one's. */
-template <typename E, int HD, int GROUPS>
+/* Scores and weighs tile t, at `at`. */
+template <typename E, class S>
 static __device__ __forceinline__ void
-tile_step(const struct group_view<E> &v, int tile, struct mma_state<HD> *m,
-          uint32_t p[MMA_KEYS / 16][4], const uint32_t (*q)[4])
+tile_score(const struct group_view<S> &v, int t, const struct wgmma_place &at,
+           struct mma_state<S::HD> *m, float (&s)[S::KEYS / 8][4], float factor[2])
 {
-    float s[N_TILES][4], factor[2];
-    scores_start<E, HD>(s, q, v.queries, GROUPS * GROUP_ROWS, stage_at<E, HD>(v, tile + 1));
-    values_start<E, HD>(m, p, stage_at<E, HD>(v, tile) + wgmma_layout<HD>::tile);
-    wgmma_wait<1>(); /* the scores */
-    tile_weigh<E, HD>(v, tile + 1, m, s, factor);
-    wgmma_wait<0>();
-    /* Maxima seldom rise behind the first tiles. */
-    if (!__all_sync(ALL_LANES, factor[0] == 1.0F && factor[1] == 1.0F))
-        output_scale<HD>(m, factor);
+    barrier_wait(v.ring.full_keys(at.stage), at.phase);
+    products_take_turn<S>(v.group);
+    scores_start<E, S>(s, v.ring.queries + v.group * S::queries, v.ring.keys(at.stage));
+    products_pass_turn<S>(v.group);
+    tile_weigh<S, 0>(v, t, at.stage, m, s, factor);
+}
+
+/* Adds the values of tile t - 1, at `before`, whose weights are in p, while tile t is scored and weighed; then p is t's. */
+template <typename E, class S>
+static __device__ __forceinline__ void
+tile_step(const struct group_view<S> &v, int t, const struct wgmma_place &before,
+          const struct wgmma_place &at, struct mma_state<S::HD> *m, uint32_t (&p)[S::KEYS / 16][4])
+{
+    float s[S::KEYS / 8][4], factor[2];
+    barrier_wait(v.ring.full_keys(at.stage), at.phase);
+    products_take_turn<S>(v.group);
+    scores_start<E, S>(s, v.ring.queries + v.group * S::queries, v.ring.keys(at.stage));
+    barrier_wait(v.ring.full_values(before.stage), before.phase);
+    values_start<E, S>(m->out, p, v.ring.values(before.stage));
+    products_pass_turn<S>(v.group);
+    tile_weigh<S, 1>(v, t, at.stage, m, s, factor);
+    /* Maxima seldom rise behind the first tiles. The sums, which are never negative, are asked for so that the wait below
+     * stays below: the assembler would move it up before the exponentials. */
+    const bool is_same = factor[0] == 1.0F && factor[1] == 1.0F;
+    if (!__all_sync(ALL_LANES, is_same && m->sum[0] >= 0.0F && m->sum[1] >= 0.0F)) {
+        products_wait<0>();
+        outputs_settle(m->out);
+        output_scale<S::HD>(m, factor);
+    }
+    products_wait<0>();
+    outputs_settle(m->out);
+    release(v.ring.empty_values(before.stage));
     weights_pack<E>(p, s);
 }
 
-template <typename E, int HD>
-static __device__ __forceinline__ void tile_last(const struct group_view<E> &v, int tile,
-                                                 struct mma_state<HD> *m,
-                                                 const uint32_t p[MMA_KEYS / 16][4])
+/* Adds the values of the tile at `at`, the group's last if is_last. */
+template <typename E, class S>
+static __device__ __forceinline__ void
+tile_add(const struct group_view<S> &v, const struct wgmma_place &at, bool is_last,
+         struct mma_state<S::HD> *m, const uint32_t (&p)[S::KEYS / 16][4])
 {
-    values_start<E, HD>(m, p, stage_at<E, HD>(v, tile) + wgmma_layout<HD>::tile);
-    wgmma_wait<0>();
+    barrier_wait(v.ring.full_values(at.stage), at.phase);
+    if (is_last)
+        values_end<S>(v, v.ring.values(at.stage));
+    values_start<E, S>(m->out, p, v.ring.values(at.stage));
+    products_wait<0>();
+    outputs_settle(m->out);
+    release(v.ring.empty_values(at.stage));
 }
 
-template <typename E, int HD, int GROUPS>
-static __device__ __forceinline__ void
-tile_first(const struct group_view<E> &v, struct mma_state<HD> *m, uint32_t p[MMA_KEYS / 16][4],
-           const uint32_t (*q)[4])
+/* All tiles of a piece that the group sees, from `at` on. */
+template <typename E, class S>
+static __device__ __forceinline__ void tiles_add(const struct group_view<S> &v,
+                                                 struct wgmma_place *at, struct mma_state<S::HD> *m)
 {
-    float s[N_TILES][4], factor[2];
-    scores_start<E, HD>(s, q, v.queries, GROUPS * GROUP_ROWS, stage_at<E, HD>(v, 0));
-    wgmma_wait<0>();
-    tile_weigh<E, HD>(v, 0, m, s, factor);
-    weights_pack<E>(p, s);
+    uint32_t p[S::KEYS / 16][4];
+    if constexpr (S::is_long) {
+        float s[S::KEYS / 8][4], factor[2];
+        tile_score<E, S>(v, 0, *at, m, s, factor);
+        weights_pack<E>(p, s);
+        for (int t = 1; t < v.n_tiles; t++) {
+            const struct wgmma_place before = *at;
+            place_next<S>(at);
+            tile_step<E, S>(v, t, before, *at, m, p);
+        }
+        tile_add<E, S>(v, *at, true, m, p);
+        place_next<S>(at);
+    } else {
+        for (int t = 0; t < v.n_tiles; t++, place_next<S>(at)) {
+            float s[S::KEYS / 8][4], factor[2];
+            tile_score<E, S>(v, t, *at, m, s, factor);
+            output_scale<S::HD>(m, factor);
+            weights_pack<E>(p, s);
+            tile_add<E, S>(v, *at, t + 1 == v.n_tiles, m, p);
+        }
+    }
+}
+
+/* Lets the tiles from t on pass that other groups of the block see. */
+template <class S>
+static __device__ __forceinline__ void tiles_pass(const struct group_view<S> &v, int t, int n_tiles,
+                                                  struct wgmma_place *at)
+{
+    for (; t < n_tiles; t++, place_next<S>(at)) {
+        barrier_wait(v.ring.full_keys(at->stage), at->phase);
+        release(v.ring.empty_keys(at->stage));
+        products_take_turn<S>(v.group);
+        products_pass_turn<S>(v.group);
+        barrier_wait(v.ring.full_values(at->stage), at->phase);
+        release(v.ring.empty_values(at->stage));
+    }
+}
+
+template <typename E, class S>
+static __device__ __forceinline__ void consume(const struct attention_args &a,
+                                               const struct wgmma_ring<S> &ring)
+{
+    const int warp = threadIdx.x / WARP;
+    struct group_view<S> v = {
+        ring
+    };
+    v.group = __shfl_sync(ALL_LANES, warp / 4, 0); /* the same in all lanes */
+    v.scale = a.scale * LOG2_E;
+    if (v.group == S::GROUPS - 1)
+        products_pass_turn<S>(v.group);
+    struct wgmma_place at = {0, 0};
+    for (int query_phase = 0;; query_phase ^= 1) {
+        barrier_wait(ring.full_queries(), query_phase);
+        const struct wgmma_work w = *ring.work;
+        if (w.head < 0)
+            break;
+        v.n_tiles = 0;
+        if (v.group * GROUP_ROWS < w.n_rows)
+            v.n_tiles = min(w.n_tiles, ceil_div_int(w.query + (v.group + 1) * GROUP_ROWS, S::KEYS));
+        v.n_keys = w.n_keys;
+        v.query = w.query + warp * MMA_ROWS;
+        v.slope = a.slopes != NULL ? a.slopes[w.head] / a.scale : 0.0F;
+        struct mma_state<S::HD> m = {
+        };
+        m.max[0] = m.max[1] = -INFINITY;
+        if (v.n_tiles > 0)
+            tiles_add<E, S>(v, &at, &m);
+        else
+            release(ring.empty_queries());
+        tiles_pass<S>(v, v.n_tiles, w.n_tiles, &at);
+        output_store<E, S::HD>(a, w.row, w.n_rows, w.head, m);
+    }
 }
 #endif
 
 /* ---- kernel ---- */
 
-/* Turn j needs the values of tile j and the keys of tile j + 1; tile j + 2 is fetched meanwhile, into the place of
- * tile j - 1, which nobody reads any more. */
-template <typename E, int HD, int GROUPS>
-static __global__ void __launch_bounds__(GROUPS *GROUP_THREADS, wgmma_layout<HD>::blocks(GROUPS))
-    wgmma_kernel(struct attention_args a)
+template <typename E, class S>
+static __global__ void __launch_bounds__(S::threads, S::blocks)
+    wgmma_kernel(struct attention_args a, int heads_together,
+                 const __grid_constant__ struct wgmma_maps maps)
 {
-#if HAS_WGMMA
-    using layout = wgmma_layout<HD>;
-    constexpr int threads = GROUPS * GROUP_THREADS;
+#if GEMM_HAS_HOPPER
     extern __shared__ unsigned char wgmma_shared[];
-    const unsigned misaligned = shared_address(wgmma_shared) % ATOM_BYTES;
-    E *queries = reinterpret_cast<E *>(wgmma_shared + (ATOM_BYTES - misaligned) % ATOM_BYTES);
-    const int head = blockIdx.x % a.heads, warp = threadIdx.x / WARP;
-    const int group = __shfl_sync(ALL_LANES, warp / 4, 0); /* the same in all lanes */
-    const struct attention_piece w = a.pieces[blockIdx.x / a.heads];
-    const int n_keys = w.query + w.n_rows, n_tiles = ceil_div_int(n_keys, MMA_KEYS);
-    struct group_view<E> v = {
-        queries + group *GROUP_ROWS *PANEL_COLS, queries + layout::query_elements(GROUPS),
-            a.slopes != NULL ? a.slopes[head] / a.scale : 0.0F, a.scale *LOG2_E,
-            0, w.query + warp *MMA_ROWS
-    };
-    if (group * GROUP_ROWS < w.n_rows)
-        v.n_tiles = min(n_tiles, ceil_div_int(w.query + (group + 1) * GROUP_ROWS, MMA_KEYS));
-    uint32_t q[layout::has_query_registers ? HD / 16 : 1][4];
-    if constexpr (layout::has_query_registers)
-        queries_read<E, HD>(a, w, head, q);
-    else
-        panels_load<E, HD, GROUPS * GROUP_ROWS, threads>((const E *)a.qkv + a.q_at +
-                                                             head * a.head_stride + w.row * a.row,
-                                                         a.row, w.n_rows, queries);
-    stage_load<E, HD, threads>(a, w, head, 0, n_keys, stage_at<E, HD>(v, 0));
-    copies_commit();
-    if (n_tiles > 1)
-        stage_load<E, HD, threads>(a, w, head, MMA_KEYS, n_keys, stage_at<E, HD>(v, 1));
-    copies_commit();
-
-    struct mma_state<HD> m = {
-    };
-    m.max[0] = m.max[1] = -INFINITY;
-    uint32_t p[MMA_KEYS / 16][4];
-    copies_wait<1>();
-    wgmma_publish();
-    __syncthreads();
-    if (v.n_tiles > 0)
-        tile_first<E, HD, GROUPS>(v, &m, p, q);
-    for (int tile = 0; tile < n_tiles; tile++) {
-        copies_wait<0>();
-        wgmma_publish();
-        __syncthreads();
-        if (tile + 2 < n_tiles)
-            stage_load<E, HD, threads>(a, w, head, (tile + 2) * MMA_KEYS, n_keys,
-                                       stage_at<E, HD>(v, tile + 2));
-        copies_commit();
-        if (tile + 1 < v.n_tiles)
-            tile_step<E, HD, GROUPS>(v, tile, &m, p, q);
-        else if (tile + 1 == v.n_tiles)
-            tile_last<E, HD>(v, tile, &m, p);
+    const uint32_t start = shared_address(wgmma_shared);
+    struct wgmma_ring<S> ring;
+    ring.queries = (start + ATOM_BYTES - 1) / ATOM_BYTES * ATOM_BYTES;
+    ring.barriers = ring.values(S::STAGES);
+    ring.work = reinterpret_cast<struct wgmma_work *>(wgmma_shared + (ring.barriers - start) +
+                                                      S::n_barriers * 8);
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < 2 * S::STAGES; i++) {
+            barrier_init(ring.full_keys(i), 1);
+            barrier_init(ring.empty_keys(i), S::GROUPS * 4);
+        }
+        barrier_init(ring.full_queries(), 1);
+        barrier_init(ring.empty_queries(), S::GROUPS * 4);
+        barriers_publish();
+        copies_publish();
     }
-    output_store<E, HD>(a, w, head, m);
+    __syncthreads();
+    if (threadIdx.x < S::GROUPS * GROUP_SIZE) {
+        if (S::is_long)
+            asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(GROUP_REGISTERS));
+        consume<E, S>(a, ring);
+    } else {
+        if (S::is_long)
+            asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
+        if (threadIdx.x < S::GROUPS * GROUP_SIZE + WARP)
+            produce<S>(a, heads_together, maps, ring);
+    }
 #else
     (void)a;
+    (void)heads_together;
+    (void)maps;
     __trap(); /* attention_wgmma_can lets no other device come here */
 #endif
 }
@@ -401,46 +612,56 @@ static __global__ void __launch_bounds__(GROUPS *GROUP_THREADS, wgmma_layout<HD>
 
 static bool attention_wgmma_can(const struct cuda_kern *c, const struct attention_args &a)
 {
-    return c->has_wgmma && c->compute != KERN_FP32 && attention_mma_can(c, a) &&
+    return c->encode_map != NULL && c->compute != KERN_FP32 && attention_mma_can(c, a) &&
            (a.head_dim == 64 || a.head_dim == 128);
 }
 
-template <typename E, int HD, int GROUPS>
+/* Queries of a piece, by the longest sequence. */
+static int attention_wgmma_rows(int longest)
+{
+    return longest <= 2 * GROUP_ROWS ? GROUP_ROWS : 3 * GROUP_ROWS;
+}
+
+template <typename E, class S>
 static enum err_code wgmma_launch(struct cuda_kern *c, const struct attention_args &a,
                                   struct err *e)
 {
-    const size_t bytes = wgmma_layout<HD>::bytes(GROUPS);
-    CUDA_TRY(cudaFuncSetAttribute(wgmma_kernel<E, HD, GROUPS>,
-                                  cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+    constexpr size_t bytes = wgmma_ring<S>::bytes;
+    struct wgmma_maps maps;
+    /* A miss of the second-level cache brings the head's own row and nothing of its neighbours'. */
+    constexpr CUtensorMapL2promotion line =
+        S::panels == 1 ? CU_TENSOR_MAP_L2_PROMOTION_L2_128B : CU_TENSOR_MAP_L2_PROMOTION_L2_256B;
+    TRY(panel_map(c, &maps.box, a.qkv, a.T, a.row, BOX_ROWS, line, e));
+    TRY(panel_map(c, &maps.atom, a.qkv, a.T, a.row, ATOM_ROWS, line, e));
+    TRY(panel_map(c, &maps.row, a.qkv, a.T, a.row, 1, line, e));
+    CUDA_TRY(cudaFuncSetAttribute(wgmma_kernel<E, S>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  (int)bytes),
              "shared memory of attention");
-    wgmma_kernel<E, HD, GROUPS>
-        <<<(unsigned)((int64_t)a.n_pieces * a.heads), GROUPS * GROUP_THREADS, bytes, c->stream>>>(
-            a);
+    const int64_t fit = (int64_t)(TOGETHER_BYTES / ((size_t)a.T * a.head_dim * 4));
+    const int heads_together = fit >= a.heads ? a.heads : fit > 1 ? (int)fit : 1;
+    const int64_t n_turns = (int64_t)a.n_pieces * a.heads;
+    const int64_t most = (int64_t)c->n_multiprocessors * S::blocks;
+    wgmma_kernel<E, S>
+        <<<(unsigned)(n_turns < most ? n_turns : most), S::threads, bytes, c->stream>>>(
+            a, heads_together, maps);
     return cuda_launched("attention", e);
 }
 
-/* Queries of a piece of a long sequence. */
-static int attention_wgmma_rows(int head_dim)
-{
-    return GROUP_ROWS *
-           (head_dim == 64 ? wgmma_layout<64>::groups_long : wgmma_layout<128>::groups_long);
-}
-
 template <typename E, int HD>
-static enum err_code wgmma_launch_dims(struct cuda_kern *c, const struct attention_args &a,
+static enum err_code wgmma_launch_rows(struct cuda_kern *c, const struct attention_args &a,
                                        struct err *e)
 {
     if (a.piece_rows > GROUP_ROWS)
-        return wgmma_launch<E, HD, wgmma_layout<HD>::groups_long>(c, a, e);
-    return wgmma_launch<E, HD, 1>(c, a, e);
+        return wgmma_launch<E, wgmma_shape<HD, 3>>(c, a, e);
+    return wgmma_launch<E, wgmma_shape<HD, 1>>(c, a, e);
 }
 
 template <typename E>
 static enum err_code attention_wgmma(struct cuda_kern *c, const struct attention_args &a,
                                      struct err *e)
 {
-    return a.head_dim == 64 ? wgmma_launch_dims<E, 64>(c, a, e)
-                            : wgmma_launch_dims<E, 128>(c, a, e);
+    return a.head_dim == 64 ? wgmma_launch_rows<E, 64>(c, a, e)
+                            : wgmma_launch_rows<E, 128>(c, a, e);
 }
 
 #endif

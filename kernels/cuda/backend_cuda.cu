@@ -140,6 +140,90 @@ static enum err_code cuda_sync(struct kern *k, struct err *e)
     return cuda_answers_sync(cuda_of(k), e);
 }
 
+/* ---- copies beside the work ---- */
+
+static enum err_code cuda_host_alloc(struct kern *k, size_t bytes, const char *what, void **out,
+                                     struct err *e)
+{
+    void *p = NULL;
+    (void)k;
+    cudaError_t status = cudaMallocHost(&p, bytes > 0 ? bytes : 1);
+    if (status == cudaErrorMemoryAllocation) {
+        (void)cudaGetLastError();
+        return err_set(e, ERR_NOMEM, "%s: not enough memory to pin on the host", what);
+    }
+    CUDA_TRY(status, what);
+    *out = p;
+    return ERR_OK;
+}
+
+static void cuda_host_free(struct kern *k, void *p)
+{
+    (void)k;
+    (void)cudaFreeHost(p);
+}
+
+static enum err_code copies_open(struct cuda_kern *c, struct err *e)
+{
+    static const char what[] = "a stream of copies";
+    if (c->copies != NULL)
+        return ERR_OK;
+    CUDA_TRY(cudaStreamCreateWithFlags(&c->copies, cudaStreamNonBlocking), what);
+    CUDA_TRY(cudaEventCreateWithFlags(&c->worked, cudaEventDisableTiming), what);
+    CUDA_TRY(cudaEventCreateWithFlags(&c->copied, cudaEventDisableTiming), what);
+    return ERR_OK;
+}
+
+static void copies_close(struct cuda_kern *c)
+{
+    if (c->copies == NULL)
+        return;
+    (void)cudaStreamSynchronize(c->copies);
+    (void)cudaStreamDestroy(c->copies);
+    if (c->worked != NULL)
+        (void)cudaEventDestroy(c->worked);
+    if (c->copied != NULL)
+        (void)cudaEventDestroy(c->copied);
+}
+
+static enum err_code cuda_copy_mark(struct kern *k, struct err *e)
+{
+    static const char what[] = "copies behind the work before them";
+    struct cuda_kern *c = cuda_of(k);
+    TRY(copies_open(c, e));
+    CUDA_TRY(cudaEventRecord(c->worked, c->stream), what);
+    CUDA_TRY(cudaStreamWaitEvent(c->copies, c->worked, 0), what);
+    return ERR_OK;
+}
+
+static enum err_code cuda_copy_ahead(struct kern *k, void *dst, const void *src, size_t bytes,
+                                     struct err *e)
+{
+    struct cuda_kern *c = cuda_of(k);
+    TRY(copies_open(c, e));
+    CUDA_TRY(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, c->copies),
+             "copy of weights to the GPU");
+    return ERR_OK;
+}
+
+static enum err_code cuda_copy_join(struct kern *k, struct err *e)
+{
+    static const char what[] = "work behind copies";
+    struct cuda_kern *c = cuda_of(k);
+    TRY(copies_open(c, e));
+    CUDA_TRY(cudaEventRecord(c->copied, c->copies), what);
+    CUDA_TRY(cudaStreamWaitEvent(c->stream, c->copied, 0), what);
+    return ERR_OK;
+}
+
+static enum err_code cuda_copy_wait(struct kern *k, struct err *e)
+{
+    struct cuda_kern *c = cuda_of(k);
+    TRY(copies_open(c, e));
+    CUDA_TRY(cudaStreamSynchronize(c->copies), "copy of weights to the GPU");
+    return ERR_OK;
+}
+
 /* ---- life cycle ---- */
 
 static enum err_code parse_unit(const char *unit, int *device, struct err *e)
@@ -187,7 +271,8 @@ static enum err_code describe(struct cuda_kern *c, int device, struct err *e)
     info->threads = 1;
     info->batch_tokens = 16384; /* products of the smallest models then fill the GPU */
     info->activation_bytes = (int64_t)1 << 30;
-    info->row_step = 128; /* tiles of products; few shapes, whose algorithms are chosen once */
+    info->head_step = 1024; /* columns that a warp folds at a time (loss_cuda.cu) */
+    info->row_step = 128;   /* tiles of products; few shapes, whose algorithms are chosen once */
     c->n_multiprocessors = prop.multiProcessorCount;
     c->shared_bytes = prop.sharedMemPerBlockOptin;
 #ifdef ISOBIT_HAS_SM_90A
@@ -201,6 +286,7 @@ static void cuda_close(struct kern *k)
     struct cuda_kern *c = cuda_of(k);
     if (c->stream != NULL)
         (void)cudaStreamSynchronize(c->stream);
+    copies_close(c);
     cuda_gemm_close(c);
     cuda_attention_close(c);
     cuda_book_close(c);
@@ -258,6 +344,12 @@ const struct backend_ops isobit_kern_backend = {
     .upload = cuda_upload,
     .download = cuda_download,
     .sync = cuda_sync,
+    .host_alloc = cuda_host_alloc,
+    .host_free = cuda_host_free,
+    .copy_mark = cuda_copy_mark,
+    .copy_ahead = cuda_copy_ahead,
+    .copy_join = cuda_copy_join,
+    .copy_wait = cuda_copy_wait,
     .mark = cuda_mark,
     .wait = cuda_wait,
     .cast_f16 = cuda_cast_f16,
@@ -267,6 +359,7 @@ const struct backend_ops isobit_kern_backend = {
     .linear = cuda_linear,
     .attention = cuda_attention,
     .copy_rows = cuda_copy_rows,
+    .head_row_bytes = cuda_head_row_bytes,
     .score = cuda_score,
     .kl = cuda_kl,
     .logits = cuda_logits,

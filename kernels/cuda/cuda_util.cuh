@@ -43,7 +43,10 @@ struct cuda_kern {
     int n_multiprocessors;
     size_t shared_bytes; /* most that a block may ask for */
     bool has_wgmma;      /* compute capability 9.0, and the module holds its machine code */
+    void *encode_map;    /* cuTensorMapEncodeTiled; NULL without has_wgmma */
     cudaStream_t stream;
+    cudaStream_t copies;        /* what kern_copy_ahead queues; NULL until then */
+    cudaEvent_t worked, copied; /* copies wait for `worked`, work waits for `copied` */
     struct cuda_ring ring;
     struct cuda_buffer scratch; /* of the call that runs */
     struct cuda_buffer counts;  /* of a histogram */
@@ -144,6 +147,7 @@ enum err_code cuda_cast_f32(struct kern *k, void *dst, const float *src, int64_t
 enum err_code cuda_embed(struct kern *k, const struct kern_embed_args *a, struct err *e);
 enum err_code cuda_copy_rows(struct kern *k, const struct kern_rows_args *a, struct err *e);
 enum err_code cuda_layernorm(struct kern *k, const struct kern_norm_args *a, struct err *e);
+int64_t cuda_head_row_bytes(int64_t V);
 enum err_code cuda_score(struct kern *k, const struct kern_score_args *a, struct err *e);
 enum err_code cuda_kl(struct kern *k, const struct kern_kl_args *a, struct err *e);
 enum err_code cuda_logits(struct kern *k, const struct kern_logits_args *a, struct err *e);

@@ -1,6 +1,6 @@
 /* Linear layers on cuBLASLt: operands in the compute type, products summed in fp32 (never TF32), bias, ReLU and the
  * residual in the product's epilogue. The library's GELU is an approximation of the tanh form with a fast tanh,
- * so both GELUs run as a kernel of their own, in fp32.
+ * so both GELUs run as a kernel of their own, in fp32, where gemm_linear.cu's product does not take the layer.
  *
  * Row-major y[T, N] = x[T, K] w[N, K]^T is, read column-major, y^T[N, T] = w^T' x^T: the library's A is w (transposed),
  * its B is x, and bias runs along its rows, as it expects.
@@ -14,6 +14,8 @@
 #include <string.h>
 
 #include "kernels/cuda/cuda_util.cuh"
+#include "kernels/cuda/gemm_act.cuh"
+#include "kernels/cuda/gemm_linear.cuh"
 
 static constexpr int BUCKETS = 1024, THREADS = 256;
 static constexpr int CANDIDATES = 12, TIMED_RUNS = 3, MANY_ROWS = 2048;
@@ -377,6 +379,7 @@ enum err_code cuda_gemm_open(struct cuda_kern *c, struct err *e)
     c->gemms = (struct cuda_gemm_plans *)xcalloc(1, sizeof *c->gemms);
     LT_TRY(cublasLtCreate(&c->gemms->handle), &none);
     CUDA_TRY(cudaMalloc(&c->gemms->workspace, workspace_bytes), "workspace of matrix products");
+    cuda_gemm_find_encoder(c);
     return ERR_OK;
 }
 
@@ -405,49 +408,28 @@ void cuda_gemm_name(char *out, size_t size)
 
 /* ---- activations ---- */
 
-/* x Phi(x) = max(x, 0) - |x| h, h = erfc(|x| / sqrt 2) / 2 = e^(a P(a)) / 2, a = |x|: the cpu backend's approximation, with
- * an error of 1e-7 |x| (docs/ENGINE.md says how it was made). */
-static __device__ __forceinline__ float gelu_erf(float x)
-{
-    const float magnitude = fabsf(x), a = fminf(magnitude, 5.65685425F);
-    float p = 2.576926964e-7F;
-    p = fmaf(p, a, -5.256182968e-6F);
-    p = fmaf(p, a, 4.419971635e-5F);
-    p = fmaf(p, a, -1.741019333e-4F);
-    p = fmaf(p, a, -2.788671781e-5F);
-    p = fmaf(p, a, 4.840225181e-3F);
-    p = fmaf(p, a, -3.636304135e-2F);
-    p = fmaf(p, a, -3.183038361e-1F);
-    p = fmaf(p, a, -7.978850021e-1F);
-    return fmaf(magnitude * -0.5F, exp_fast(a * p), fmaxf(x, 0.0F));
-}
-
-template <bool IS_TANH> static __device__ __forceinline__ float gelu(float x)
-{
-    if (!IS_TANH)
-        return gelu_erf(x);
-    /* 0.5 x (1 + tanh u) = x / (1 + e^(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3). */
-    return x / (1.0F + expf(-1.59576912F * (x + 0.044715F * x * x * x)));
-}
-
-template <typename E, int N, bool IS_TANH> static __global__ void gelu_kernel(E *y, int64_t packs)
+template <typename E, int N, kern_act ACT> static __global__ void act_kernel(E *y, int64_t packs)
 {
     for (int64_t i = grid_thread(); i < packs; i += grid_threads()) {
         pack<E, N> p = pack_load<E, N>(y, i);
+        float x[N];
 #pragma unroll
         for (int j = 0; j < N; j++)
-            p.v[j] = from_f32<E>(gelu<IS_TANH>(to_f32(p.v[j])));
+            x[j] = to_f32(p.v[j]);
+        activate<E, ACT>(x);
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            p.v[j] = from_f32<E>(x[j]);
         pack_store<E, N>(y, i, p);
     }
 }
 
-template <typename E, bool IS_TANH> static void gelu_launch(struct cuda_kern *c, void *y, int64_t n)
+template <typename E, kern_act ACT> static void act_launch(struct cuda_kern *c, void *y, int64_t n)
 {
     if (can_pack<E>(y, n))
-        gelu_kernel<E, 8, IS_TANH>
-            <<<grid_for(n / 8, THREADS), THREADS, 0, c->stream>>>((E *)y, n / 8);
+        act_kernel<E, 8, ACT><<<grid_for(n / 8, THREADS), THREADS, 0, c->stream>>>((E *)y, n / 8);
     else
-        gelu_kernel<E, 1, IS_TANH><<<grid_for(n, THREADS), THREADS, 0, c->stream>>>((E *)y, n);
+        act_kernel<E, 1, ACT><<<grid_for(n, THREADS), THREADS, 0, c->stream>>>((E *)y, n);
 }
 
 static enum err_code act_apply(struct cuda_kern *c, enum kern_act act, void *y, int64_t n,
@@ -458,10 +440,10 @@ static enum err_code act_apply(struct cuda_kern *c, enum kern_act act, void *y, 
     case KERN_ACT_RELU: /* in the epilogue */
         return ERR_OK;
     case KERN_ACT_GELU_ERF:
-        CUDA_BY_TYPE(c, (gelu_launch<E, false>(c, y, n)));
+        CUDA_BY_TYPE(c, (act_launch<E, KERN_ACT_GELU_ERF>(c, y, n)));
         break;
     case KERN_ACT_GELU_TANH:
-        CUDA_BY_TYPE(c, (gelu_launch<E, true>(c, y, n)));
+        CUDA_BY_TYPE(c, (act_launch<E, KERN_ACT_GELU_TANH>(c, y, n)));
         break;
     }
     return cuda_launched("activation", e);
@@ -474,6 +456,8 @@ enum err_code cuda_linear(struct kern *k, const struct kern_linear_args *a, stru
     struct cuda_gemm_args g = {};
     if (a->T == 0)
         return ERR_OK;
+    if (cuda_linear_fused_can(c, a))
+        return cuda_linear_fused(c, a, e);
     g.y = a->y;
     g.x = a->x;
     g.w = a->w;

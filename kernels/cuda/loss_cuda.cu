@@ -1,5 +1,6 @@
 /* Log-likelihoods and divergences straight from hidden states: the head product runs in tiles of rows x vocabulary in
- * fp32, and one warp a row folds each tile into running statistics, so that [rows, vocabulary] never exists.
+ * fp32, and one warp a row folds each tile into running statistics, so that [rows, vocabulary] never exists. Where the
+ * device allows, log-likelihoods come from gemm_head.cu instead, whose product folds its own tiles.
  *
  *   log p(token) = logit - max - log sum e^(logit - max)
  *   KL(p || q) = D / S_p - lse_p + lse_q,  D = sum e^(p - max p) (p - q), S_p = sum e^(p - max p)
@@ -8,6 +9,7 @@
 #include <string.h>
 
 #include "kernels/cuda/cuda_util.cuh"
+#include "kernels/cuda/gemm_head.cuh"
 
 /* A tile of 32 MiB is written and read within the second-level cache; two waves of products of 128 x 256. */
 static constexpr int THREADS = 256, TILE_ROWS = 2048, TILE_COLS = 4096;
@@ -187,17 +189,12 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* ---- targets ---- */
 
-struct answer {
-    float logprob;
-    int32_t is_top;
-};
-
 static __device__ double stats_log_sum(const struct row_stats &s)
 {
     return (double)s.max + log(s.sum);
 }
 
-static __global__ void answer_kernel(struct answer *out, const float *logit,
+static __global__ void answer_kernel(struct head_answer *out, const float *logit,
                                      const struct row_stats *stats, const int32_t *row,
                                      const int32_t *token, int64_t n)
 {
@@ -214,9 +211,21 @@ static __global__ void answer_kernel(struct answer *out, const float *logit,
 struct loss {
     struct cuda_kern *c;
     const void *head;
-    int64_t R, d, V;
+    int64_t R, d;
+    int64_t first, end; /* entries that the head has now */
     float *tiles[2];
 };
+
+static struct loss loss_of(struct kern *k, const void *head, int64_t R, int64_t d, int64_t V,
+                           const struct kern_head_part *part)
+{
+    struct loss l = {cuda_of(k), head, R, d, 0, V, {}};
+    if (part != NULL) {
+        l.first = part->first;
+        l.end = part->first + part->n;
+    }
+    return l;
+}
 
 static const char *at_row(const struct loss *l, const void *x, int64_t row)
 {
@@ -230,7 +239,7 @@ static enum err_code tile_compute(const struct loss *l, const struct tile *t, co
     struct cuda_gemm_args g = {};
     g.y = out;
     g.x = at_row(l, x, t->row);
-    g.w = at_row(l, l->head, t->col);
+    g.w = at_row(l, l->head, t->col - l->first);
     g.T = t->rows;
     g.N = t->cols;
     g.K = l->d;
@@ -241,7 +250,7 @@ static enum err_code tile_compute(const struct loss *l, const struct tile *t, co
 
 static struct tile tile_at(const struct loss *l, int64_t row, int64_t col)
 {
-    struct tile t = {row, l->R - row, col, l->V - col};
+    struct tile t = {row, l->R - row, col, l->end - col};
     t.rows = t.rows < TILE_ROWS ? t.rows : TILE_ROWS;
     t.cols = t.cols < TILE_COLS ? t.cols : TILE_COLS;
     return t;
@@ -267,7 +276,7 @@ static enum err_code loss_init(struct loss *l, int n_tiles, size_t bytes, void *
 struct score {
     struct row_stats *stats; /* [R] */
     struct targets targets;
-    struct answer *answers; /* [n] of the targets */
+    struct head_answer *answers; /* [n] of the targets */
     const int32_t *row;
 };
 
@@ -275,7 +284,7 @@ static enum err_code score_tiles(struct loss *l, const struct kern_score_args *a
                                  const struct score *s, struct err *e)
 {
     for (int64_t row = 0; row < a->R; row += TILE_ROWS) {
-        for (int64_t col = 0; col < a->V; col += TILE_COLS) {
+        for (int64_t col = l->first; col < l->end; col += TILE_COLS) {
             struct tile t = tile_at(l, row, col);
             TRY(tile_compute(l, &t, a->x, l->tiles[0], e));
             score_kernel<<<(unsigned)ceil_div(t.rows, ROWS), THREADS, 0, l->c->stream>>>(
@@ -286,25 +295,57 @@ static enum err_code score_tiles(struct loss *l, const struct kern_score_args *a
     return ERR_OK;
 }
 
-static void answers_give(const void *host, const struct cuda_answer *a)
+/* Between the parts of a head, statistics stay with the caller's state and the targets' logits in logprob[]. */
+static enum err_code score_resume(struct loss *l, const struct kern_score_args *a, struct score *s,
+                                  struct err *e)
 {
-    const struct answer *from = (const struct answer *)host;
-    float *logprob = (float *)a->to[0];
-    uint8_t *is_top = (uint8_t *)a->to[1];
-    for (int64_t i = 0; i < a->n; i++) {
-        logprob[i] = from[i].logprob;
-        is_top[i] = from[i].is_top != 0;
-    }
+    s->stats = (struct row_stats *)a->part->state;
+    CUDA_TRY(cudaMemcpyAsync(s->targets.logit, a->logprob, (size_t)a->n * sizeof(float),
+                             cudaMemcpyHostToDevice, l->c->stream),
+             "logits to the GPU");
+    return ERR_OK;
 }
 
-static enum err_code score_finish(struct loss *l, const struct kern_score_args *a,
-                                  const struct score *s, struct err *e)
+static enum err_code score_pause(struct loss *l, const struct kern_score_args *a,
+                                 const struct score *s, struct err *e)
 {
+    return cuda_pull(l->c, a->logprob, s->targets.logit, (size_t)a->n * sizeof(float),
+                     "logits from the GPU", e);
+}
+
+/* Tile by tile: any type, any device, a head in parts. */
+static enum err_code score_tiled(struct loss *l, const struct kern_score_args *a, struct score *s,
+                                 struct err *e)
+{
+    const size_t n = (size_t)a->n, stats = (size_t)a->R * sizeof *s->stats;
+    void *rest;
+    TRY(loss_init(l, 1, stats + n * (sizeof(float) + sizeof *s->answers), &rest, e));
+    s->stats = (struct row_stats *)rest;
+    s->answers = (struct head_answer *)(s->stats + a->R);
+    s->targets.logit = (float *)(s->answers + n);
+    if (a->part != NULL)
+        TRY(score_resume(l, a, s, e));
+    TRY(score_tiles(l, a, s, e));
+    if (l->end < a->V)
+        return score_pause(l, a, s, e);
     answer_kernel<<<grid_for(a->n, THREADS), THREADS, 0, l->c->stream>>>(
         s->answers, s->targets.logit, s->stats, s->row, s->targets.token, a->n);
-    TRY(cuda_launched("log-likelihoods", e));
-    const struct cuda_answer to = {answers_give, a->n, {a->logprob, a->is_top}};
-    return cuda_answer_later(l->c, s->answers, (size_t)a->n * sizeof *s->answers, &to, e);
+    return cuda_launched("log-likelihoods", e);
+}
+
+/* By a product that folds its own tiles. */
+static enum err_code score_fused(struct loss *l, const struct kern_score_args *a, struct score *s,
+                                 struct err *e)
+{
+    const size_t head = cuda_head_bytes(a->R, a->V, a->n);
+    void *p;
+    TRY(cuda_buffer_get(l->c, &l->c->scratch, head + (size_t)a->n * sizeof *s->answers,
+                        "scratch memory of log-likelihoods", &p, e));
+    s->answers = (struct head_answer *)((char *)p + head);
+    const struct cuda_head_args args = {
+        a->x,   a->head,          a->R,       a->d, a->V, a->n, s->targets.first,
+        s->row, s->targets.token, s->answers, p};
+    return cuda_head(l->c, &args, e);
 }
 
 /* Rows and tokens of the targets, and where those of every row of x begin, in one piece. */
@@ -331,21 +372,38 @@ static enum err_code targets_push(struct loss *l, const struct kern_score_args *
     return code;
 }
 
+static void answers_give(const void *host, const struct cuda_answer *a)
+{
+    const struct head_answer *from = (const struct head_answer *)host;
+    float *logprob = (float *)a->to[0];
+    uint8_t *is_top = (uint8_t *)a->to[1];
+    for (int64_t i = 0; i < a->n; i++) {
+        logprob[i] = from[i].logprob;
+        is_top[i] = from[i].is_top != 0;
+    }
+}
+
 enum err_code cuda_score(struct kern *k, const struct kern_score_args *a, struct err *e)
 {
-    struct loss l = {cuda_of(k), a->head, a->R, a->d, a->V, {}};
+    struct loss l = loss_of(k, a->head, a->R, a->d, a->V, a->part);
     struct score s = {};
-    const size_t n = (size_t)a->n, stats = (size_t)a->R * sizeof *s.stats;
-    void *rest;
     if (a->n == 0)
         return ERR_OK;
-    TRY(loss_init(&l, 1, stats + n * (sizeof(float) + sizeof *s.answers), &rest, e));
-    s.stats = (struct row_stats *)rest;
-    s.answers = (struct answer *)(s.stats + a->R);
-    s.targets.logit = (float *)(s.answers + n);
     TRY(targets_push(&l, a, &s, e));
-    TRY(score_tiles(&l, a, &s, e));
-    return score_finish(&l, a, &s, e);
+    if (a->part == NULL && cuda_head_can(l.c, a->x, a->head, a->d))
+        TRY(score_fused(&l, a, &s, e));
+    else
+        TRY(score_tiled(&l, a, &s, e));
+    if (l.end < a->V)
+        return ERR_OK;
+    const struct cuda_answer to = {answers_give, a->n, {a->logprob, a->is_top}};
+    return cuda_answer_later(l.c, s.answers, (size_t)a->n * sizeof *s.answers, &to, e);
+}
+
+int64_t cuda_head_row_bytes(int64_t V)
+{
+    (void)V;
+    return sizeof(struct kl_stats);
 }
 
 /* ---- divergence ---- */
@@ -370,7 +428,7 @@ static enum err_code kl_tiles(struct loss *l, const struct kern_kl_args *a, stru
                               struct err *e)
 {
     for (int64_t row = 0; row < a->R; row += TILE_ROWS) {
-        for (int64_t col = 0; col < a->V; col += TILE_COLS) {
+        for (int64_t col = l->first; col < l->end; col += TILE_COLS) {
             struct tile t = tile_at(l, row, col);
             TRY(tile_compute(l, &t, a->ref, l->tiles[0], e));
             TRY(tile_compute(l, &t, a->x, l->tiles[1], e));
@@ -395,7 +453,7 @@ static void divergences_give(const void *host, const struct cuda_answer *a)
 
 enum err_code cuda_kl(struct kern *k, const struct kern_kl_args *a, struct err *e)
 {
-    struct loss l = {cuda_of(k), a->head, a->R, a->d, a->V, {}};
+    struct loss l = loss_of(k, a->head, a->R, a->d, a->V, a->part);
     const size_t R = (size_t)a->R;
     void *rest;
     if (a->R == 0)
@@ -403,7 +461,11 @@ enum err_code cuda_kl(struct kern *k, const struct kern_kl_args *a, struct err *
     TRY(loss_init(&l, 2, R * (sizeof(struct kl_stats) + sizeof(struct divergence)), &rest, e));
     struct kl_stats *stats = (struct kl_stats *)rest;
     struct divergence *out = (struct divergence *)(stats + R);
+    if (a->part != NULL)
+        stats = (struct kl_stats *)a->part->state;
     TRY(kl_tiles(&l, a, stats, e));
+    if (l.end < a->V)
+        return ERR_OK;
     divergence_kernel<<<grid_for(a->R, THREADS), THREADS, 0, l.c->stream>>>(out, stats, a->R);
     TRY(cuda_launched("divergences", e));
     const struct cuda_answer to = {divergences_give, a->R, {a->kl, a->same_top}};
@@ -415,7 +477,7 @@ enum err_code cuda_kl(struct kern *k, const struct kern_kl_args *a, struct err *
 enum err_code cuda_logits(struct kern *k, const struct kern_logits_args *a, struct err *e)
 {
     static const char what[] = "logits from the GPU";
-    struct loss l = {cuda_of(k), a->head, a->R, a->d, a->V, {}};
+    struct loss l = loss_of(k, a->head, a->R, a->d, a->V, NULL);
     void *none;
     if (a->R == 0)
         return ERR_OK;

@@ -146,8 +146,8 @@ static void fill_noise(struct kern *k, void *p, int64_t n, double deviation)
     xfree(noise);
 }
 
-/* Seconds of one pass if nothing but products, attention and the least traffic of norms (2 of them, 4 bytes an element) and
- * of activations that need a pass of their own were there; every part as fast as it runs alone here. */
+/* Seconds of one pass if nothing but products, attention and the least traffic of norms (2 of them, 4 bytes an element)
+ * were there; every part as fast as it runs alone here. */
 static double limit_seconds(struct loaded *l, struct buf *report)
 {
     struct err e;
@@ -165,7 +165,7 @@ static double limit_seconds(struct loaded *l, struct buf *report)
                    time_linear(&b, T, info->ffn, d) + time_linear(&b, T, d, info->ffn);
     double head = time_linear(&b, T, info->vocab, d), attention = time_attention(&b, info);
     double rate = copy_rate(&b, T * wide);
-    double copies = ((double)T * (double)d * 2 * 4 + (double)T * (double)info->ffn * 4) / rate;
+    double copies = (double)T * (double)d * 2 * 4 / rate;
     double total = info->n_layers * (layer + attention + copies) + head;
     buf_printf(
         report,

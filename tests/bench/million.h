@@ -9,9 +9,10 @@
 
 static const char million_fill[] =
     "INSERT INTO worker (id, uuid, host, device, program, numerics, memory_bytes, computes, pid, "
-    "state, first_seen_ms, last_seen_ms) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 "
+    "state, first_seen_ms, last_seen_ms, public_key) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL "
+    "SELECT i + 1 "
     "FROM n WHERE i < 16) SELECT i, printf('%032d', i), 'host', 'cpu', 'isobit 0.1.0', 1, 0, "
-    "'fp32', i, 'live', 0, 0 FROM n;"
+    "'fp32', i, 'live', 0, 0, '' FROM n;"
     "INSERT INTO provenance VALUES (1, 'cpu', 'host', 'isobit 0.1.0', 1, 'a', 'b', 'c', '');"
     "UPDATE job SET state = 'done', attempt = 1 WHERE id <= 500000;"
     "UPDATE job SET state = 'leased', attempt = 1, worker_id = 1 + id % 16 "

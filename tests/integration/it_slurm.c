@@ -135,13 +135,13 @@ static bool await_log(const struct story *s, const char *text, int64_t at_least,
     return true;
 }
 
-/* A job of somebody more important takes all cores for some seconds. */
+/* A job of somebody more important takes all cores for some seconds, but the one in `lasting`. */
 static void take_the_node(void)
 {
     char command[300];
     snprintf(command, sizeof(command),
              "sbatch --partition=high --ntasks=%d --time=5 --output=/dev/null --wrap 'sleep 4'",
-             SLURM_SITE_CORES);
+             SLURM_SITE_CORES - 1);
     struct support_run r = support_shell(command);
     EXPECT(r.status == 0, "%s", r.err.data);
     support_run_release(&r);
@@ -238,6 +238,17 @@ static struct story start_limited(void)
     return s;
 }
 
+/* One Slurm job that queues itself again whenever its time is over, and does all jobs of the sweep in the end. */
+static struct story start_renewed(void)
+{
+    struct story s = open_story("40", false);
+    static const char *const extra[] = {"--partition",  "lasting", "--max",   "1",
+                                        "--walltime",   "1",       "--every", "0.5",
+                                        "--until-done", NULL};
+    start_slurm(&s, extra);
+    return s;
+}
+
 /* What runs goes on without it, and belongs to the next one. */
 static void may_be_stopped_and_started_again(struct story *s)
 {
@@ -286,6 +297,21 @@ static void survives_the_time_limit(struct story *s)
     expect_exit(s, 0, 0); /* --until-done */
 }
 
+static void is_queued_again_at_the_time_limit(struct story *s)
+{
+    expect_all_done(s, 150);
+    int64_t n =
+        number("scontrol -o show job | grep Partition=lasting | grep -o 'Restarts=[0-9]*' | "
+               "tr -dc '0-9\\n' | sort -n | tail -1");
+    EXPECT(n >= 1, "its Slurm job was not queued again at the time limit");
+    EXPECT(count_in_log(s, "slurm submitted") == 1, "another Slurm job was submitted in its place");
+    EXPECT(count_in_log(s, "failed-start") == 0, "a start counts as failed");
+    expect_exit(s, 0, 0); /* --until-done */
+    printf("one Slurm job, queued again %lld times at its time limit, did %lld jobs\n",
+           (long long)n,
+           (long long)cluster_query(s->db, "SELECT count(*) FROM jobs WHERE state = 'done'"));
+}
+
 int main(int argc, char **argv)
 {
     struct slurm_site site;
@@ -296,13 +322,14 @@ int main(int argc, char **argv)
         return 77;
     }
     struct story refused = start_refused(), failing = start_failing();
-    struct story requeued = start_requeued(), limited = start_limited();
+    struct story requeued = start_requeued(), limited = start_limited(), renewed = start_renewed();
     grow_to_the_maximum_and_survive_preemption(&requeued, &limited);
     pauses_when_submissions_are_refused(&refused);
     pauses_when_starts_fail_and_goes_on_when_told(&failing);
     leaves_when_idle(&requeued);
     survives_the_time_limit(&limited);
-    struct story *const stories[] = {&refused, &failing, &requeued, &limited};
+    is_queued_again_at_the_time_limit(&renewed);
+    struct story *const stories[] = {&refused, &failing, &requeued, &limited, &renewed};
     for (size_t i = 0; i < ARRAY_LEN(stories); i++)
         close_story(stories[i]);
     slurm_site_stop(&site);

@@ -118,8 +118,15 @@ static void test_rows_and_products(struct lab *l)
         for (int option = 0; option < 4; option++)
             test_norm(l, shapes[i][0], shapes[i][1], option % 2 != 0, option / 2 != 0);
     }
-    static const int64_t products[][3] = {{1, 16, 8},     {7, 48, 16},      {33, 144, 48},
-                                          {128, 96, 384}, {257, 768, 1024}, {1000, 2048, 512}};
+    static const int64_t products[][3] = {{1, 16, 8},
+                                          {7, 48, 16},
+                                          {33, 144, 48},
+                                          {128, 96, 384},
+                                          {257, 768, 1024},
+                                          {1000, 2048, 512},
+                                          /* enough tiles for a product of our own; ragged ends */
+                                          {4224, 1528, 72},
+                                          {3000, 2304, 200}};
     static const enum kern_act acts[] = {KERN_ACT_NONE, KERN_ACT_RELU, KERN_ACT_GELU_ERF,
                                          KERN_ACT_GELU_TANH};
     for (size_t i = 0; i < ARRAY_LEN(products); i++) {
@@ -130,6 +137,9 @@ static void test_rows_and_products(struct lab *l)
             test_linear(l, p[0], p[1], p[2], KERN_ACT_NONE, bias != 0, true);
         }
     }
+    for (size_t act = 0; act < ARRAY_LEN(acts); act++) /* tiles for a product of our own, ragged */
+        test_linear(l, 33700, 200, 72, acts[act], true, false);
+    test_linear(l, 33700, 200, 72, KERN_ACT_GELU_ERF, false, false);
 }
 
 /* ---- attention ---- */
@@ -208,38 +218,81 @@ static void test_attentions(struct lab *l)
     }
 }
 
-/* A query's result depends on its own keys alone: alone or in a batch, the same bits. */
-static void test_attention_is_the_same_in_any_batch(struct lab *l)
+/* So many sequences that a multiprocessor works on several pieces behind each other; short ones, then all lengths. */
+static void test_attention_of_many(struct lab *l)
 {
-    enum { HEADS = 2, DIM = 64, WIDTH = HEADS * DIM, LEN = 200, OTHER = 700 };
-    static const struct kern_seq batch[] = {{0, LEN, -1, 0}, {LEN, OTHER, -1, 0}};
+    enum { N = 96 };
+    struct kern_seq seqs[N];
+    for (int longest = 60; longest <= 420; longest += 360) {
+        int32_t at = 0;
+        for (int i = 0; i < N; i++) {
+            seqs[i] = (struct kern_seq){at, 1 + (i * 37) % longest, -1, 0};
+            if (i % 3 != 0) {
+                seqs[i].parent = i - i % 3;
+                seqs[i].pos0 = seqs[seqs[i].parent].len;
+            }
+            at += seqs[i].len;
+        }
+        for (int dim = 64; dim <= 128; dim += 64) {
+            struct attention_case t = {
+                .heads = 5, .head_dim = dim, .rotary_dims = dim / 4, .seqs = seqs, .n_seqs = N};
+            test_attention(l, &t);
+        }
+    }
+}
+
+/* A query's result depends on its own keys alone: a sequence and its child have the same bits without another, longer
+ * sequence in the batch, with it, and when nothing of it is a number. */
+static void test_attention_in_company(struct lab *l, int dim, int len)
+{
+    enum { HEADS = 2, CHILD = 50, OTHER = 700 };
+    const int64_t width = (int64_t)HEADS * dim, ours = len + CHILD, T = ours + OTHER;
+    const size_t item = (size_t)kern_get_info(l->gpu)->act_bytes;
+    const size_t bytes = (size_t)(ours * width) * item, poison = (size_t)(3 * width * OTHER) * item;
+    const struct kern_seq batch[] = {
+        {0, len, -1, 0}, {len, CHILD, 0, len}, {len + CHILD, OTHER, -1, 0}};
     struct err e;
-    struct both qkv = both_random(l, (LEN + OTHER) * 3 * WIDTH, 0, 1);
-    size_t bytes = (size_t)LEN * WIDTH * (size_t)kern_get_info(l->gpu)->act_bytes;
-    void *results[2];
-    for (int n = 1; n <= 2; n++) {
-        void *out = lab_device_alloc(l, (size_t)(LEN + OTHER) * WIDTH * sizeof(float));
+    struct both qkv = both_random(l, T * 3 * width, 0, 1);
+    char *no_numbers = xmalloc(poison);
+    memset(no_numbers, POISON, poison);
+    void *results[3];
+    for (int i = 0; i < 3; i++) {
+        void *out = lab_device_alloc(l, (size_t)(T * width) * item);
         struct kern_attention_args a = {.out = out,
                                         .qkv = qkv.device,
-                                        .row = 3 * WIDTH,
-                                        .k_at = WIDTH,
-                                        .v_at = 2 * WIDTH,
-                                        .head_stride = DIM,
+                                        .row = 3 * width,
+                                        .k_at = width,
+                                        .v_at = 2 * width,
+                                        .head_stride = dim,
                                         .heads = HEADS,
-                                        .head_dim = DIM,
+                                        .head_dim = dim,
                                         .scale = 0.125F,
                                         .seqs = batch,
-                                        .n_seqs = n,
-                                        .T = n == 1 ? LEN : LEN + OTHER};
+                                        .n_seqs = i == 0 ? 2 : 3,
+                                        .T = i == 0 ? ours : T};
+        if (i == 2)
+            lab_must(kern_upload(l->gpu, (char *)qkv.device + (size_t)(ours * 3 * width) * item,
+                                 no_numbers, poison, &e),
+                     &e);
         lab_must(kern_attention(l->gpu, &a, &e), &e);
-        results[n - 1] = xmalloc(bytes);
-        lab_must(kern_download(l->gpu, results[n - 1], out, bytes, &e), &e);
+        results[i] = xmalloc(bytes);
+        lab_must(kern_download(l->gpu, results[i], out, bytes, &e), &e);
         kern_free(l->gpu, out);
+        lab_check(l, memcmp(results[0], results[i], bytes) == 0,
+                  "attention depends on the batch: heads of %d, length %d, run %d", dim, len, i);
     }
-    lab_check(l, memcmp(results[0], results[1], bytes) == 0, "attention depends on the batch");
-    xfree(results[0]);
-    xfree(results[1]);
+    for (int i = 0; i < 3; i++)
+        xfree(results[i]);
+    xfree(no_numbers);
     both_free(l, &qkv);
+}
+
+static void test_attentions_in_company(struct lab *l)
+{
+    static const int dims[] = {64, 80, 128}, lens[] = {1, 100, 200, 453};
+    for (size_t i = 0; i < ARRAY_LEN(dims); i++)
+        for (size_t j = 0; j < ARRAY_LEN(lens); j++)
+            test_attention_in_company(l, dims[i], lens[j]);
 }
 
 /* ---- losses ---- */
@@ -330,16 +383,17 @@ static void test_loss(struct lab *l, int64_t R, int64_t d, int64_t V)
 }
 
 /* Two equal largest logits: the smaller id is the arg max. */
-static void test_ties(struct lab *l)
+static void test_ties(struct lab *l, int first, int second)
 {
-    enum { D = 8, V = 20000, FIRST = 7000, SECOND = 19000 };
+    enum { D = 8, V = 20000 };
     struct both x = both_random(l, D, 1, 0), head = both_random(l, V * D, 0, 0.01);
     for (int i = 0; i < D; i++)
-        head.host[FIRST * D + i] = head.host[SECOND * D + i] = 2;
+        head.host[first * D + i] = head.host[second * D + i] = 2;
     lab_to_device(l, &head);
-    static const int32_t row[] = {0, 0}, token[] = {FIRST, SECOND};
-    float logprob[2];
-    uint8_t is_top[2];
+    static const int32_t row[] = {0, 0, 0};
+    const int32_t token[] = {second, first, second};
+    float logprob[3];
+    uint8_t is_top[3];
     struct err e;
     struct kern_score_args a = {.x = x.device,
                                 .head = head.device,
@@ -348,25 +402,70 @@ static void test_ties(struct lab *l)
                                 .V = V,
                                 .row = row,
                                 .token = token,
-                                .n = 2,
+                                .n = 3,
                                 .logprob = logprob,
                                 .is_top = is_top};
     int64_t mark;
     lab_must(kern_score(l->gpu, &a, &e), &e);
     lab_must(kern_mark(l->gpu, &mark, &e), &e);
     lab_must(kern_wait(l->gpu, mark, &e), &e);
-    lab_check(l, is_top[0] == 1 && is_top[1] == 0, "ties: %d %d", is_top[0], is_top[1]);
-    lab_check(l, fabs(logprob[0] + log(2.0)) < 0.01, "ties: %g", (double)logprob[0]);
+    lab_check(l, is_top[0] == 0 && is_top[1] == 1 && is_top[2] == 0, "ties of %d and %d: %d %d %d",
+              first, second, is_top[0], is_top[1], is_top[2]);
+    lab_check(l, fabs(logprob[1] + log(2.0)) < 0.01, "ties: %g", (double)logprob[1]);
+    both_free(l, &x);
+    both_free(l, &head);
+}
+
+/* More rows than one product takes: equal rows have equal answers, to the bit. */
+static void test_score_of_many_rows(struct lab *l)
+{
+    enum { D = 8, V = 250880, R = 4700, PERIOD = 92 };
+    struct both x = both_random(l, R * D, 0, 1), head = both_random(l, V * D, 0, 1);
+    int32_t *row = xcalloc(R, sizeof(*row)), *token = xcalloc(R, sizeof(*token));
+    float *logprob = xcalloc(R, sizeof(*logprob));
+    uint8_t *is_top = xcalloc(R, 1);
+    struct err e;
+    for (int i = 0; i < R; i++) {
+        row[i] = i;
+        token[i] = (int32_t)((int64_t)(i % PERIOD) * V / PERIOD);
+        memcpy(x.host + i * D, x.host + i % PERIOD * D, D * sizeof(*x.host));
+    }
+    lab_to_device(l, &x);
+    struct kern_score_args a = {.x = x.device,
+                                .head = head.device,
+                                .R = R,
+                                .d = D,
+                                .V = V,
+                                .row = row,
+                                .token = token,
+                                .n = R,
+                                .logprob = logprob,
+                                .is_top = is_top};
+    lab_must(kern_score(l->gpu, &a, &e), &e);
+    lab_must(kern_sync(l->gpu, &e), &e);
+    int n_different = 0;
+    for (int i = 0; i < R; i++)
+        n_different += memcmp(&logprob[i], &logprob[i % PERIOD], sizeof(*logprob)) != 0 ||
+                       is_top[i] != is_top[i % PERIOD];
+    lab_check(l, n_different == 0, "%d of %d equal rows score differently", n_different, R);
+    xfree(row);
+    xfree(token);
+    xfree(logprob);
+    xfree(is_top);
     both_free(l, &x);
     both_free(l, &head);
 }
 
 static void test_losses(struct lab *l)
 {
-    static const int64_t shapes[][3] = {{1, 8, 16}, {5, 48, 512}, {130, 64, 9001}, {4200, 32, 700}};
+    static const int64_t shapes[][3] = {{1, 8, 16},      {5, 48, 512},    {130, 64, 9001},
+                                        {4200, 32, 700}, {257, 72, 5003}, {200, 512, 50304}};
     for (size_t i = 0; i < ARRAY_LEN(shapes); i++)
         test_loss(l, shapes[i][0], shapes[i][1], shapes[i][2]);
-    test_ties(l);
+    test_ties(l, 7000, 19000);
+    test_ties(l, 7000, 7001);
+    test_ties(l, 7000, 7100); /* one tile */
+    test_score_of_many_rows(l);
 }
 
 /* ---- running ---- */
@@ -392,7 +491,8 @@ static void run_all(struct lab *l)
     test_refused_devices(l);
     test_rows_and_products(l);
     test_attentions(l);
-    test_attention_is_the_same_in_any_batch(l);
+    test_attention_of_many(l);
+    test_attentions_in_company(l);
     test_losses(l);
 }
 

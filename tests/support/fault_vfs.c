@@ -10,7 +10,14 @@
 #include "base/mem.h"
 
 enum { SECTOR = 512, MAX_FILES = 4, NAME_BYTES = 128 };
-enum change_kind { CHANGE_WRITE, CHANGE_TRUNCATE, CHANGE_SYNC, CHANGE_CREATE, CHANGE_DELETE };
+enum change_kind {
+    CHANGE_WRITE,
+    CHANGE_TRUNCATE,
+    CHANGE_SYNC,
+    CHANGE_LOSE, /* a failed sync: what was not on the disk yet never will be, as Linux has it */
+    CHANGE_CREATE,
+    CHANGE_DELETE
+};
 
 struct change {
     enum change_kind kind;
@@ -188,8 +195,11 @@ static int shim_truncate(sqlite3_file *f, sqlite3_int64 n)
 static int shim_sync(sqlite3_file *f, int flags)
 {
     (void)flags; /* a real sync would only cost time: the record says what is durable */
-    if (is_failing())
+    if (is_failing()) {
+        if (!((struct shim_file *)f)->is_log) /* the next commit writes the log's anew */
+            note(((struct shim_file *)f)->file, CHANGE_LOSE, 0, 0, NULL);
         return failure(SQLITE_IOERR_FSYNC);
+    }
     note(((struct shim_file *)f)->file, CHANGE_SYNC, 0, 0, NULL);
     die_after_commit((struct shim_file *)f);
     return SQLITE_OK;
@@ -367,7 +377,9 @@ static void advance(struct fault_replay *r, const struct change *c)
 {
     int i = c->file;
     struct image *m = &r->durable[i];
-    if (c->kind == CHANGE_SYNC) {
+    if (c->kind == CHANGE_LOSE) {
+        r->n_open[i] = 0;
+    } else if (c->kind == CHANGE_SYNC) {
         for (int64_t k = 0; k < r->n_open[i]; k++)
             apply(&m->bytes, &shim.changes[r->open[i][k]], 1000, NULL);
         r->n_open[i] = 0;

@@ -45,6 +45,7 @@ static const char conf_format[] =
     "NodeName=%2$s NodeAddr=127.0.0.1 CPUs=%6$d CoresPerSocket=%6$d RealMemory=1000\n"
     "PartitionName=main Nodes=%2$s Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=10\n"
     "PartitionName=cancel Nodes=%2$s PriorityTier=1 PreemptMode=CANCEL GraceTime=10\n"
+    "PartitionName=lasting Nodes=%2$s PriorityTier=10 PreemptMode=OFF\n"
     "PartitionName=high Nodes=%2$s PriorityTier=10 PreemptMode=OFF\n";
 
 static void write_conf(const struct slurm_site *s, const char *path)

@@ -5,6 +5,7 @@
 
 #include "base/io.h"
 #include "coordinator/estimate.h"
+#include "schema/rates.h"
 #include "tests/support/support.h"
 
 static struct arena arena;
@@ -115,11 +116,11 @@ Test(estimate, shared_contexts_and_scored_heads_cost_two_thirds)
 
 Test(estimate, rates_step_with_size)
 {
-    cr_expect_eq(estimate_flat_rate(), 400e12);
-    cr_expect_eq(estimate_rate_by_size(0.19e9), 40e12);
-    cr_expect_eq(estimate_rate_by_size(0.2e9), 100e12);
-    cr_expect_eq(estimate_rate_by_size(0.6e9), 200e12);
-    cr_expect_eq(estimate_rate_by_size(3.5e9), 400e12);
+    cr_expect_eq(rate_flat(), 400e12);
+    cr_expect_eq(rate_by_size(0.19e9), 40e12);
+    cr_expect_eq(rate_by_size(0.2e9), 100e12);
+    cr_expect_eq(rate_by_size(0.6e9), 200e12);
+    cr_expect_eq(rate_by_size(3.5e9), 400e12);
 }
 
 static void write_text(const char *dir, const char *name, const char *text)

@@ -611,7 +611,8 @@ Test(model, magnitudes_are_those_of_the_definition_and_add_up)
     const struct wiring *w = &l.m->wiring;
     struct model_magnitudes *g = NULL;
     struct err e = {0};
-    cr_assert_eq(model_magnitudes_new(l.m, &g, &e), ERR_OK, "%s", e.text);
+    g = model_magnitudes_new(l.m);
+    cr_assert_eq(model_magnitudes_spreads(l.m, g, &e), ERR_OK, "%s", e.text);
     run_watched(&l, g);
     double *in = xcalloc((size_t)w->d, sizeof *in), *sum = xcalloc((size_t)w->d, sizeof *sum);
     double *inner = xcalloc((size_t)w->ffn, sizeof *inner);
@@ -659,7 +660,8 @@ Test(model, spreads_are_standard_deviations_of_the_units_own_weights)
         struct loaded l = load(dir, 16);
         struct model_magnitudes *g = NULL;
         struct err e = {0};
-        cr_assert_eq(model_magnitudes_new(l.m, &g, &e), ERR_OK, "%s", e.text);
+        g = model_magnitudes_new(l.m);
+        cr_assert_eq(model_magnitudes_spreads(l.m, g, &e), ERR_OK, "%s", e.text);
         const struct wiring *w = &l.m->wiring;
         const int64_t unit = w->head_dim + 5; /* head 1, channel 5 */
         const int64_t row = all[i].is_by_head ? 5 * w->head_dim + 5 : 2 * w->d + unit;

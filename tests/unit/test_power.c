@@ -9,14 +9,18 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/preflush.h"
 #include "coordinator/dispatch.h"
 #include "schema/store_impl.h"
 #include "tests/support/fault_vfs.h"
 #include "tests/support/support.h"
 #include "tests/support/sweep_fixture.h"
 
-enum { N_JOBS = 60, SAMPLE_BYTES = 700 };
+enum { N_JOBS = 60, SAMPLE_BYTES = 3000 /* a page each: written once */ };
 static const int64_t now_ns = 1000 * CLOCK_NS_PER_S;
+/* How the log gets into the database: as part of a COMMIT, or beside the work (store_tidy_log). */
+enum tidying { IN_COMMIT, IN_STEPS, N_TIDYINGS };
+static const char *const tidying_names[] = {"in COMMIT", "in steps"};
 
 static char *dir, *db;
 static struct arena arena;
@@ -72,6 +76,7 @@ struct work {
     struct store *s;
     struct dispatch *d;
     int64_t session;
+    enum tidying tidying;
     struct job jobs[N_JOBS]; /* leased */
     int n_jobs, n_done;
 };
@@ -141,16 +146,23 @@ static enum err_code step(struct work *w, struct err *e)
         acked[n_acked].job = w->jobs[w->n_done++].id;
         acked[n_acked++].moment = fault_vfs_moment();
     }
+    if (w->tidying == IN_STEPS) {
+        while (w->s->log.preflush != NULL && !preflush_is_over(w->s->log.preflush))
+            usleep(100); /* a real sync takes longer than many of our commits */
+        store_tidy_log(w->s, true);
+    }
     return ERR_OK;
 }
 
-static enum err_code begin_work(struct work *w, struct err *e)
+static enum err_code begin_work(struct work *w, enum tidying tidying, struct err *e)
 {
     const struct dispatch_options o = dispatch_defaults();
-    *w = (struct work){0};
+    *w = (struct work){.tidying = tidying};
     enum err_code rc = store_open(db, STORE_WRITE, &w->s, e);
     if (rc == ERR_OK) /* checkpoints are the interesting moments: often */
         rc = store_exec(w->s, "PRAGMA wal_autocheckpoint=12", e);
+    if (rc == ERR_OK)
+        w->s->log.step = 12;
     return rc == ERR_OK ? dispatch_new(w->s, &o, now_ns, &w->d, e) : rc;
 }
 
@@ -196,12 +208,12 @@ static int n_lost(const char *path, int64_t moment)
     return n_bad == 0 && n_open == n_counted ? lost : -1;
 }
 
-static void work_to_the_end(const char *settings)
+static void work_to_the_end(enum tidying tidying, const char *settings)
 {
     struct work w;
     plan();
     fault_vfs_record(db);
-    OK(begin_work(&w, &err));
+    OK(begin_work(&w, tidying, &err));
     if (settings != NULL)
         OK(store_exec(w.s, settings, &err));
     while (n_acked < N_JOBS)
@@ -233,20 +245,23 @@ static void cut_power(int n, int *n_losing, int *n_broken)
 
 Test(power, a_cut_at_any_moment_loses_no_acknowledged_result, .timeout = 900)
 {
-    int n_losing = 0, n_broken = 0, n = n_crashes();
-    work_to_the_end(NULL);
-    cut_power(n, &n_losing, &n_broken);
-    cr_expect_eq(n_losing, 0);
-    cr_expect_eq(n_broken, 0);
-    printf("%d power cuts over %lld changes of the files: %d lost something, %d broke it\n", n,
-           (long long)fault_vfs_moment(), n_losing, n_broken);
+    int n_losing = 0, n_broken = 0, n = n_crashes() / N_TIDYINGS;
+    for (int t = 0; t < N_TIDYINGS; t++) {
+        work_to_the_end((enum tidying)t, NULL);
+        cut_power(n, &n_losing, &n_broken);
+        cr_expect_eq(n_losing, 0);
+        cr_expect_eq(n_broken, 0);
+        printf("%d power cuts over %lld changes of the files (checkpoints %s): %d lost something, "
+               "%d broke it\n",
+               n, (long long)fault_vfs_moment(), tidying_names[t], n_losing, n_broken);
+    }
 }
 
 /* The shim sees what it is there for: with synchronous NORMAL a cut does lose acknowledged results. */
 Test(power, without_full_synchronization_results_are_lost)
 {
     int n_losing = 0, n_broken = 0;
-    work_to_the_end("PRAGMA synchronous=NORMAL");
+    work_to_the_end(IN_COMMIT, "PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=40");
     cut_power(200, &n_losing, &n_broken);
     cr_expect_gt(n_losing, 10);
     cr_expect_eq(n_broken, 0, "NORMAL loses commits, but breaks nothing");
@@ -255,13 +270,13 @@ Test(power, without_full_synchronization_results_are_lost)
 /* ---- failing writes ---- */
 
 /* The whole work with change number n failing until the failed step was rolled back; false when there is no such change. */
-static bool work_with_fault(int64_t n, enum fault_kind kind)
+static bool work_with_fault(int64_t n, enum tidying tidying, enum fault_kind kind)
 {
     struct work w;
     int n_failed = 0;
     plan();
     fault_vfs_fail(n, kind, true);
-    while (begin_work(&w, &err) != ERR_OK) {
+    while (begin_work(&w, tidying, &err) != ERR_OK) {
         end_work(&w);
         cr_assert_eq(n_failed++, 0, "opening failed twice: %s", err.text);
         cr_assert(fault_vfs_heal());
@@ -282,10 +297,12 @@ static bool work_with_fault(int64_t n, enum fault_kind kind)
 static void fail_everywhere(enum fault_kind kind)
 {
     int64_t stride = getenv("ISOBIT_TEST_FULL") != NULL ? 1 : 9;
-    int64_t n = 1;
-    while (work_with_fault(n, kind))
-        n += stride;
-    cr_expect_gt(n, 100, "only %lld changes", (long long)n);
+    for (int t = 0; t < N_TIDYINGS; t++) {
+        int64_t n = 1;
+        while (work_with_fault(n, (enum tidying)t, kind))
+            n += stride;
+        cr_expect_gt(n, 100, "only %lld changes", (long long)n);
+    }
 }
 
 Test(power, a_disk_full_at_any_write_costs_one_commit, .timeout = 600)
@@ -296,4 +313,39 @@ Test(power, a_disk_full_at_any_write_costs_one_commit, .timeout = 600)
 Test(power, an_io_error_at_any_write_costs_one_commit, .timeout = 600)
 {
     fail_everywhere(FAULT_EIO);
+}
+
+/* A sync that failed once, and a power cut much later: what the failed one was for must have stayed in the log. */
+static bool work_with_passing_fault(int64_t n, enum tidying tidying, const char *to)
+{
+    struct work w;
+    struct rng rng = {n};
+    plan();
+    fault_vfs_record(db);
+    OK(begin_work(&w, tidying, &err));
+    fault_vfs_fail(n, FAULT_EIO, false);
+    while (n_acked < N_JOBS)
+        ERR_IGNORE(step(&w, &err));
+    bool has_failed = fault_vfs_heal();
+    struct fault_replay *r = fault_replay_new();
+    fault_replay_crash(r, fault_vfs_moment(), 0, &rng, to);
+    fault_replay_free(r);
+    end_work(&w);
+    fault_vfs_record(NULL);
+    cr_expect_eq(n_lost(arena_printf(&arena, "%s/power.db", to), INT64_MAX), 0,
+                 "change %lld failed, checkpoints %s", (long long)n, tidying_names[tidying]);
+    return has_failed;
+}
+
+Test(power, a_passing_io_error_loses_nothing_to_a_later_cut, .timeout = 600)
+{
+    int64_t stride = getenv("ISOBIT_TEST_FULL") != NULL ? 1 : 3;
+    char *to = arena_printf(&arena, "%s/after", dir);
+    OK(io_make_dirs(to, &err));
+    for (int t = 0; t < N_TIDYINGS; t++) {
+        int64_t n = 1;
+        while (work_with_passing_fault(n, (enum tidying)t, to))
+            n += stride;
+        cr_expect_gt(n, 100, "only %lld changes", (long long)n);
+    }
 }

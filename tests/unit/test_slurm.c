@@ -256,13 +256,42 @@ Test(slurm, script_tells_workers_when_the_warning_comes)
     run_script(path, "squeue() { date -d '+1000 seconds' +%Y-%m-%dT%H:%M:%S; }", &out);
     cr_assert(str_starts(str_of(out.out.data), "time ") &&
               parse_i64(str_trim(str_of(out.out.data + 5)), &left));
-    cr_expect(left >= 900 && left <= 910, "%s", out.out.data);
+    cr_expect(left >= 960 && left <= 970, "%s", out.out.data);
     proc_output_release(&out);
     run_script(path, "SLURM_JOB_END_TIME=$(($(date +%s) + 2000))", &out);
     cr_assert(parse_i64(str_trim(str_of(out.out.data + 5)), &left));
-    cr_expect(left >= 1900 && left <= 1910, "%s", out.out.data);
+    cr_expect(left >= 1960 && left <= 1970, "%s", out.out.data);
     proc_output_release(&out);
     unlink(path);
+}
+
+/* A worker that sees the time run out before the warning comes leaves by itself: that is no reason to end for good. */
+Test(slurm, script_queues_again_when_its_time_is_over)
+{
+    struct proc_output out;
+    char path[] = "/tmp/isobit-test-worker-XXXXXX";
+    int fd = mkstemp(path);
+    static const char worker[] = "#!/bin/sh\nsleep 2\n";
+    cr_assert_eq(write(fd, worker, sizeof(worker) - 1), (ssize_t)sizeof(worker) - 1);
+    fchmod(fd, 0700);
+    close(fd);
+    run_script(path, "SLURM_JOB_END_TIME=$(($(date +%s) + 92))", &out);
+    cr_expect_str_eq(out.out.data, "scontrol requeue 7\n");
+    proc_output_release(&out);
+    run_script(path, "SLURM_JOB_END_TIME=$(($(date +%s) + 200))", &out);
+    cr_expect_eq(out.out.len, 0, "%s", out.out.data);
+    proc_output_release(&out);
+    unlink(path);
+}
+
+/* It would be warned at once, and queue again for ever. */
+Test(slurm, script_refuses_a_time_limit_within_the_warning)
+{
+    struct proc_output out;
+    cr_expect_eq(run_script("/bin/true", "SLURM_JOB_END_TIME=$(($(date +%s) + 60))", &out), 1 << 8);
+    cr_expect_eq(out.out.len, 0, "%s", out.out.data);
+    cr_expect(strstr(out.err.data, "not more than --drain 90") != NULL, "%s", out.err.data);
+    proc_output_release(&out);
 }
 
 Test(slurm, name_depends_on_the_database)

@@ -6,8 +6,10 @@
 
 #include "base/clock.h"
 #include "base/io.h"
+#include "base/preflush.h"
 #include "schema/store_impl.h"
 #include "schema/store_migrate.h"
+#include "tests/bench/million.h"
 #include "tests/support/support.h"
 #include "tests/support/sweep_fixture.h"
 
@@ -525,4 +527,60 @@ Test(store, a_hundred_thousand_jobs_are_planned_in_seconds)
     cr_expect(first_s < 10 && again_s < 10 && count_s < 0.5, "%.3f s, again %.3f s, count %.4f s",
               first_s, again_s, count_s);
     cr_log_info("first %.3f s, again %.3f s, count %.4f s", first_s, again_s, count_s);
+}
+
+/* What the benchmarks write past the store must go with the schema; they are not run with the tests. */
+Test(store, the_benchmarks_rows_fit_the_schema)
+{
+    plan("demo", 3, 4, 5, 0);
+    OK(store_exec(store, million_fill, &err));
+    cr_expect_eq(ask("SELECT count(*) FROM results"), 60);
+}
+
+/* ---- the write-ahead log ---- */
+
+/* Commits something of about so many pages. */
+static void write_some(int n_models)
+{
+    static int n;
+    char name[32];
+    snprintf(name, sizeof(name), "some-%d", n++);
+    plan(name, n_models, 20, 2, 0);
+}
+
+Test(store, a_tidied_log_stays_short_while_work_goes_on)
+{
+    char *log = xasprintf("%s-wal", path);
+    store->log.step = 50;
+    for (int i = 0; i < 300; i++) {
+        store_tidy_log(store, true);
+        write_some(1 + i % 3);
+        usleep(1000);
+    }
+    cr_expect(!store->log.is_kept);
+    cr_expect_lt(io_file_size(log), (int64_t)2 << 20, "%lld bytes", (long long)io_file_size(log));
+    xfree(log);
+}
+
+/* SQLite's locks on the file are the process's: nothing that happens beside it may drop them. */
+Test(store, tidying_the_log_keeps_the_locks)
+{
+    int status = 0;
+    store->log.step = 1;
+    for (int i = 0; i < 4; i++) {
+        write_some(1);
+        store_tidy_log(store, true);
+        while (!preflush_is_over(store->log.preflush))
+            usleep(1000);
+    }
+    preflush_free(store->log.preflush); /* it closes its descriptor */
+    store->log.preflush = NULL;
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+        int fd = open(path, O_RDWR);
+        _exit(fcntl(fd, F_GETLK, &all) == 0 && all.l_type != F_UNLCK ? 0 : 1);
+    }
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_expect_eq(status, 0, "no lock is left on the database");
 }

@@ -274,6 +274,7 @@ void ckpt_close(struct ckpt *c)
 {
     if (c == NULL)
         return;
+    ckpt_identity_stop(c);
     for (int i = 0; i < c->n_files; i++) {
         io_map_close(&c->files[i].map);
         xfree(c->files[i].path);
@@ -340,36 +341,4 @@ void ckpt_forget_pages(struct ckpt *c)
 {
     for (int i = 0; i < c->n_files; i++)
         io_map_forget(&c->files[i].map, 0, c->files[i].map.size);
-}
-
-/* Of the mapped bytes, not of the path: the identity must belong to what is read. */
-static void hash_map(const struct io_map *m, char hex[SHA256_HEX])
-{
-    enum { STEP = 8 << 20 };
-    struct sha256 *h = sha256_new();
-    for (size_t at = 0; at < m->size; at += STEP) {
-        size_t n = m->size - at < STEP ? m->size - at : STEP;
-        sha256_add(h, m->data + at, n);
-        io_map_forget(m, at, n);
-    }
-    sha256_finish(h, hex);
-}
-
-enum err_code ckpt_identity(struct ckpt *c, char hex[SHA256_HEX], struct err *e)
-{
-    (void)e;
-    if (c->identity[0] == '\0' && c->n_files == 1) {
-        hash_map(&c->files[0].map, c->identity);
-    } else if (c->identity[0] == '\0') {
-        struct buf lines = {0};
-        for (int i = 0; i < c->n_files; i++) { /* files are sorted by name */
-            char one[SHA256_HEX];
-            hash_map(&c->files[i].map, one);
-            buf_printf(&lines, "%s  %s\n", one, c->files[i].name);
-        }
-        sha256_bytes(lines.data, lines.len, c->identity);
-        buf_release(&lines);
-    }
-    memcpy(hex, c->identity, SHA256_HEX);
-    return ERR_OK;
 }

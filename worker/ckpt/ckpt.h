@@ -49,6 +49,10 @@ int ckpt_n_files(const struct ckpt *c);                     /* of weights, sorte
 const char *ckpt_file_name(const struct ckpt *c, int file); /* "model-00001-of-00002.safetensors" */
 int64_t ckpt_file_bytes(const struct ckpt *c, int file);
 
+/* Lines [first, first + n) of dimension `dim` of a tensor, as a tensor of its own. */
+struct ckpt_tensor ckpt_part(const struct ckpt_tensor *t, int dim, int64_t first, int64_t n);
+int64_t ckpt_stored_bytes(const struct ckpt_tensor *t);
+
 /* dst[count] in row-major order. f16: RNE rounding; |w| <= 2^-25 becomes 0, and the number of those is added to
  * *flushed (may be NULL). Refuses NaN and infinities after the cast. Errors: ERR_NUMERIC with file, tensor and flat index;
  * ERR_UNSUPPORTED for CKPT_OTHER. `is_transposed` writes a 2-d tensor as its transpose (Conv1D). */
@@ -59,8 +63,10 @@ MUST_USE enum err_code ckpt_read_f32(const struct ckpt *c, const struct ckpt_ten
                                      bool is_transposed, float *dst, struct err *e);
 
 /* SHA-256 identity of the weights: of the file when there is one; else of the lines "<sha256>  <name>\n" of the
- * shards sorted by name. Computed on the first call (one pass over the files), then kept. */
-MUST_USE enum err_code ckpt_identity(struct ckpt *c, char hex[SHA256_HEX], struct err *e);
+ * shards sorted by name. One pass over the files on the first call, then kept. _start begins it on threads of its own
+ * while tensors are read; it also brings the files into memory. */
+void ckpt_identity(struct ckpt *c, char hex[SHA256_HEX]);
+void ckpt_identity_start(struct ckpt *c);
 int64_t ckpt_bytes(const struct ckpt *c); /* of all weight files */
 /* Tells the system that the mapped pages are not needed now. */
 void ckpt_forget_pages(struct ckpt *c);

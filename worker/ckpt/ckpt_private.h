@@ -1,4 +1,4 @@
-/* Inside of struct ckpt, shared by ckpt.c (opening) and ckpt_read.c (reading tensors). Not for others. */
+/* Inside of struct ckpt, shared by ckpt.c (opening), ckpt_read.c (reading tensors) and ckpt_identity.c. Not for others. */
 #ifndef ISOBIT_WORKER_CKPT_CKPT_PRIVATE_H
 #define ISOBIT_WORKER_CKPT_CKPT_PRIVATE_H
 
@@ -20,7 +20,11 @@ struct ckpt {
     int n_files;
     struct ckpt_tensor *tensors; /* sorted by name */
     int n_tensors;
-    char identity[SHA256_HEX]; /* empty until computed */
+    char identity[SHA256_HEX];    /* empty until computed */
+    struct ckpt_hashing *hashing; /* while it is being computed */
 };
+
+/* Before the files are unmapped. */
+void ckpt_identity_stop(struct ckpt *c);
 
 #endif

@@ -107,6 +107,23 @@ static void put_tensor(struct sink *to, const struct ckpt_tensor *t, bool is_tra
     }
 }
 
+struct ckpt_tensor ckpt_part(const struct ckpt_tensor *t, int dim, int64_t first, int64_t n)
+{
+    struct ckpt_tensor part = *t;
+    CHECK(dim < t->n_dims && first >= 0 && n > 0 && first + n <= t->shape[dim]);
+    const size_t skipped = (size_t)(first * t->stride[dim]) * (size_t)convert_bytes(t->dtype);
+    part.data += skipped;
+    part.offset += skipped;
+    part.count = t->count / t->shape[dim] * n;
+    part.shape[dim] = n;
+    return part;
+}
+
+int64_t ckpt_stored_bytes(const struct ckpt_tensor *t)
+{
+    return t->count * convert_bytes(t->dtype);
+}
+
 static double stored_value(const struct ckpt_tensor *t, int64_t flat)
 {
     int64_t at = 0;

@@ -71,8 +71,8 @@ static int64_t item_of(const struct eval_set *s, int64_t request)
 }
 
 /* Adds the batch's answers to the requests they belong to. */
-static enum err_code collect(const struct eval_set *set, const struct pack_arrays *b,
-                             struct eval_scores *out, struct err *e)
+enum err_code eval_collect(const struct eval_set *set, const struct pack_arrays *b,
+                           struct eval_scores *out, struct err *e)
 {
     for (int64_t i = 0; i < b->n_targets; i++) {
         int64_t r = b->request[i];
@@ -109,7 +109,7 @@ static enum err_code finish_batch(const struct eval_run_args *args, const struct
                                   struct eval_scores *out, struct err *e)
 {
     TRY(model_wait(args->model, e));
-    TRY(collect(args->set, b, out, e));
+    TRY(eval_collect(args->set, b, out, e));
     if (args->progress != NULL && args->progress(args->progress_arg))
         return err_set(e, ERR_STOPPED, "stopped during %s", task_label(args->set->task));
     return ERR_OK;
@@ -135,7 +135,7 @@ static enum err_code run_batches(const struct eval_run_args *args, int64_t n_sam
 }
 
 /* Requests that were not run take the answer of the equal one that was. */
-static void copy_same(const struct eval_set *set, struct eval_scores *out)
+void eval_end(const struct eval_set *set, struct eval_scores *out)
 {
     for (int64_t i = 0; i < set->n_requests; i++) {
         out->ll[i] = out->ll[set->requests[i].same_as];
@@ -148,26 +148,34 @@ int64_t eval_n_sample(const struct eval_pack *pack)
     return pack->n_scored < EVAL_MAX_SAMPLE ? pack->n_scored : EVAL_MAX_SAMPLE;
 }
 
+void eval_begin(const struct eval_run_args *args, struct eval_scores *out, int64_t *n_sample)
+{
+    const size_t n = (size_t)args->set->n_requests;
+    const bool is_sampled = args->record != NULL || args->compare != NULL;
+    *n_sample = is_sampled ? eval_n_sample(args->pack) : 0;
+    *out = (struct eval_scores){.ll = xcalloc(n, sizeof(*out->ll)),
+                                .is_greedy = xmalloc(n),
+                                .n_kl = args->compare != NULL ? *n_sample : 0};
+    memset(out->is_greedy, 1, n);
+    if (args->compare != NULL) {
+        out->kl = xcalloc((size_t)*n_sample, sizeof(*out->kl));
+        out->same_top = xcalloc((size_t)*n_sample, sizeof(*out->same_top));
+    }
+    if (task_ops_of(args->set->task)->needs_magnitudes)
+        out->magnitudes = model_magnitudes_new(args->model);
+}
+
 enum err_code eval_run(const struct eval_run_args *args, struct eval_scores *out, struct err *e)
 {
     const struct eval_pack *pack = args->pack;
-    size_t n = (size_t)args->set->n_requests;
-    bool is_sampled = args->record != NULL || args->compare != NULL;
-    int64_t n_sample = is_sampled ? eval_n_sample(pack) : 0;
-    *out = (struct eval_scores){.ll = xcalloc(n, sizeof(*out->ll)),
-                                .is_greedy = xmalloc(n),
-                                .n_kl = args->compare != NULL ? n_sample : 0};
-    memset(out->is_greedy, 1, n);
-    if (args->compare != NULL) {
-        out->kl = xcalloc((size_t)n_sample, sizeof(*out->kl));
-        out->same_top = xcalloc((size_t)n_sample, sizeof(*out->same_top));
-    }
+    int64_t n_sample;
+    eval_begin(args, out, &n_sample);
     struct pack_arrays arrays[MODEL_IN_FLIGHT] = {0};
     for (int i = 0; i < MODEL_IN_FLIGHT; i++)
         pack_arrays_init(pack, &arrays[i]);
     enum err_code rc = ERR_OK;
-    if (task_ops_of(args->set->task)->needs_magnitudes)
-        rc = model_magnitudes_new(args->model, &out->magnitudes, e);
+    if (out->magnitudes != NULL)
+        rc = model_magnitudes_spreads(args->model, out->magnitudes, e);
     if (rc == ERR_OK)
         rc = run_batches(args, n_sample, arrays, out, e);
     if (rc != ERR_OK)
@@ -177,7 +185,7 @@ enum err_code eval_run(const struct eval_run_args *args, struct eval_scores *out
     if (rc != ERR_OK)
         eval_scores_release(out);
     else
-        copy_same(args->set, out);
+        eval_end(args->set, out);
     return rc;
 }
 

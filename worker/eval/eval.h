@@ -95,6 +95,14 @@ struct eval_run_args {
 MUST_USE enum err_code eval_run(const struct eval_run_args *args, struct eval_scores *out,
                                 struct err *e);
 
+/* What eval_run is made of, for runs that take their batches in another order: scores before the first batch, a batch's
+ * answers, and after the last one. Reference rows: args->record and compare; *n_sample of them. */
+void eval_begin(const struct eval_run_args *args, struct eval_scores *out, int64_t *n_sample);
+struct pack_arrays;
+MUST_USE enum err_code eval_collect(const struct eval_set *set, const struct pack_arrays *b,
+                                    struct eval_scores *out, struct err *e);
+void eval_end(const struct eval_set *set, struct eval_scores *out);
+
 /* Fills metrics, samples, items, n, and the data and tokenizer identities of `out`; owned by `a`. */
 void eval_score(const struct eval_set *set, const struct eval_scores *scores,
                 struct job_result *out, struct arena *a);

@@ -3,9 +3,12 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/mem.h"
+#include "schema/rates.h"
 #include "worker/model/model_impl.h"
+#include "worker/model/stream_impl.h"
 
 /* Slopes of the paper "Train short, test long" as BLOOM computes them: n = 2^floor(log2 H) heads take 2^(-8i/n),
  * i = 1..n; the others take every second of the series for 2n heads. */
@@ -109,17 +112,146 @@ static void fill_info(struct model *m, const char *label)
         m->info.n_params_linear += g->tensors[i].rows * g->tensors[i].cols;
 }
 
-static enum err_code open_into(struct model *m, struct err *e)
+/* ---- the plan ---- */
+
+static int64_t work_row_bytes(const struct model *m)
+{
+    const struct wiring *w = &m->wiring;
+    const int64_t cols =
+        (int64_t)3 * w->d + wide_cols(w) + (w->has_projection ? (int64_t)w->d_embed : 0);
+    return cols * m->weights.act_bytes;
+}
+
+static struct plan_shape shape_of(const struct model *m)
+{
+    const struct wiring *w = &m->wiring;
+    const int64_t act = m->weights.act_bytes;
+    struct plan_shape s = {.n_layers = w->n_layers,
+                           .total = m->weights.n_elements,
+                           .head_rows = w->vocab,
+                           .head_cols = w->d_embed,
+                           .batch_tokens = model_step_rows(m, m->max_tokens),
+                           .row_between = w->d * act,
+                           .row_within = ((int64_t)3 * w->d + wide_cols(w)) * act,
+                           .n_params = (double)m->weights.n_params};
+    window_sizes(m, s.part, &s.small);
+    s.work_bytes = s.batch_tokens * work_row_bytes(m);
+    for (int i = 0; i < m->weights.n_tensors; i++) {
+        const struct weight_tensor *t = &m->weights.tensors[i];
+        s.stored_bytes += ckpt_stored_bytes(t->src);
+        s.n_products += model_is_linear(t->role) ? (double)t->rows * (double)t->cols : 0;
+    }
+    return s;
+}
+
+/* Scratch memory of kernels, of the library of products and of the driver. */
+static const int64_t gpu_reserve = (int64_t)2 << 30;
+
+/* Rows of a head that are read and cast at a time. */
+enum { HOST_CHUNK = 256, GPU_CHUNK = 512 };
+
+/* What may be pinned. */
+static int64_t host_memory(void)
+{
+    return (int64_t)(0.8 * (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE));
+}
+
+static struct plan_device device_of(const struct model *m, int64_t memory_bytes)
+{
+    const struct kern_info *info = kern_get_info(m->k);
+    const double n = (double)m->weights.n_params;
+    return (struct plan_device){.budget = memory_bytes,
+                                .memory_bytes = info->memory_bytes,
+                                .reserve = info->is_host ? 0 : gpu_reserve,
+                                .act_bytes = info->act_bytes,
+                                .head_step = info->head_step,
+                                .head_chunk = info->is_host ? HOST_CHUNK : GPU_CHUNK,
+                                .head_row_bytes = kern_head_row_bytes(m->k, m->wiring.vocab),
+                                .flops_per_s = info->is_host ? rate_cpu_core() * info->threads
+                                                             : rate_by_size(n),
+                                .host_bytes = info->is_host ? 0 : host_memory(),
+                                .read_per_s = rate_storage(),
+                                .link_per_s = rate_link()};
+}
+
+static enum err_code make_plans(struct model *m, int64_t memory_bytes, struct model_plan *out,
+                                struct err *e)
+{
+    struct err unused;
+    *out = (struct model_plan){.shape = shape_of(m), .device = device_of(m, memory_bytes)};
+    TRY(plan_make(&out->shape, &out->device, 2, ckpt_dir(m->ckpt), &out->plan, e));
+    if (out->plan.mode == PLAN_STREAMING && m->wiring.d_embed > m->wiring.d)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "%s: embeddings wider than the layers are not run layer by layer; raise "
+                       "--memory",
+                       ckpt_dir(m->ckpt));
+    if (out->plan.mode == PLAN_RESIDENT ||
+        plan_make(&out->shape, &out->device, 4, "", &out->stored, &unused) != ERR_OK)
+        out->stored = out->plan;
+    return ERR_OK;
+}
+
+void model_get_plan(const struct model *m, struct model_plan *out)
+{
+    *out = (struct model_plan){.plan = m->plan,
+                               .stored = m->plan_stored,
+                               .shape = shape_of(m),
+                               .device = device_of(m, m->plan.budget)};
+}
+
+bool model_is_streamed(const struct model *m)
+{
+    return m->plan.mode == PLAN_STREAMING;
+}
+
+/* ---- opening ---- */
+
+/* Within a budget, as somebody else planned, or resident. */
+struct model_way {
+    bool is_limited;
+    int64_t memory_bytes;
+    const struct plan *plan, *stored;
+};
+
+/* Everything that needs no memory on the device. */
+static enum err_code open_shapes(struct model *m, const char **label, struct err *e)
 {
     char what[512];
-    const char *label;
     const struct family_ops *ops;
     snprintf(what, sizeof what, "%s/config.json", ckpt_dir(m->ckpt));
     const json_t *config = ckpt_config(m->ckpt);
-    TRY(family_find(config, what, &label, &ops, e));
+    TRY(family_find(config, what, label, &ops, e));
     TRY(family_wire(ops, config, what, &m->wiring, e));
-    TRY(weights_open(ops, &m->wiring, m->ckpt, m->k, &m->weights, e));
+    TRY(weights_plan(ops, &m->wiring, m->ckpt, m->k, &m->weights, e));
     m->max_tokens = choose_max_tokens(&m->wiring, kern_get_info(m->k));
+    return ERR_OK;
+}
+
+static enum err_code load_as_planned(struct model *m, struct err *e)
+{
+    if (m->plan.mode == PLAN_RESIDENT)
+        return weights_load(&m->weights, e);
+    m->stream = xcalloc(1, sizeof *m->stream);
+    if (m->plan.mode == PLAN_HOST_MASTER)
+        return hosted_load(m, e);
+    m->weights.view = &m->stream->view;
+    return ERR_OK;
+}
+
+static enum err_code open_into(struct model *m, const struct model_way *way, struct err *e)
+{
+    const char *label;
+    TRY(open_shapes(m, &label, e));
+    if (way->is_limited) {
+        struct model_plan p;
+        TRY(make_plans(m, way->memory_bytes, &p, e));
+        m->plan = p.plan;
+        m->plan_stored = p.stored;
+    } else if (way->plan != NULL) {
+        m->plan = *way->plan;
+        m->plan_stored = *way->stored;
+    }
+    TRY(load_as_planned(m, e));
     TRY(workspace_init(m, e));
     if (m->wiring.position == POSITION_ALIBI)
         m->alibi_slopes = make_slopes(m->wiring.n_heads);
@@ -128,12 +260,13 @@ static enum err_code open_into(struct model *m, struct err *e)
     return ERR_OK;
 }
 
-enum err_code model_open(struct ckpt *ckpt, struct kern *k, struct model **out, struct err *e)
+static enum err_code open_model(struct ckpt *ckpt, struct kern *k, const struct model_way *way,
+                                struct model **out, struct err *e)
 {
     struct model *m = xcalloc(1, sizeof *m);
     m->ckpt = ckpt;
     m->k = k;
-    enum err_code code = open_into(m, e);
+    enum err_code code = open_into(m, way, e);
     if (code != ERR_OK) {
         model_close(m);
         return code;
@@ -142,11 +275,44 @@ enum err_code model_open(struct ckpt *ckpt, struct kern *k, struct model **out, 
     return ERR_OK;
 }
 
+enum err_code model_open(struct ckpt *ckpt, struct kern *k, struct model **out, struct err *e)
+{
+    return open_model(ckpt, k, &(struct model_way){0}, out, e);
+}
+
+enum err_code model_open_within(struct ckpt *ckpt, struct kern *k, int64_t memory_bytes,
+                                struct model **out, struct err *e)
+{
+    return open_model(
+        ckpt, k, &(struct model_way){.is_limited = true, .memory_bytes = memory_bytes}, out, e);
+}
+
+enum err_code model_open_planned(struct ckpt *ckpt, struct kern *k, const struct plan *plan,
+                                 const struct plan *stored, struct model **out, struct err *e)
+{
+    return open_model(ckpt, k, &(struct model_way){.plan = plan, .stored = stored}, out, e);
+}
+
+enum err_code model_plan_only(struct ckpt *ckpt, struct kern *k, int64_t memory_bytes,
+                              struct model_plan *out, struct err *e)
+{
+    struct model *m = xcalloc(1, sizeof *m);
+    const char *label;
+    m->ckpt = ckpt;
+    m->k = k;
+    enum err_code code = open_shapes(m, &label, e);
+    if (code == ERR_OK)
+        code = make_plans(m, memory_bytes, out, e);
+    model_close(m);
+    return code;
+}
+
 void model_close(struct model *m)
 {
     if (m == NULL)
         return;
     model_abandon(m);
+    stream_release(m);
     void *buffers[] = {m->ws.x, m->ws.h, m->ws.wide, m->ws.mixed, m->ws.embed};
     for (size_t i = 0; i < ARRAY_LEN(buffers); i++)
         kern_free(m->k, buffers[i]);
@@ -179,6 +345,11 @@ enum err_code model_ref_new(struct model *m, int64_t n, struct model_ref_rows **
     *r = (struct model_ref_rows){.rows = rows, .n = n};
     *out = r;
     return ERR_OK;
+}
+
+int64_t model_ref_bytes(const struct model *m, int64_t n)
+{
+    return n * m->wiring.d_embed * m->weights.act_bytes;
 }
 
 void model_ref_free(struct model *m, struct model_ref_rows *r)

@@ -9,6 +9,7 @@
 #include "kernels/kernels.h"
 #include "schema/job.h"
 #include "worker/ckpt/ckpt.h"
+#include "worker/model/plan.h"
 
 struct model; /* opaque */
 
@@ -25,7 +26,23 @@ struct model_info {
  * tensor, found and expected shape; ERR_NUMERIC; ERR_NOMEM; ERR_UNSUPPORTED for an unknown model_type. */
 MUST_USE enum err_code model_open(struct ckpt *ckpt, struct kern *k, struct model **out,
                                   struct err *e);
+/* The same within a memory budget (plan.h; 0: what the device has), which may turn out too small for the whole checkpoint:
+ * then no weights are read, and the model takes model_stream_run instead of model_set_config and model_run. Errors also:
+ * ERR_NOMEM when the budget is too small for that too. */
+MUST_USE enum err_code model_open_within(struct ckpt *ckpt, struct kern *k, int64_t memory_bytes,
+                                         struct model **out, struct err *e);
 void model_close(struct model *m);
+/* How the model runs, how weights as stored would, and what both follow from. */
+struct model_plan {
+    struct plan plan, stored;
+    struct plan_shape shape;
+    struct plan_device device;
+};
+void model_get_plan(const struct model *m, struct model_plan *out);
+/* The plan alone: nothing is read or allocated for it. */
+MUST_USE enum err_code model_plan_only(struct ckpt *ckpt, struct kern *k, int64_t memory_bytes,
+                                       struct model_plan *out, struct err *e);
+bool model_is_streamed(const struct model *m);
 const struct model_info *model_get_info(const struct model *m);
 
 /* Puts configuration c in force: k <= 8 quantizes, 16 rounds to fp16, 32 takes the weights as stored (reads the
@@ -59,6 +76,7 @@ struct model_answer {
 struct model_ref_rows; /* opaque, device memory [n, d_head] */
 MUST_USE enum err_code model_ref_new(struct model *m, int64_t n, struct model_ref_rows **out,
                                      struct err *e);
+int64_t model_ref_bytes(const struct model *m, int64_t n);
 void model_ref_free(struct model *m, struct model_ref_rows *r);
 
 struct model_magnitudes; /* model_magnitude.h */

@@ -4,9 +4,9 @@
 
 #include "base/mem.h"
 #include "schema/bits.h"
-#include "worker/model/model_impl.h"
+#include "worker/model/stream_impl.h"
 
-static bool is_linear(enum role role)
+bool model_is_linear(enum role role)
 {
     return role == ROLE_QKV_W || role == ROLE_OUT_W || role == ROLE_FFN1_W || role == ROLE_FFN2_W ||
            role == ROLE_PROJECT_IN || role == ROLE_PROJECT_OUT;
@@ -14,6 +14,8 @@ static bool is_linear(enum role role)
 
 static struct quant_tensor quant_tensor_of(const struct model *m, const struct weight_tensor *t)
 {
+    if (m->stream != NULL) /* placed step by step */
+        return (struct quant_tensor){.name = t->src->name, .rows = t->rows, .cols = t->cols};
     return (struct quant_tensor){.name = t->src->name,
                                  .w16 = m->weights.master + t->at,
                                  .rows = t->rows,
@@ -55,7 +57,7 @@ void model_quant_init(struct model *m)
         int h = i / w->head_dim, c = i % w->head_dim;
         m->rank_v[i] = w->is_qkv_by_head ? (3 * h + 2) * w->head_dim + c : 2 * w->d + i;
     }
-    group_init(m, QUANT_LINEAR, is_linear);
+    group_init(m, QUANT_LINEAR, model_is_linear);
     group_init(m, QUANT_HEAD, is_head);
     group_init(m, QUANT_EMBED, is_embed);
 }
@@ -71,50 +73,52 @@ void model_quant_release(struct model *m)
     xfree(m->rank_v);
 }
 
-static void rank_by(const struct model *m, struct quant_tensor *q, enum role role, int layer,
-                    bool by_rows, const int32_t *map)
-{
-    const struct weight_slot *s = weights_slot(&m->weights, role, layer);
-    q->rank_w16 = weights_master(&m->weights, role, layer);
-    q->rank_rows = s->rows;
-    q->rank_cols = s->cols;
-    q->rank_by_rows = by_rows;
-    q->rank_at = map;
-}
-
 /* The units that write the residual stream in front of a layer: FFN-2 of the layer before; in front of the first
  * one the channels of the token embedding, or the rows of the projection behind it. */
-static void rank_by_residual(const struct model *m, struct quant_tensor *q, int layer)
+static struct rank_source rank_by_residual(const struct model *m, int layer)
 {
     if (layer > 0)
-        rank_by(m, q, ROLE_FFN2_W, layer - 1, true, m->rank_same);
-    else if (m->wiring.has_projection)
-        rank_by(m, q, ROLE_PROJECT_IN, 0, true, m->rank_same);
-    else
-        rank_by(m, q, ROLE_EMBED, 0, false, m->rank_same);
+        return (struct rank_source){true, ROLE_FFN2_W, layer - 1, true, m->rank_same};
+    if (m->wiring.has_projection)
+        return (struct rank_source){true, ROLE_PROJECT_IN, 0, true, m->rank_same};
+    return (struct rank_source){true, ROLE_EMBED, 0, false, m->rank_same};
+}
+
+struct rank_source model_rank_source(const struct model *m, const struct config *c,
+                                     const struct weight_tensor *t)
+{
+    const bool by_residual = c->outlier_rule == OUTLIER_RULE_PREVIOUS_RESID;
+    if (t->role == ROLE_QKV_W || (t->role == ROLE_FFN1_W && by_residual))
+        return rank_by_residual(m, t->layer);
+    if (t->role == ROLE_OUT_W)
+        return (struct rank_source){true, ROLE_QKV_W, t->layer, true, m->rank_v};
+    if (t->role == ROLE_FFN2_W)
+        return (struct rank_source){true, ROLE_FFN1_W, t->layer, true, m->rank_same};
+    if (t->role == ROLE_FFN1_W)
+        return (struct rank_source){true, ROLE_OUT_W, t->layer, true, m->rank_same};
+    return (struct rank_source){0}; /* project_in and project_out stay untreated */
 }
 
 static void rank_tensor(const struct model *m, const struct config *c,
                         const struct weight_tensor *t, struct quant_tensor *q)
 {
-    q->rank_w16 = NULL; /* project_in and project_out stay untreated */
-    if (t->role == ROLE_QKV_W)
-        rank_by_residual(m, q, t->layer);
-    if (t->role == ROLE_OUT_W)
-        rank_by(m, q, ROLE_QKV_W, t->layer, true, m->rank_v);
-    if (t->role == ROLE_FFN2_W)
-        rank_by(m, q, ROLE_FFN1_W, t->layer, true, m->rank_same);
-    if (t->role == ROLE_FFN1_W && c->outlier_rule == OUTLIER_RULE_PREVIOUS_RESID)
-        rank_by_residual(m, q, t->layer);
-    if (t->role == ROLE_FFN1_W && c->outlier_rule == OUTLIER_RULE_PREVIOUS)
-        rank_by(m, q, ROLE_OUT_W, t->layer, true, m->rank_same);
+    const struct rank_source from = model_rank_source(m, c, t);
+    q->rank_w16 = NULL;
+    if (!from.is_ranked)
+        return;
+    const struct weight_slot *s = weights_slot(&m->weights, from.role, from.layer);
+    q->rank_w16 = weights_master(&m->weights, from.role, from.layer);
+    q->rank_rows = s->rows;
+    q->rank_cols = s->cols;
+    q->rank_by_rows = from.by_rows;
+    q->rank_at = from.map;
 }
 
 static void rank_all(const struct model *m, const struct config *c)
 {
     struct quant_tensor *q = m->groups[QUANT_LINEAR].tensors;
     for (int i = 0; i < m->weights.n_tensors; i++)
-        if (is_linear(m->weights.tensors[i].role))
+        if (model_is_linear(m->weights.tensors[i].role))
             rank_tensor(m, c, &m->weights.tensors[i], q++);
 }
 
@@ -160,7 +164,13 @@ static enum err_code apply(struct model *m, const struct config *c, struct err *
 {
     if (c->k == 32) {
         m->is_rest_cast = false;
+        m->has_run_stored = true;
         return weights_read_stored(&m->weights, e);
+    }
+    if (model_is_hosted(m)) {
+        TRY(hosted_apply(m, c, e));
+        m->has_run_stored = false;
+        return ERR_OK;
     }
     TRY(restore(m, c, e));
     rank_all(m, c);
@@ -203,7 +213,10 @@ enum err_code model_set_config(struct model *m, const struct config *c, struct b
         TRY(check_config(m, c, e));
         m->has_config = false;
         TRY(apply(m, c, e));
-        account(m, c);
+        if (model_is_hosted(m))
+            stream_bits(m, c, &m->bits);
+        else
+            account(m, c);
         m->config = *c;
         m->has_config = true;
     }

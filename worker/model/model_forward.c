@@ -69,7 +69,8 @@ static enum err_code embed(struct model *m, int64_t T, struct err *e)
     return ERR_OK;
 }
 
-static enum err_code attention(struct model *m, int layer, int n_seqs, int64_t T, struct err *e)
+static enum err_code attention(struct model *m, int layer, const struct model_rows *b,
+                               struct err *e)
 {
     const struct wiring *w = &m->wiring;
     const int64_t by_head = (int64_t)3 * w->head_dim;
@@ -86,9 +87,9 @@ static enum err_code attention(struct model *m, int layer, int n_seqs, int64_t T
         .rotary_base = w->rotary_base,
         .scale = w->is_score_scaled_by_layer ? w->score_scale / (float)(layer + 1) : w->score_scale,
         .alibi_slopes = m->alibi_slopes,
-        .seqs = m->lists->seqs,
-        .n_seqs = n_seqs,
-        .T = T,
+        .seqs = b->seqs,
+        .n_seqs = b->n_seqs,
+        .T = b->T,
     };
     return kern_attention(m->k, &a, e);
 }
@@ -113,42 +114,113 @@ static enum err_code watch_pair(struct model *m, struct model_magnitudes *watch,
     return watch != NULL ? model_magnitudes_add(m, watch, pair, layer, x, T, e) : ERR_OK;
 }
 
-static enum err_code run_layer(struct model *m, int layer, int n_seqs, int64_t T,
-                               struct model_magnitudes *watch, struct err *e)
+/* Where FFN-1 reads: what sublayer_input left there. */
+static const void *ffn_input(const struct model *m)
 {
-    const struct wiring *w = &m->wiring;
-    struct workspace *s = &m->ws;
-    const int64_t rows = model_step_rows(m, T);
+    const bool is_x = m->wiring.is_post_norm || m->wiring.is_residual_normed;
+    return is_x ? m->ws.x : m->ws.h;
+}
+
+static enum err_code step_qkv(struct model *m, int layer, const struct model_rows *b,
+                              struct model_magnitudes *watch, struct err *e)
+{
+    const int64_t rows = model_step_rows(m, b->T);
     const void *in;
     TRY(sublayer_input(m, ROLE_NORM1_W, layer, rows, &in, e));
-    TRY(linear(m, ROLE_QKV_W, layer, in, s->wide, rows, e));
-    TRY(attention(m, layer, n_seqs, T, e));
-    TRY(watch_pair(m, watch, MODEL_PAIR_KVQ_ATTN, layer, s->mixed, T, e));
-    if (w->is_parallel) /* before attention reaches x */
+    TRY(linear(m, ROLE_QKV_W, layer, in, m->ws.wide, rows, e));
+    TRY(attention(m, layer, b, e));
+    TRY(watch_pair(m, watch, MODEL_PAIR_KVQ_ATTN, layer, m->ws.mixed, b->T, e));
+    /* before attention reaches x */
+    return m->wiring.is_parallel ? sublayer_input(m, ROLE_NORM2_W, layer, rows, &in, e) : ERR_OK;
+}
+
+static enum err_code step_out(struct model *m, int layer, const struct model_rows *b,
+                              struct model_magnitudes *watch, struct err *e)
+{
+    const int64_t rows = model_step_rows(m, b->T);
+    const void *in;
+    TRY(linear(m, ROLE_OUT_W, layer, m->ws.mixed, m->ws.x, rows, e));
+    if (m->wiring.is_post_norm)
+        TRY(norm(m, ROLE_NORM1_W, layer, m->ws.x, m->ws.x, rows, e));
+    if (!m->wiring.is_parallel)
         TRY(sublayer_input(m, ROLE_NORM2_W, layer, rows, &in, e));
-    TRY(linear(m, ROLE_OUT_W, layer, s->mixed, s->x, rows, e));
-    if (w->is_post_norm)
-        TRY(norm(m, ROLE_NORM1_W, layer, s->x, s->x, rows, e));
-    if (!w->is_parallel)
-        TRY(sublayer_input(m, ROLE_NORM2_W, layer, rows, &in, e));
-    TRY(watch_pair(m, watch, MODEL_PAIR_ATTN_FFN1, layer, in, T, e));
-    TRY(linear(m, ROLE_FFN1_W, layer, in, s->wide, rows, e));
-    TRY(watch_pair(m, watch, MODEL_PAIR_FFN1_RELU, layer, s->wide, T, e));
-    TRY(linear(m, ROLE_FFN2_W, layer, s->wide, s->x, rows, e));
-    if (w->is_post_norm)
-        TRY(norm(m, ROLE_NORM2_W, layer, s->x, s->x, rows, e));
+    return watch_pair(m, watch, MODEL_PAIR_ATTN_FFN1, layer, ffn_input(m), b->T, e);
+}
+
+static enum err_code step_ffn1(struct model *m, int layer, const struct model_rows *b,
+                               struct model_magnitudes *watch, struct err *e)
+{
+    TRY(linear(m, ROLE_FFN1_W, layer, ffn_input(m), m->ws.wide, model_step_rows(m, b->T), e));
+    return watch_pair(m, watch, MODEL_PAIR_FFN1_RELU, layer, m->ws.wide, b->T, e);
+}
+
+static enum err_code step_ffn2(struct model *m, int layer, const struct model_rows *b,
+                               struct err *e)
+{
+    const int64_t rows = model_step_rows(m, b->T);
+    TRY(linear(m, ROLE_FFN2_W, layer, m->ws.wide, m->ws.x, rows, e));
+    return m->wiring.is_post_norm ? norm(m, ROLE_NORM2_W, layer, m->ws.x, m->ws.x, rows, e)
+                                  : ERR_OK;
+}
+
+enum model_part model_part_of(const struct wiring *w, enum role role)
+{
+    switch (role) {
+    case ROLE_NORM1_W:
+    case ROLE_NORM1_B:
+        return w->is_post_norm ? MODEL_PART_OUT : MODEL_PART_QKV;
+    case ROLE_NORM2_W:
+    case ROLE_NORM2_B:
+        return w->is_post_norm ? MODEL_PART_FFN2 : w->is_parallel ? MODEL_PART_QKV : MODEL_PART_OUT;
+    case ROLE_QKV_W:
+    case ROLE_QKV_B:
+        return MODEL_PART_QKV;
+    case ROLE_OUT_W:
+    case ROLE_OUT_B:
+        return MODEL_PART_OUT;
+    case ROLE_FFN1_W:
+    case ROLE_FFN1_B:
+        return MODEL_PART_FFN1;
+    default:
+        return MODEL_PART_FFN2;
+    }
+}
+
+enum err_code model_part_run(struct model *m, int layer, enum model_part part,
+                             const struct model_rows *b, struct model_magnitudes *watch,
+                             struct err *e)
+{
+    switch (part) {
+    case MODEL_PART_QKV:
+        return step_qkv(m, layer, b, watch, e);
+    case MODEL_PART_OUT:
+        return step_out(m, layer, b, watch, e);
+    case MODEL_PART_FFN1:
+        return step_ffn1(m, layer, b, watch, e);
+    case MODEL_PART_FFN2:
+        return step_ffn2(m, layer, b, e);
+    case MODEL_PARTS:
+        break;
+    }
     return ERR_OK;
+}
+
+enum err_code model_embed(struct model *m, int64_t T, struct err *e)
+{
+    const int64_t rows = model_step_rows(m, T);
+    for (int64_t t = T; t < rows; t++)
+        m->lists->ids[t] = m->lists->positions[t] = 0;
+    return embed(m, rows, e);
 }
 
 enum err_code model_forward(struct model *m, int n_seqs, int64_t T, struct model_magnitudes *watch,
                             struct err *e)
 {
-    const int64_t rows = model_step_rows(m, T);
-    for (int64_t t = T; t < rows; t++)
-        m->lists->ids[t] = m->lists->positions[t] = 0;
-    TRY(embed(m, rows, e));
+    const struct model_rows b = {m->lists->seqs, n_seqs, T};
+    TRY(model_embed(m, T, e));
     for (int layer = 0; layer < m->wiring.n_layers; layer++)
-        TRY(run_layer(m, layer, n_seqs, T, watch, e));
+        for (int part = 0; part < MODEL_PARTS; part++)
+            TRY(model_part_run(m, layer, (enum model_part)part, &b, watch, e));
     return ERR_OK;
 }
 

@@ -4,7 +4,7 @@
 
 #include "base/mem.h"
 #include "worker/ckpt/convert.h"
-#include "worker/model/model_impl.h"
+#include "worker/model/stream_impl.h"
 
 enum { BLOCK_ROWS = 64 };
 
@@ -47,11 +47,10 @@ static enum err_code fill_spread(struct model *m, struct model_magnitudes *g, en
     return rc;
 }
 
-enum err_code model_magnitudes_new(struct model *m, struct model_magnitudes **out, struct err *e)
+struct model_magnitudes *model_magnitudes_new(const struct model *m)
 {
     struct model_magnitudes *g = xcalloc(1, sizeof(*g));
     const size_t layers = (size_t)m->wiring.n_layers;
-    *out = g;
     g->n_layers = m->wiring.n_layers;
     g->n_units[MODEL_PAIR_FFN1_RELU] = m->wiring.ffn;
     g->n_units[MODEL_PAIR_KVQ_ATTN] = g->n_units[MODEL_PAIR_ATTN_FFN1] = m->wiring.d;
@@ -61,9 +60,26 @@ enum err_code model_magnitudes_new(struct model *m, struct model_magnitudes **ou
     for (int i = 0; i < MODEL_PAIRS; i++) {
         g->spread[i] = xcalloc(layers * (size_t)g->n_units[i], sizeof(**g->spread));
         g->sum[i] = xcalloc(layers * (size_t)g->n_units[i], sizeof(**g->sum));
-        for (int layer = 0; layer < g->n_layers; layer++)
-            TRY(fill_spread(m, g, (enum model_pair)i, layer, e));
     }
+    return g;
+}
+
+enum err_code model_magnitudes_spread_of(struct model *m, struct model_magnitudes *g,
+                                         enum model_part part, int layer, struct err *e)
+{
+    for (int i = 0; i < MODEL_PAIRS; i++)
+        if (model_part_of(&m->wiring, source_of(m, (enum model_pair)i).role) == part)
+            TRY(fill_spread(m, g, (enum model_pair)i, layer, e));
+    return ERR_OK;
+}
+
+enum err_code model_magnitudes_spreads(struct model *m, struct model_magnitudes *g, struct err *e)
+{
+    if (model_is_hosted(m))
+        return hosted_spreads(m, g, e);
+    for (int layer = 0; layer < g->n_layers; layer++)
+        for (int part = 0; part < MODEL_PARTS; part++)
+            TRY(model_magnitudes_spread_of(m, g, (enum model_part)part, layer, e));
     return ERR_OK;
 }
 

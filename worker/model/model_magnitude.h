@@ -22,9 +22,11 @@ struct model_magnitudes {
     float *values;
 };
 
-/* Spreads filled, sums zero. Caller frees with model_magnitudes_free, also `out` of a failed call. */
-MUST_USE enum err_code model_magnitudes_new(struct model *m, struct model_magnitudes **out,
-                                            struct err *e);
+/* All zero. Caller frees with model_magnitudes_free. */
+struct model_magnitudes *model_magnitudes_new(const struct model *m);
+/* Fills the spreads of all layers, for a model whose weights are on the device. */
+MUST_USE enum err_code model_magnitudes_spreads(struct model *m, struct model_magnitudes *g,
+                                                struct err *e);
 void model_magnitudes_free(struct model_magnitudes *g);
 
 static inline const double *model_magnitudes_spread(const struct model_magnitudes *g,

@@ -24,8 +24,7 @@ static enum err_code check_seq(const struct model *m, const struct model_batch *
 }
 
 /* Packs the sequences behind each other; *T is set to the number of tokens. */
-static enum err_code lay_out(struct model *m, const struct model_batch *b, int64_t *T,
-                             struct err *e)
+enum err_code model_lay_out(struct model *m, const struct model_batch *b, int64_t *T, struct err *e)
 {
     struct batch_lists *l = m->lists;
     *T = 0;
@@ -77,8 +76,8 @@ static enum err_code check_target(const struct model *m, const struct model_batc
 
 /* Counting sort of the targets by their row; *n_rows distinct rows. The order makes neighbours of equal rows, so that
  * the head runs once for each. */
-static enum err_code sort_targets(struct model *m, const struct model_batch *b, int64_t T,
-                                  int64_t *n_rows, struct err *e)
+enum err_code model_sort_targets(struct model *m, const struct model_batch *b, int64_t T,
+                                 int64_t *n_rows, struct err *e)
 {
     struct batch_lists *l = m->lists;
     lists_grow(l, b->n_targets);
@@ -121,6 +120,7 @@ static enum err_code score(struct model *m, const struct model_batch *b, const v
         .n = b->n_targets,
         .logprob = l->logprob,
         .is_top = l->is_top,
+        .part = m->part != NULL ? &m->part->score : NULL,
     };
     return kern_score(m->k, &a, e);
 }
@@ -175,7 +175,8 @@ static enum err_code compare_rows(struct model *m, const struct model_batch *b, 
                              .d = d,
                              .V = m->wiring.vocab,
                              .kl = l->kl + from,
-                             .same_top = l->same_top + from};
+                             .same_top = l->same_top + from,
+                             .part = m->part != NULL ? &m->part->kl : NULL};
     return kern_kl(m->k, &a, e);
 }
 
@@ -190,6 +191,28 @@ static enum err_code compare(struct model *m, const struct model_batch *b, const
     return ERR_OK;
 }
 
+enum err_code model_answer(struct model *m, const struct model_batch *b, const void *hidden,
+                           int64_t n_rows, int64_t *n_refs, struct err *e)
+{
+    *n_refs = 0;
+    TRY(score(m, b, hidden, n_rows, e));
+    if (b->record != NULL)
+        TRY(record(m, b, hidden, e));
+    return b->compare != NULL ? compare(m, b, hidden, n_refs, e) : ERR_OK;
+}
+
+void model_deliver(const struct batch_lists *l, const struct model_batch *b, int64_t n_refs,
+                   struct model_answer *answers)
+{
+    for (int64_t i = 0; i < b->n_targets; i++)
+        answers[l->order[i]] =
+            (struct model_answer){.logprob = l->logprob[i], .is_top = l->is_top[i] != 0};
+    for (int64_t i = 0; i < n_refs; i++) {
+        b->kl[l->ref_at[i]] = l->kl[i];
+        b->same_top[l->ref_at[i]] = l->same_top[i];
+    }
+}
+
 /* ---- batches under way ---- */
 
 /* From tokens to queued answers. */
@@ -200,17 +223,13 @@ static enum err_code queue(struct model *m, struct flight *f, struct err *e)
     const void *hidden;
     f->n_refs = 0;
     f->mark = -1;
-    TRY(lay_out(m, b, &T, e));
-    TRY(sort_targets(m, b, T, &n_rows, e));
+    TRY(model_lay_out(m, b, &T, e));
+    TRY(model_sort_targets(m, b, T, &n_rows, e));
     if (n_rows == 0)
         return ERR_OK;
     TRY(model_forward(m, b->n_seqs, T, b->magnitudes, e));
     TRY(model_hidden(m, m->lists->rows, n_rows, T, &hidden, e));
-    TRY(score(m, b, hidden, n_rows, e));
-    if (b->record != NULL)
-        TRY(record(m, b, hidden, e));
-    if (b->compare != NULL)
-        TRY(compare(m, b, hidden, &f->n_refs, e));
+    TRY(model_answer(m, b, hidden, n_rows, &f->n_refs, e));
     return kern_mark(m->k, &f->mark, e);
 }
 
@@ -227,26 +246,13 @@ enum err_code model_start(struct model *m, const struct model_batch *b,
     return ERR_OK;
 }
 
-static void deliver(const struct flight *f)
-{
-    const struct batch_lists *l = &f->lists;
-    const struct model_batch *b = &f->batch;
-    for (int64_t i = 0; i < b->n_targets; i++)
-        f->answers[l->order[i]] =
-            (struct model_answer){.logprob = l->logprob[i], .is_top = l->is_top[i] != 0};
-    for (int64_t i = 0; i < f->n_refs; i++) {
-        b->kl[l->ref_at[i]] = l->kl[i];
-        b->same_top[l->ref_at[i]] = l->same_top[i];
-    }
-}
-
 enum err_code model_wait(struct model *m, struct err *e)
 {
     CHECK(m->n_finished < m->n_started);
     const struct flight *f = &m->flights[m->n_finished % MODEL_IN_FLIGHT];
     if (f->mark >= 0)
         TRY(kern_wait(m->k, f->mark, e));
-    deliver(f);
+    model_deliver(&f->lists, &f->batch, f->n_refs, f->answers);
     m->n_finished++;
     return ERR_OK;
 }
@@ -278,7 +284,7 @@ enum err_code model_logits(struct model *m, const int32_t *tokens, int32_t n, fl
         .seqs = &(struct model_seq){.tokens = tokens, .n = n, .parent = -1}, .n_seqs = 1};
     int64_t T;
     const void *hidden;
-    TRY(lay_out(m, &b, &T, e));
+    TRY(model_lay_out(m, &b, &T, e));
     TRY(model_forward(m, 1, T, NULL, e));
     for (int32_t i = 0; i < n; i++)
         m->lists->rows[i] = i;

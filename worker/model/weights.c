@@ -10,14 +10,15 @@ enum { SLOT_ALIGN = 32 };
 /* Mapped pages are given back after this much was read. */
 enum { FORGET_BYTES = 64 << 20 };
 
-static bool is_per_layer(enum role role)
+bool weights_is_per_layer(enum role role)
 {
     return role >= ROLE_NORM1_W;
 }
 
 static size_t slot_index(enum role role, int layer)
 {
-    return is_per_layer(role) ? (size_t)role + (size_t)layer * ROLES_PER_LAYER : (size_t)role;
+    return weights_is_per_layer(role) ? (size_t)role + (size_t)layer * ROLES_PER_LAYER
+                                      : (size_t)role;
 }
 
 const struct weight_slot *weights_slot(const struct weights *w, enum role role, int layer)
@@ -33,12 +34,16 @@ void *weights_compute_at(const struct weights *w, int64_t at)
 const void *weights_compute(const struct weights *w, enum role role, int layer)
 {
     const struct weight_slot *s = weights_slot(w, role, layer);
+    if (w->view != NULL)
+        return s->rows > 0 ? w->view->compute[role] : NULL;
     return s->rows > 0 ? weights_compute_at(w, s->at) : NULL;
 }
 
 const uint16_t *weights_master(const struct weights *w, enum role role, int layer)
 {
     const struct weight_slot *s = weights_slot(w, role, layer);
+    if (w->view != NULL)
+        return s->rows > 0 ? w->view->master[role] : NULL;
     return s->rows > 0 ? w->master + s->at : NULL;
 }
 
@@ -139,11 +144,11 @@ static enum err_code plan_all(struct planner *p, struct err *e)
 {
     const struct family_ops *ops = p->ops;
     for (int i = 0; i < ops->n_tensors; i++)
-        if (!is_per_layer(ops->tensors[i].role))
+        if (!weights_is_per_layer(ops->tensors[i].role))
             TRY(plan_tensor(p, &ops->tensors[i], 0, e));
     for (int layer = 0; layer < p->wiring->n_layers; layer++)
         for (int i = 0; i < ops->n_tensors; i++)
-            if (is_per_layer(ops->tensors[i].role))
+            if (weights_is_per_layer(ops->tensors[i].role))
                 TRY(plan_tensor(p, &ops->tensors[i], layer, e));
     return ERR_OK;
 }
@@ -232,7 +237,7 @@ static enum err_code count_bytes(const struct weights *w, size_t size, size_t *o
     return ERR_OK;
 }
 
-enum err_code weights_open(const struct family_ops *ops, const struct wiring *wiring,
+enum err_code weights_plan(const struct family_ops *ops, const struct wiring *wiring,
                            struct ckpt *ckpt, struct kern *k, struct weights *w, struct err *e)
 {
     *w = (struct weights){.k = k, .ckpt = ckpt, .act_bytes = kern_get_info(k)->act_bytes};
@@ -245,7 +250,12 @@ enum err_code weights_open(const struct family_ops *ops, const struct wiring *wi
     w->tensors = xcalloc((size_t)ops->n_tensors * (n_layers + 1), sizeof *w->tensors);
     struct planner p = {.ops = ops, .wiring = wiring, .w = w};
     TRY(plan_all(&p, e));
-    TRY(check_leftovers(&p, e));
+    return check_leftovers(&p, e);
+}
+
+enum err_code weights_load(struct weights *w, struct err *e)
+{
+    struct kern *k = w->k;
     size_t master_bytes, compute_bytes;
     TRY(count_bytes(w, sizeof(uint16_t), &master_bytes, e));
     TRY(count_bytes(w, (size_t)w->act_bytes, &compute_bytes, e));

@@ -22,6 +22,12 @@ struct weight_slot {
     int64_t at, rows, cols;
 };
 
+/* Where the weights are that are on the device now, when not all of them are (window.h). */
+struct weight_view {
+    const uint16_t *master[ROLE_COUNT];
+    void *compute[ROLE_COUNT];
+};
+
 struct weights {
     struct kern *k;    /* kept */
     struct ckpt *ckpt; /* kept */
@@ -31,26 +37,30 @@ struct weights {
     struct weight_slot *slots; /* [ROLES_GLOBAL + n_layers * ROLES_PER_LAYER] */
     int64_t n_elements;        /* of each allocation, with padding */
     int64_t n_params;
-    int64_t flushed; /* became 0 in fp16 */
-    uint16_t *master;
+    int64_t flushed;  /* became 0 in fp16 */
+    uint16_t *master; /* NULL until weights_load */
     void *compute;
+    struct weight_view *view; /* NULL, or what stands in for master and compute; kept */
     int act_bytes;
 };
 
-/* Matches names and shapes with the family's table, then reads every tensor into the master. `w` is released by the
- * caller in any case. Errors: ERR_FORMAT naming tensor, found and expected; ERR_NUMERIC; ERR_NOMEM. */
-MUST_USE enum err_code weights_open(const struct family_ops *ops, const struct wiring *wiring,
+/* Matches names and shapes with the family's table; reads nothing. `w` is released by the caller in any case. Errors:
+ * ERR_FORMAT naming tensor, found and expected. */
+MUST_USE enum err_code weights_plan(const struct family_ops *ops, const struct wiring *wiring,
                                     struct ckpt *ckpt, struct kern *k, struct weights *w,
                                     struct err *e);
+/* Reads every tensor into the master. Errors: ERR_NUMERIC; ERR_NOMEM. */
+MUST_USE enum err_code weights_load(struct weights *w, struct err *e);
 void weights_release(struct weights *w);
 
-/* Compute type from the master: everything, or one tensor. */
+/* Compute type from the master, everything. */
 MUST_USE enum err_code weights_cast_all(struct weights *w, struct err *e);
 /* Everything as stored in the files, which are read again. */
 MUST_USE enum err_code weights_read_stored(struct weights *w, struct err *e);
 
 const struct weight_slot *weights_slot(const struct weights *w, enum role role, int layer);
-/* Pointers into the allocations; NULL for an empty slot. */
+bool weights_is_per_layer(enum role role);
+/* Pointers into the allocations, or of the view; NULL for an empty slot. */
 const void *weights_compute(const struct weights *w, enum role role, int layer);
 const uint16_t *weights_master(const struct weights *w, enum role role, int layer);
 void *weights_compute_at(const struct weights *w, int64_t at);

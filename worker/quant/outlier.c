@@ -45,21 +45,13 @@ static enum err_code check_map(const struct quant_tensor *t, int64_t n_lines, st
     return ERR_OK;
 }
 
-static enum err_code order_compute(struct kern *k, const struct quant_tensor *t,
-                                   struct outlier_order *o, struct err *e)
+static void order_by(const struct quant_tensor *t, const unsigned __int128 *keys,
+                     struct outlier_order *o)
 {
-    int64_t n_lines = t->rank_by_rows ? t->rank_rows : t->rank_cols;
-    TRY(check_map(t, n_lines, e));
-    unsigned __int128 *keys = xcalloc((size_t)n_lines, sizeof(*keys));
     struct ranked *ranked = xcalloc((size_t)t->cols, sizeof(*ranked));
-    enum err_code code =
-        kern_spread(k, t->rank_w16, t->rank_rows, t->rank_cols, t->rank_by_rows, keys, e);
-    if (code != ERR_OK)
-        goto out;
     for (int64_t j = 0; j < t->cols; j++)
         ranked[j] = (struct ranked){.key = keys[t->rank_at[j]], .column = (int32_t)j};
     qsort(ranked, (size_t)t->cols, sizeof(*ranked), compare_ranked);
-
     outlier_order_release(o);
     *o = (struct outlier_order){
         .rank_w16 = t->rank_w16,
@@ -69,8 +61,23 @@ static enum err_code order_compute(struct kern *k, const struct quant_tensor *t,
     };
     for (int64_t j = 0; j < t->cols; j++)
         o->column[j] = ranked[j].column;
-out:
     xfree(ranked);
+}
+
+static enum err_code order_compute(struct kern *k, const struct quant_tensor *t,
+                                   struct outlier_order *o, struct err *e)
+{
+    int64_t n_lines = t->rank_by_rows ? t->rank_rows : t->rank_cols;
+    TRY(check_map(t, n_lines, e));
+    if (t->rank_keys != NULL) {
+        order_by(t, t->rank_keys, o);
+        return ERR_OK;
+    }
+    unsigned __int128 *keys = xcalloc((size_t)n_lines, sizeof(*keys));
+    enum err_code code =
+        kern_spread(k, t->rank_w16, t->rank_rows, t->rank_cols, t->rank_by_rows, keys, e);
+    if (code == ERR_OK)
+        order_by(t, keys, o);
     xfree(keys);
     return code;
 }

@@ -38,8 +38,10 @@ struct quant_tensor {
     void *out; /* device, compute type */
     /* Outlier source: input dimension j of this tensor is ranked by line rank_at[j] of `rank_w16` (rows when
      * rank_by_rows, else columns). rank_w16 NULL: this tensor is never treated. The maps are host arrays of
-     * `cols` entries: they spell out head layouts. */
+     * `cols` entries: they spell out head layouts. With `rank_keys` the keys of those lines (kern_spread) are at hand and
+     * the source itself is not: rank_w16 then only names it. */
     const uint16_t *rank_w16;
+    const unsigned __int128 *rank_keys; /* host */
     int64_t rank_rows, rank_cols;
     bool rank_by_rows;
     const int32_t *rank_at;

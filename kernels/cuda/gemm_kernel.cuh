@@ -1,0 +1,292 @@
+/* A product y[T, N] = x[T, K] w[N, K]^T that hands its sums, still in registers and fp32, to an ending of one's choice: an
+ * activation, or statistics of the row, at no cost in time, because the ending of one tile runs beside the products of
+ * the next. For Hopper and 16-bit types; K in steps of 64, behind which the copier fills with zeros.
+ *
+ *      producer        one thread: boxes of x and w into a ring of stages
+ *      warpgroup 0     tile 0: products | ending          tile 2: products | ...
+ *      warpgroup 1                 (waits its turn) tile 1: products | ending
+ *
+ * A tile is 128 rows and `cols` columns, one warpgroup's: two sums of 64 rows. Blocks form clusters of two, which work on
+ * neighbouring tiles and bring each other the half of what both read. Every cluster walks over its share of the tiles in an
+ * order that keeps rows of w and columns of x in the second-level cache. A sum runs over k in ascending order wherever its
+ * tile lies: equal rows of w give equal bits. */
+#ifndef ISOBIT_KERNELS_CUDA_GEMM_KERNEL_CUH
+#define ISOBIT_KERNELS_CUDA_GEMM_KERNEL_CUH
+
+#include "kernels/cuda/gemm_hopper.cuh"
+
+static constexpr int GEMM_K = PANEL_WIDTH; /* of a stage */
+static constexpr int GEMM_BLOCKS = 2, GEMM_ROWS = GEMM_BLOCKS * BLOCK_ROWS;
+static constexpr int GEMM_CLUSTER = 2;
+static constexpr int GEMM_THREADS = 3 * GROUP_SIZE;
+
+/* Columns of a tile, stages of the ring, whether the blocks of a cluster share rows of w (their tiles lie below each
+ * other) or of x (side by side), and what an ending has for a warpgroup in shared memory: panels, and other bytes. */
+template <int COLS, int STAGES, bool IS_TALL, int PANELS, int BYTES> struct gemm_layout {
+    static constexpr int cols = COLS, stages = STAGES, panels = PANELS, other_bytes = BYTES;
+    static constexpr bool is_tall = IS_TALL;
+    static constexpr int sums = COLS / 2; /* registers for 64 rows */
+    static constexpr int x_bytes = GEMM_ROWS * PANEL_ROW_BYTES, w_bytes = COLS * PANEL_ROW_BYTES;
+    static constexpr int stage_bytes = x_bytes + w_bytes;
+    /* Rows of the box that a block brings. */
+    static constexpr int x_box = GEMM_ROWS / (IS_TALL ? 1 : GEMM_CLUSTER);
+    static constexpr int w_box = COLS / (IS_TALL ? GEMM_CLUSTER : 1);
+    static constexpr int rows_of_cluster = GEMM_ROWS * (IS_TALL ? GEMM_CLUSTER : 1);
+    static constexpr int cols_of_cluster = COLS * (IS_TALL ? 1 : GEMM_CLUSTER);
+    static constexpr int panels_at = STAGES * stage_bytes;
+    static constexpr int other_at = panels_at + 2 * PANELS * PANEL_BYTES;
+    static constexpr int barriers_at = other_at + 2 * BYTES;
+    /* Barriers: of every stage full and empty, and the turns; room to align. */
+    static constexpr int bytes = barriers_at + (2 * STAGES + 2) * 8 + 1024;
+    static_assert(bytes <= 227 << 10, "more shared memory than there is");
+    static_assert(BYTES % 16 == 0, "barriers are aligned");
+};
+
+/* Which tiles there are. Clusters of tiles go in groups of `group` columns, in which rows come one after the other. */
+struct gemm_grid {
+    int T, N, k_steps;
+    int rows, cols, group; /* clusters of tiles */
+    int n_clusters;        /* that run */
+};
+
+/* Of the matrix: the first row and column of a tile. */
+struct gemm_place {
+    int row, col;
+};
+
+/* What a kernel is given; an ending's own part in E. */
+template <typename A> struct gemm_params {
+    CUtensorMap x, w;
+    struct gemm_grid grid;
+    A ending;
+};
+
+#if GEMM_HAS_HOPPER
+
+template <class L>
+static __device__ __forceinline__ struct gemm_place gemm_place_of(const struct gemm_grid &g, int i)
+{
+    const int rank = cluster_rank(), of_group = g.rows * g.group;
+    const int group = i / of_group, within = i - group * of_group, first = group * g.group;
+    const int width = min(g.group, g.cols - first), row = within / width;
+    const int col = first + within - row * width;
+    struct gemm_place p = {row * L::rows_of_cluster, col * L::cols_of_cluster};
+    p.row += L::is_tall ? rank * GEMM_ROWS : 0;
+    p.col += L::is_tall ? 0 : rank * L::cols;
+    return p;
+}
+
+/* Addresses in shared memory. */
+template <class L> struct gemm_shared {
+    uint32_t start;
+    __device__ uint32_t stage(int i) const
+    {
+        return start + i * L::stage_bytes;
+    }
+    __device__ uint32_t panels(int group) const
+    {
+        return start + L::panels_at + group * L::panels * PANEL_BYTES;
+    }
+    __device__ uint32_t other(int group) const
+    {
+        return start + L::other_at + group * L::other_bytes;
+    }
+    __device__ uint32_t full(int i) const
+    {
+        return start + L::barriers_at + i * 8;
+    }
+    __device__ uint32_t empty(int i) const
+    {
+        return full(L::stages + i);
+    }
+    __device__ uint32_t turn(int group) const
+    {
+        return full(2 * L::stages + group);
+    }
+};
+
+/* A position in the ring, and the parity that its barriers have there. */
+template <class L> struct gemm_ring {
+    int stage;
+    unsigned parity;
+    __device__ void step(void)
+    {
+        if (++stage == L::stages) {
+            stage = 0;
+            parity ^= 1U;
+        }
+    }
+};
+
+/* One thread brings all stages of all tiles of the block; the half that the other block reads too goes to both. */
+template <class L, typename A>
+static __device__ __forceinline__ void gemm_produce(const gemm_params<A> &p,
+                                                    const gemm_shared<L> &s)
+{
+    const int rank = cluster_rank();
+    const uint16_t both = (1 << GEMM_CLUSTER) - 1;
+    gemm_ring<L> ring = {0, 1};
+    for (int i = (int)blockIdx.x / GEMM_CLUSTER; i < p.grid.rows * p.grid.cols;
+         i += p.grid.n_clusters) {
+        const struct gemm_place at = gemm_place_of<L>(p.grid, i);
+        for (int k = 0; k < p.grid.k_steps; k++, ring.step()) {
+            const uint32_t x = s.stage(ring.stage), w = x + L::x_bytes, full = s.full(ring.stage);
+            barrier_wait(s.empty(ring.stage), ring.parity);
+            barrier_expect(full, L::stage_bytes);
+            if (L::is_tall) {
+                box_load(x, &p.x, k * GEMM_K, at.row, full);
+                box_load_shared(w + rank * L::w_box * PANEL_ROW_BYTES, &p.w, k * GEMM_K,
+                                at.col + rank * L::w_box, full, both);
+            } else {
+                box_load_shared(x + rank * L::x_box * PANEL_ROW_BYTES, &p.x, k * GEMM_K,
+                                at.row + rank * L::x_box, full, both);
+                box_load(w, &p.w, k * GEMM_K, at.col, full);
+            }
+        }
+    }
+}
+
+/* Sums of one tile from `ring` on. A stage goes back to both blocks when the products of the next have begun. */
+template <typename E, class L>
+static __device__ __forceinline__ void gemm_sum(float (&d)[GEMM_BLOCKS][L::sums], int k_steps,
+                                                const gemm_shared<L> &s, gemm_ring<L> ring,
+                                                uint32_t next_turn)
+{
+    const unsigned thread = threadIdx.x % GROUP_SIZE;
+    int before = ring.stage;
+    for (int k = 0; k < k_steps; k++, ring.step()) {
+        const uint32_t x = s.stage(ring.stage), w = x + L::x_bytes;
+        barrier_wait(s.full(ring.stage), ring.parity);
+        products_begin();
+#pragma unroll
+        for (int at = 0; at < PANEL_ROW_BYTES; at += 32)
+#pragma unroll
+            for (int b = 0; b < GEMM_BLOCKS; b++)
+                product<E, L::cols>::add(d[b], panel_descriptor(x + b * PANEL_BYTES + at),
+                                         panel_descriptor(w + at), k > 0 || at > 0);
+        products_commit();
+        products_wait<1>();
+        if (k > 0 && thread < GEMM_CLUSTER)
+            barrier_arrive_at(s.empty(before), thread);
+        before = ring.stage;
+    }
+    if (thread == 0)
+        barrier_arrive(next_turn);
+    products_wait<0>();
+    if (thread < GEMM_CLUSTER)
+        barrier_arrive_at(s.empty(before), thread);
+}
+
+/* Every other tile of the cluster, with an ending each. The turn keeps a warpgroup from waiting for stages while they belong
+ * to the other's tile, whose parities it could not tell from its own. */
+template <typename E, class L, class Ending>
+static __device__ __forceinline__ void gemm_consume(const gemm_params<typename Ending::args> &p,
+                                                    const gemm_shared<L> &s, int group)
+{
+    const int k_steps = p.grid.k_steps, cluster = (int)blockIdx.x / GEMM_CLUSTER;
+    float d[GEMM_BLOCKS][L::sums];
+    int step = group * k_steps;
+    unsigned turn = group == 0;
+    for (int i = cluster + group * p.grid.n_clusters; i < p.grid.rows * p.grid.cols;
+         i += 2 * p.grid.n_clusters, step += 2 * k_steps, turn ^= 1U) {
+        Ending ending(p.ending, p.grid, gemm_place_of<L>(p.grid, i), s, group);
+        barrier_wait(s.turn(group), turn);
+        gemm_sum<E, L>(d, k_steps, s, {step % L::stages, (unsigned)(step / L::stages) % 2U},
+                       s.turn(1 - group));
+        ending.finish(d);
+    }
+    Ending::drain();
+}
+
+template <class L>
+static __device__ __forceinline__ void gemm_barriers_init(const gemm_shared<L> &s)
+{
+    for (int i = 0; i < L::stages; i++) {
+        barrier_init(s.full(i), 1);
+        barrier_init(s.empty(i), GEMM_CLUSTER);
+    }
+    barrier_init(s.turn(0), 1);
+    barrier_init(s.turn(1), 1);
+    barriers_publish();
+}
+
+#endif /* GEMM_HAS_HOPPER */
+
+/* An ending is a class with `args`, made before the products of its tile (what it must read can come meanwhile) and
+ * finished with their sums; drain waits for what it left under way. */
+template <typename E, class L, class Ending>
+static __global__ void __launch_bounds__(GEMM_THREADS, 1)
+    gemm_kernel(const __grid_constant__ gemm_params<typename Ending::args> p)
+{
+#if GEMM_HAS_HOPPER
+    extern __shared__ uint8_t shared[];
+    const gemm_shared<L> s = {(shared_at(shared) + 1023U) & ~1023U};
+    const int group = (int)threadIdx.x / GROUP_SIZE;
+    if (threadIdx.x == 0)
+        gemm_barriers_init<L>(s);
+    cluster_sync();
+    if (group == 0) {
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;"); /* the sums need them */
+        if (threadIdx.x == 0)
+            gemm_produce<L>(p, s);
+    } else {
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+        gemm_consume<E, L, Ending>(p, s, group - 1);
+    }
+    cluster_sync(); /* the other block may still write here */
+#else
+    (void)p;
+    __trap(); /* gemm_can lets no other device come here */
+#endif
+}
+
+/* ---- host ---- */
+
+/* Rows of a matrix are multiples of 16 bytes long, so that the copier can reach them. */
+static inline bool gemm_can(const struct cuda_kern *c, const void *x, const void *w, int64_t K)
+{
+    return c->encode_map != NULL && c->compute != KERN_FP32 && K % 8 == 0 &&
+           (uintptr_t)x % 16 == 0 && (uintptr_t)w % 16 == 0;
+}
+
+/* What is multiplied; `group` as in gemm_grid, in tiles. */
+struct gemm_operands {
+    const void *x, *w;
+    int64_t T, N, K;
+    int group;
+};
+
+/* Starts the product; p->ending is filled. */
+template <typename E, class L, class Ending>
+static enum err_code gemm_launch(struct cuda_kern *c, gemm_params<typename Ending::args> *p,
+                                 const struct gemm_operands *o, const char *what, struct err *e)
+{
+    const auto kernel = gemm_kernel<E, L, Ending>;
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute cluster = {};
+    struct gemm_grid *g = &p->grid;
+    TRY(panel_map(c, &p->x, o->x, o->T, o->K, L::x_box, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, e));
+    TRY(panel_map(c, &p->w, o->w, o->N, o->K, L::w_box, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, e));
+    g->T = (int)o->T;
+    g->N = (int)o->N;
+    g->k_steps = (int)ceil_div(o->K, GEMM_K);
+    g->rows = (int)ceil_div(o->T, L::rows_of_cluster);
+    g->cols = (int)ceil_div(o->N, L::cols_of_cluster);
+    g->group = o->group * L::cols / L::cols_of_cluster;
+    g->n_clusters = min(c->n_multiprocessors / GEMM_CLUSTER, g->rows * g->cols);
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = GEMM_CLUSTER;
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    config.gridDim = dim3((unsigned)(g->n_clusters * GEMM_CLUSTER));
+    config.blockDim = dim3(GEMM_THREADS);
+    config.dynamicSmemBytes = L::bytes;
+    config.stream = c->stream;
+    config.attrs = &cluster;
+    config.numAttrs = 1;
+    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::bytes),
+             what);
+    CUDA_TRY(cudaLaunchKernelEx(&config, kernel, *p), what);
+    return ERR_OK;
+}
+
+#endif
