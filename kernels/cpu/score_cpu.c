@@ -149,7 +149,8 @@ struct work {
     void *stats; /* [R, n_spans] of the operation's own struct, zeroed */
     float *tiles;
     int tiles_per_thread;
-    struct product_weights head; /* of the spans from `from_span` to `to_span`, as far as the head has them */
+    struct product_weights
+        head; /* of the spans from `from_span` to `to_span`, as far as the head has them */
     int64_t from_span, to_span;
     int64_t from_col;
 };
