@@ -49,7 +49,7 @@ struct worker_hello {
     int n_held;
 };
 
-enum { DISPATCH_NUMERICS = 1 }; /* grows when a change of ours changes numbers */
+enum { DISPATCH_NUMERICS = 2 }; /* grows when a change of ours changes numbers */
 
 /* *session: a number that later calls take. Errors: ERR_VERSION for other numerics, ERR_DENIED for the uuid of
  * another key (texts for REFUSE). */

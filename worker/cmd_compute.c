@@ -312,6 +312,29 @@ static void gather(struct group *g)
     }
 }
 
+/* What the parent says will come: [{model, eval}…], of jobs that wait behind this one. */
+static void expect(struct engine *c, const json_t *body, const struct job *job)
+{
+    struct arena a = {0};
+    struct err ignored; /* what cannot be read has its answer when its START comes */
+    struct job next[RUNNER_MAX_EXPECTED] = {0};
+    int n = 0;
+    size_t i;
+    json_t *one, *model, *eval;
+    json_array_foreach(json_object_get(body, "ahead"), i, one)
+    {
+        if (n < RUNNER_MAX_EXPECTED &&
+            json_need_obj(one, "model", "ahead", &model, &ignored) == ERR_OK &&
+            json_need_obj(one, "eval", "ahead", &eval, &ignored) == ERR_OK &&
+            model_ref_from_json(model, "ahead", &a, &next[n].model, &ignored) == ERR_OK &&
+            eval_spec_from_json(eval, "ahead", &a, &next[n].eval, &ignored) == ERR_OK)
+            n++;
+    }
+    if (n > 0)
+        runner_expect(c->runner, job, next, n);
+    arena_release(&a);
+}
+
 static void on_start(struct engine *c, const json_t *body)
 {
     struct arena a = {0};
@@ -324,6 +347,8 @@ static void on_start(struct engine *c, const json_t *body)
     check_context(context);
     c->is_stopped = false;
     add_job(&g, body);
+    if (g.n > 0)
+        expect(c, body, &g.jobs[0]);
     if (g.n > 0 && runner_opens(c->runner, &g.jobs[0], &is_streamed, &ignored) == ERR_OK &&
         is_streamed)
         gather(&g);

@@ -21,7 +21,7 @@ static const int64_t stop_limit_ns =
     10 * CLOCK_NS_PER_S;                                /* a REVOKE that the child does not heed */
 static const int64_t bye_limit_ns = 5 * CLOCK_NS_PER_S; /* ACKs that do not come while leaving */
 static const int64_t hurry_ns = 2 * CLOCK_NS_PER_S;     /* from TERM after USR1: KILL is near */
-enum { MAX_EARLY_DEATHS = 3, MAX_CREDIT = 16 };
+enum { MAX_EARLY_DEATHS = 3, MAX_CREDIT = 16, MAX_AHEAD = 16 };
 
 struct parent {
     const struct parent_options *o;
@@ -34,6 +34,7 @@ struct parent {
     bool has_uplink;
     int n_early_deaths; /* of children that never became ready, in a row */
     int64_t started_ns; /* the running job */
+    int64_t told_slice; /* of whose jobs the child has been told; -1: none */
     int64_t counter_ns; /* when the progress counter last moved */
     int64_t stop_ns;    /* when a revoked job is stopped the hard way; 0: none */
     int64_t idle_since_ns;
@@ -83,6 +84,7 @@ static void start_child(struct parent *p, int64_t now_ns)
 static void replace_child(struct parent *p, int64_t now_ns, char how[PROC_HOW])
 {
     child_stop(&p->child, how);
+    p->told_slice = -1;
     p->n_early_deaths = p->is_ready ? 0 : p->n_early_deaths + 1;
     struct err e;
     if (p->n_early_deaths >= MAX_EARLY_DEATHS) {
@@ -252,6 +254,47 @@ static void receive_from_child(struct parent *p, int64_t now_ns)
     }
 }
 
+static bool is_listed(const json_t *list, const json_t *one)
+{
+    bool is = false;
+    for (size_t i = 0; i < json_array_size(list) && !is; i++)
+        is = json_equal(json_array_get(list, i), one) != 0;
+    return is;
+}
+
+/* Checkpoints and evaluations of jobs that wait behind `first`, each pair once, so that the child prepares them while its
+ * device computes. Asks for their data files, too. */
+static json_t *list_ahead(struct parent *p, const struct hand_job *first)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < p->hand.n && json_array_size(list) < MAX_AHEAD; i++) {
+        const struct hand_job *j = &p->hand.v[i];
+        json_t *eval = json_object_get(j->start, "eval");
+        if (j->state != HAND_WAITING || j == first ||
+            fetch_prepare(p->fetch, eval) == FETCH_WAITING)
+            continue;
+        json_t *one =
+            json_pack("{s:O, s:O}", "model", json_object_get(j->start, "model"), "eval", eval);
+        if (!is_listed(list, one))
+            json_array_append(list, one);
+        json_decref(one);
+    }
+    return list;
+}
+
+/* START of a job; the first of a slice says what comes behind it. */
+static enum err_code send_start(struct parent *p, const struct hand_job *j, struct err *e)
+{
+    if (j->slice == p->told_slice)
+        return pipe_send(&p->child.pipe, WIRE_START, j->start, NULL, 0, send_limit_ns, e);
+    json_t *body = json_copy(j->start);
+    CHECK(json_object_set_new(body, "ahead", list_ahead(p, j)) == 0);
+    enum err_code rc = pipe_send(&p->child.pipe, WIRE_START, body, NULL, 0, send_limit_ns, e);
+    json_decref(body);
+    p->told_slice = j->slice;
+    return rc;
+}
+
 static void start_next_job(struct parent *p, int64_t now_ns)
 {
     struct hand_job *j = hand_next_waiting(&p->hand);
@@ -262,7 +305,7 @@ static void start_next_job(struct parent *p, int64_t now_ns)
     struct err e;
     j->state = HAND_RUNNING;
     p->started_ns = p->counter_ns = now_ns;
-    if (pipe_send(&p->child.pipe, WIRE_START, j->start, NULL, 0, send_limit_ns, &e) != ERR_OK)
+    if (send_start(p, j, &e) != ERR_OK)
         on_child_gone(p, &e, now_ns);
 }
 
@@ -428,6 +471,7 @@ enum err_code parent_run(const struct parent_options *o, struct err *e)
 {
     struct parent p = {.o = o,
                        .child = {.fd = -1},
+                       .told_slice = -1,
                        .fetch = fetch_new(o->cache_dir),
                        .idle_since_ns = clock_mono_ns()};
     sigset_t mask, old;

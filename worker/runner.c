@@ -40,6 +40,7 @@ void runner_drop_prepared(struct runner *r)
     for (int i = 0; i < r->n_prepared; i++)
         drop(r, &r->prepared[i]);
     r->n_prepared = 0;
+    runner_ahead_drop_sets(r);
 }
 
 static void unload(struct runner *r)
@@ -61,6 +62,7 @@ void runner_free(struct runner *r)
 {
     if (r == NULL)
         return;
+    runner_ahead_stop(r);
     runner_drop_prepared(r);
     unload(r);
     kern_close(r->kern);
@@ -103,17 +105,20 @@ static enum err_code ensure_kern(struct runner *r, enum compute compute, struct 
     return ERR_OK;
 }
 
-static enum err_code load(struct runner *r, const struct model_ref *m, struct err *e)
+static enum err_code load(struct runner *r, const struct model_ref *m, const char *key,
+                          struct err *e)
 {
     int64_t start = clock_mono_ns();
-    TRY(ckpt_open(m, &r->ckpt, e));
+    r->ckpt = runner_ahead_take(r, key);
+    if (r->ckpt == NULL)
+        TRY(ckpt_open(m, &r->ckpt, e));
+    ckpt_identity_start(r->ckpt);
     TRY(tok_open(ckpt_dir(r->ckpt), &r->tok, e));
     TRY(model_open_within(r->ckpt, r->kern, r->options.memory_bytes, &r->model, e));
     if (!model_is_streamed(r->model)) {
         r->stats.checkpoint_loads++;
         r->unreported_bytes += ckpt_bytes(r->ckpt);
     }
-    ckpt_identity(r->ckpt, r->weights_sha256);
     const struct model_info *info = model_get_info(r->model);
     if (tok_vocab_size(r->tok) > info->vocab)
         return err_set(
@@ -144,17 +149,23 @@ static const char *or_empty(const char *s)
     return s != NULL ? s : "";
 }
 
+char *runner_model_key(const struct model_ref *m)
+{
+    return xasprintf("%s|%s|%s", or_empty(m->path), or_empty(m->hub), or_empty(m->revision));
+}
+
 enum err_code runner_ensure_model(struct runner *r, const struct model_ref *m, enum compute compute,
                                   struct err *e)
 {
     TRY(ensure_kern(r, compute, e));
-    char *key = xasprintf("%s|%s|%s", or_empty(m->path), or_empty(m->hub), or_empty(m->revision));
+    char *key = runner_model_key(m);
     if (r->model_key != NULL && strcmp(key, r->model_key) == 0) {
         xfree(key);
+        runner_ahead_begin(r);
         return ERR_OK;
     }
     unload(r);
-    enum err_code rc = load(r, m, e);
+    enum err_code rc = load(r, m, key, e);
     if (rc != ERR_OK) {
         unload(r);
         xfree(key);
@@ -162,6 +173,7 @@ enum err_code runner_ensure_model(struct runner *r, const struct model_ref *m, e
     }
     r->model_key = key;
     keep_fitting_sets(r);
+    runner_ahead_begin(r);
     return ERR_OK;
 }
 
@@ -180,31 +192,40 @@ static struct prepared *new_prepared(struct runner *r)
     return p;
 }
 
-static enum err_code find_or_load(struct runner *r, const struct eval_spec *ev,
-                                  struct prepared **out, struct err *e)
+static char *eval_key(const struct eval_spec *ev)
 {
     struct arena a = {0};
     char *key = xasprintf("%s|%s", key_of_eval(ev, &a), ev->data_path);
     arena_release(&a);
-    for (int i = 0; i < r->n_prepared; i++) {
-        if (strcmp(r->prepared[i].key, key) == 0) {
-            xfree(key);
-            *out = &r->prepared[i];
-            return ERR_OK;
-        }
-    }
+    return key;
+}
+
+struct prepared *runner_find_prepared(struct runner *r, const struct eval_spec *ev)
+{
+    char *key = eval_key(ev);
+    struct prepared *found = NULL;
+    for (int i = 0; i < r->n_prepared && found == NULL; i++)
+        if (strcmp(r->prepared[i].key, key) == 0)
+            found = &r->prepared[i];
+    xfree(key);
+    return found;
+}
+
+static enum err_code find_or_load(struct runner *r, const struct eval_spec *ev,
+                                  struct prepared **out, struct err *e)
+{
+    *out = runner_find_prepared(r, ev);
+    if (*out != NULL)
+        return ERR_OK;
     struct prepared *p = new_prepared(r);
     struct eval_source src = {.spec = ev,
                               .tok = r->tok,
                               .context = r->set_context,
                               .progress = runner_tell_progress,
                               .progress_arg = r};
-    enum err_code rc = eval_load(&src, &p->set, e);
-    if (rc != ERR_OK) {
-        xfree(key);
-        return rc;
-    }
-    p->key = key;
+    if (!eval_ahead_take(r->ahead.sets, ev, &p->set))
+        TRY(eval_load(&src, &p->set, e));
+    p->key = eval_key(ev);
     r->n_prepared++;
     *out = p;
     return ERR_OK;
@@ -309,7 +330,7 @@ void runner_describe(struct runner *r, const struct bits *bits, struct job_resul
     out->n_params = info->n_params;
     out->n_params_linear = info->n_params_linear;
     out->weights_read = r->unreported_bytes;
-    memcpy(out->weights_sha256, r->weights_sha256, SHA256_HEX);
+    ckpt_identity(r->ckpt, out->weights_sha256);
     out->device = arena_strdup(a, kern_get_info(r->kern)->device);
     out->program = cli_version;
     r->unreported_bytes = 0;

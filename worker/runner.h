@@ -40,6 +40,11 @@ MUST_USE enum err_code runner_run(struct runner *r, const struct job *job, struc
 /* Opens the job's checkpoint; *is_streamed when it does not fit the memory, so that jobs of it should come together. */
 MUST_USE enum err_code runner_opens(struct runner *r, const struct job *job, bool *is_streamed,
                                     struct err *e);
+/* What will come behind `job`: while the device computes, evaluations of its checkpoint are tokenized, and the first other
+ * checkpoint's files are read and hashed, on threads of their own. Changes no result. Everything is copied; jobs beyond
+ * RUNNER_MAX_EXPECTED are not looked at. */
+enum { RUNNER_MAX_EXPECTED = 16 };
+void runner_expect(struct runner *r, const struct job *job, const struct job *next, int n);
 /* Where results of a group go, each job once: its result, owned by `a`, or why there is none. */
 struct runner_report {
     void (*done)(void *arg, int job, const struct job_result *result, const struct err *why);

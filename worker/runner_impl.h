@@ -1,8 +1,9 @@
-/* struct runner, shared by runner.c (what is kept between jobs, jobs on a resident checkpoint) and runner_passes.c (groups of
- * jobs on one that runs layer by layer). Private. */
+/* struct runner, shared by runner.c (what is kept between jobs, jobs on a resident checkpoint), runner_passes.c (groups of
+ * jobs on one that runs layer by layer) and runner_ahead.c (host work for jobs to come). Private. */
 #ifndef ISOBIT_WORKER_RUNNER_IMPL_H
 #define ISOBIT_WORKER_RUNNER_IMPL_H
 
+#include "worker/eval/ahead.h"
 #include "worker/eval/eval.h"
 #include "worker/eval/pack.h"
 #include "worker/runner.h"
@@ -19,6 +20,17 @@ struct prepared {
 
 enum { MAX_PREPARED = 64 };
 
+/* Host work for jobs to come, on threads of its own. */
+struct foresight {
+    struct arena arena; /* strings of evals */
+    struct eval_spec
+        evals[RUNNER_MAX_EXPECTED]; /* asked for, not begun: they wait for their checkpoint */
+    int n_evals;
+    struct eval_ahead *sets; /* being tokenized for the checkpoint in force; NULL: none */
+    struct ckpt *next;       /* opened and being hashed; NULL: none */
+    char *next_key;
+};
+
 struct runner {
     char *device;
     struct runner_options options;
@@ -29,7 +41,6 @@ struct runner {
     struct ckpt *ckpt;
     struct model *model;
     struct tok *tok;
-    char weights_sha256[SHA256_HEX];
     /* The configuration in force. */
     bool has_config;
     struct config config;
@@ -38,6 +49,7 @@ struct runner {
     int n_prepared;
     char set_tokenizer[SHA256_HEX]; /* what the prepared sets were made with */
     int64_t set_context;
+    struct foresight ahead;
     int64_t counter;
     struct runner_stats stats;
     int64_t unreported_bytes; /* of weight files read since the last result */
@@ -56,6 +68,18 @@ bool runner_is_compared(const struct config *c, enum task t);
 /* Everything of a result that the evaluation does not know. */
 void runner_describe(struct runner *r, const struct bits *bits, struct job_result *out,
                      struct arena *a);
+
+/* "path|hub|revision"; caller frees. */
+char *runner_model_key(const struct model_ref *m);
+/* The evaluation's place among the prepared ones, or NULL. */
+struct prepared *runner_find_prepared(struct runner *r, const struct eval_spec *ev);
+/* The checkpoint of this key when it was opened ahead, the caller's now; else NULL. */
+struct ckpt *runner_ahead_take(struct runner *r, const char *key);
+/* Begins what waits for the checkpoint that is in force now. */
+void runner_ahead_begin(struct runner *r);
+/* Sets for another tokenizer or context are of no use; runner_ahead_stop gives up everything. */
+void runner_ahead_drop_sets(struct runner *r);
+void runner_ahead_stop(struct runner *r);
 
 /* Jobs of one checkpoint and arithmetic, in passes. Those that it does not get to in one go are left to the next call:
  * done[i] is set for those that were reported. */

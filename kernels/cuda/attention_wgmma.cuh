@@ -14,23 +14,14 @@
 #ifndef ISOBIT_KERNELS_CUDA_ATTENTION_WGMMA_CUH
 #define ISOBIT_KERNELS_CUDA_ATTENTION_WGMMA_CUH
 
-#include <cuda.h>
-
 #include "kernels/cuda/attention_mma.cuh"
+#include "kernels/cuda/gemm_hopper.cuh"
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define HAS_WGMMA 1
-#else
-#define HAS_WGMMA 0
-#endif
-
-static constexpr int GROUP_ROWS = 64, GROUP_THREADS = 4 * WARP;
-static constexpr int PANEL_COLS = 64, ROW_BYTES = PANEL_COLS * 2, ATOM_ROWS = 8;
-static constexpr int ATOM_BYTES = ATOM_ROWS * ROW_BYTES;
+static constexpr int GROUP_ROWS = BLOCK_ROWS; /* queries of a warpgroup */
+static constexpr int ATOM_ROWS = 8, ATOM_BYTES = ATOM_ROWS * PANEL_ROW_BYTES;
 static constexpr int BOX_ROWS = 64;                        /* of a usual fetch */
 static constexpr size_t TOGETHER_BYTES = (size_t)32 << 20; /* most of the second-level cache */
-static constexpr int PRODUCER_REGISTERS = 32,
-                     GROUP_REGISTERS = 160; /* of a thread, with three warpgroups */
+static constexpr int PRODUCER_REGISTERS = 32, GROUP_REGISTERS = 160; /* with three warpgroups */
 
 /* Sizes for heads of HD dimensions and GROUPS warpgroups a block; sizes in bytes unless they say otherwise. */
 template <int HD_, int GROUPS_> struct wgmma_shape {
@@ -40,10 +31,10 @@ template <int HD_, int GROUPS_> struct wgmma_shape {
     static constexpr int STAGES = is_long ? 3 : 1;
     static constexpr int blocks = is_long ? 1 : 3; /* of a multiprocessor */
     /* Registers move between warpgroups, so the producer's is a whole one where they do. */
-    static constexpr int threads = GROUPS * GROUP_THREADS + (is_long ? GROUP_THREADS : WARP);
-    static constexpr int panels = HD / PANEL_COLS;
-    static constexpr int panel = KEYS * ROW_BYTES, tile = panels * panel;
-    static constexpr int query_panel = GROUP_ROWS * ROW_BYTES, queries = panels * query_panel;
+    static constexpr int threads = GROUPS * GROUP_SIZE + (is_long ? GROUP_SIZE : WARP);
+    static constexpr int panels = HD / PANEL_WIDTH;
+    static constexpr int panel = KEYS * PANEL_ROW_BYTES, tile = panels * panel;
+    static constexpr int query_panel = GROUP_ROWS * PANEL_ROW_BYTES, queries = panels * query_panel;
     static constexpr int n_barriers = 4 * STAGES + 2;
 };
 
@@ -116,8 +107,8 @@ struct wgmma_maps {
 
 /* ---- instructions ---- */
 
-/* What a product reads, at a shared address and then so many bytes on: atoms of 8 rows follow each other at 1024 bytes; 128-byte
- * swizzle; `next_panel` is where columns 64 and on of values are. Shared addresses have 18 bits, of which 14 count here. */
+/* What a product reads, at a shared address and then so many bytes on: atoms follow each other at 1024 bytes; 128-byte swizzle;
+ * `next_panel` is where columns 64 and on of values are. Shared addresses have 18 bits, of which 14 count here. */
 static __device__ __forceinline__ uint32_t descriptor_base(uint32_t address, int next_panel)
 {
     return address >> 4 | (uint32_t)(next_panel >> 4) << 16;
@@ -128,7 +119,7 @@ static __device__ __forceinline__ uint64_t descriptor(uint32_t base, int bytes)
     return (uint64_t)(1U << 30 | ATOM_BYTES >> 4) << 32 | (base + (unsigned)bytes / 16);
 }
 
-#if HAS_WGMMA
+#if GEMM_HAS_HOPPER
 #define WGMMA_4(d, i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
 #define WGMMA_OUT(d, i)                                                                            \
     WGMMA_4(d, i), WGMMA_4(d, i + 1), WGMMA_4(d, i + 2), WGMMA_4(d, i + 3), WGMMA_4(d, i + 4),     \
@@ -187,79 +178,12 @@ template <typename E> struct wgmma;
 WGMMA_OF(__half, "f16")
 WGMMA_OF(__nv_bfloat16, "bf16")
 
-/* Registers written before are seen by the products that follow. */
-static __device__ __forceinline__ void wgmma_begin(void)
-{
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-}
-
-static __device__ __forceinline__ void wgmma_commit(void)
-{
-    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-
-/* Waits until at most N of what was committed is under way. */
-template <int N> static __device__ __forceinline__ void wgmma_wait(void)
-{
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
-}
-
 /* Keeps the compiler from moving work on products' outputs over a wait. */
 template <int N> static __device__ __forceinline__ void outputs_settle(float (&d)[N][4])
 {
 #pragma unroll
     for (int i = 0; i < N; i++)
         asm volatile("" : WGMMA_4(d, i)::"memory");
-}
-
-/* Shared memory that this thread wrote is seen by products and the copier, once a barrier has passed. */
-static __device__ __forceinline__ void shared_publish(void)
-{
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-
-static __device__ __forceinline__ void barrier_init(uint32_t barrier, int n)
-{
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(n) : "memory");
-}
-
-/* The copier sees barriers that were initialized before. */
-static __device__ __forceinline__ void barriers_publish(void)
-{
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    shared_publish();
-}
-
-static __device__ __forceinline__ void barrier_arrive(uint32_t barrier)
-{
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
-/* Arrives, and holds the barrier back until so many bytes were copied. */
-static __device__ __forceinline__ void barrier_expect(uint32_t barrier, int bytes)
-{
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
-                 : "memory");
-}
-
-/* Waits until the barrier has completed its phase of this parity. */
-static __device__ __forceinline__ void barrier_wait(uint32_t barrier, int phase)
-{
-    asm volatile("{\n.reg .pred p;\nAGAIN%=:\n"
-                 "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
-                 "@p bra DONE%=;\nbra AGAIN%=;\nDONE%=:\n}\n" ::"r"(barrier),
-                 "r"(phase)
-                 : "memory");
-}
-
-/* Has the copier fetch a box from column x, row y on; rows that the buffer does not have become zeros. */
-static __device__ __forceinline__ void box_fetch(uint32_t to, const CUtensorMap *map, int x, int y,
-                                                 uint32_t barrier)
-{
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
-                 "[%0], [%1, {%2, %3}], [%4];" ::"r"(to),
-                 "l"(map), "r"(x), "r"(y), "r"(barrier)
-                 : "memory");
 }
 
 /* Barriers of all threads of some warps: 1 .. GROUPS, the turn of group 0 .. GROUPS - 1; behind them, each group's own. */
@@ -303,23 +227,23 @@ static __device__ __forceinline__ void tile_fetch(const struct wgmma_maps &maps,
             for (int p = 0; p < S::panels; p++)
 #pragma unroll
                 for (int r = 0; r < S::KEYS; r += BOX_ROWS)
-                    box_fetch(to + p * S::panel + r * ROW_BYTES, &maps.box, col + p * PANEL_COLS,
-                              row + r, barrier);
+                    box_load(to + p * S::panel + r * PANEL_ROW_BYTES, &maps.box,
+                             col + p * PANEL_WIDTH, row + r, barrier);
         return;
     }
     /* Partly the parent's. An atom that both have part in comes row by row. */
     __syncwarp();
     const int parents = w.before_row + j0, owns = w.own_row - own;
     for (int i = lane; i < S::KEYS / ATOM_ROWS * S::panels; i += WARP) {
-        const int p = i % S::panels, r = i / S::panels * ATOM_ROWS, x = col + p * PANEL_COLS;
+        const int p = i % S::panels, r = i / S::panels * ATOM_ROWS, x = col + p * PANEL_WIDTH;
         const uint32_t panel = to + p * S::panel;
         if (r + ATOM_ROWS <= own || r >= own)
-            box_fetch(panel + r * ROW_BYTES, &maps.atom, x, (r < own ? parents : owns) + r,
-                      barrier);
+            box_load(panel + r * PANEL_ROW_BYTES, &maps.atom, x, (r < own ? parents : owns) + r,
+                     barrier);
         else
             for (int j = r; j < r + ATOM_ROWS; j++)
-                box_fetch(panel + j * ROW_BYTES, &maps.row, x, (j < own ? parents : owns) + j,
-                          barrier);
+                box_load(panel + j * PANEL_ROW_BYTES, &maps.row, x, (j < own ? parents : owns) + j,
+                         barrier);
     }
 }
 
@@ -339,8 +263,8 @@ work_hand_out(const struct wgmma_ring<S> &ring, const struct wgmma_maps &maps,
     for (int g = 0; g < groups; g++)
 #pragma unroll
         for (int p = 0; p < S::panels; p++)
-            box_fetch(ring.queries + g * S::queries + p * S::query_panel, &maps.box,
-                      q_col + p * PANEL_COLS, w.row + g * GROUP_ROWS, ring.full_queries());
+            box_load(ring.queries + g * S::queries + p * S::query_panel, &maps.box,
+                     q_col + p * PANEL_WIDTH, w.row + g * GROUP_ROWS, ring.full_queries());
 }
 
 /* Number of the block's next turn, as its first lane learns it: blocks start with the turn of their own number, then take
@@ -419,13 +343,13 @@ static __device__ __forceinline__ void release(uint32_t barrier)
 template <class S> static __device__ __forceinline__ void products_take_turn(int group)
 {
     if (S::is_long)
-        warps_wait(1 + group, 2 * GROUP_THREADS);
+        warps_wait(1 + group, 2 * GROUP_SIZE);
 }
 
 template <class S> static __device__ __forceinline__ void products_pass_turn(int group)
 {
     if (S::is_long)
-        warps_arrive(1 + (group + 1) % S::GROUPS, 2 * GROUP_THREADS);
+        warps_arrive(1 + (group + 1) % S::GROUPS, 2 * GROUP_SIZE);
 }
 
 /* Starts s = q keys^T. */
@@ -435,14 +359,14 @@ static __device__ __forceinline__ void scores_start(float (&s)[S::KEYS / 8][4], 
 {
     const uint32_t left = descriptor_base(queries, ATOM_BYTES),
                    right = descriptor_base(keys, ATOM_BYTES);
-    wgmma_begin();
+    products_begin();
 #pragma unroll
     for (int d = 0; d < S::HD / 16; d++) {
         const int within = d % 4 * 32; /* the panel */
         wgmma<E>::scores(s, descriptor(left, d / 4 * S::query_panel + within),
                          descriptor(right, d / 4 * S::panel + within), d > 0);
     }
-    wgmma_commit();
+    products_commit();
 }
 
 /* Starts out += p values. */
@@ -451,11 +375,11 @@ static __device__ __forceinline__ void
 values_start(float (&out)[S::HD / 8][4], const uint32_t (&p)[S::KEYS / 16][4], uint32_t values)
 {
     const uint32_t right = descriptor_base(values, S::panel);
-    wgmma_begin();
+    products_begin();
 #pragma unroll
     for (int i = 0; i < S::KEYS / 16; i++)
-        wgmma<E>::values(out, p[i], descriptor(right, i * 16 * ROW_BYTES));
-    wgmma_commit();
+        wgmma<E>::values(out, p[i], descriptor(right, i * 16 * PANEL_ROW_BYTES));
+    products_commit();
 }
 
 /* Rows of the group's last tile of values behind the sequence's end are another's, or nobody's: their weights are 0, but they
@@ -463,18 +387,18 @@ values_start(float (&out)[S::HD / 8][4], const uint32_t (&p)[S::KEYS / 16][4], u
 template <class S>
 static __device__ __forceinline__ void values_end(const struct group_view<S> &v, uint32_t values)
 {
-    const int n = v.n_keys - (v.n_tiles - 1) * S::KEYS, thread = threadIdx.x % GROUP_THREADS;
+    const int n = v.n_keys - (v.n_tiles - 1) * S::KEYS, thread = threadIdx.x % GROUP_SIZE;
     if (n >= S::KEYS)
         return;
-    for (int r = n + thread / 8; r < S::KEYS; r += GROUP_THREADS / 8)
+    for (int r = n + thread / 8; r < S::KEYS; r += GROUP_SIZE / 8)
 #pragma unroll
         for (int p = 0; p < S::panels; p++)
             asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(
-                             values + p * S::panel + r * ROW_BYTES + thread % 8 * 16),
+                             values + p * S::panel + r * PANEL_ROW_BYTES + thread % 8 * 16),
                          "r"(0)
                          : "memory");
-    shared_publish();
-    warps_wait(1 + S::GROUPS + v.group, GROUP_THREADS);
+    copies_publish();
+    warps_wait(1 + S::GROUPS + v.group, GROUP_SIZE);
 }
 
 template <typename E, int N>
@@ -495,7 +419,7 @@ static __device__ __forceinline__ void tile_weigh(const struct group_view<S> &v,
                                                   struct mma_state<S::HD> *m,
                                                   float (&s)[S::KEYS / 8][4], float factor[2])
 {
-    wgmma_wait<PENDING>();
+    products_wait<PENDING>();
     outputs_settle(s);
     release(v.ring.empty_keys(stage));
     if (t + 1 == v.n_tiles)
@@ -535,11 +459,11 @@ tile_step(const struct group_view<S> &v, int t, const struct wgmma_place &before
      * stays below: the assembler would move it up before the exponentials. */
     const bool is_same = factor[0] == 1.0F && factor[1] == 1.0F;
     if (!__all_sync(ALL_LANES, is_same && m->sum[0] >= 0.0F && m->sum[1] >= 0.0F)) {
-        wgmma_wait<0>();
+        products_wait<0>();
         outputs_settle(m->out);
         output_scale<S::HD>(m, factor);
     }
-    wgmma_wait<0>();
+    products_wait<0>();
     outputs_settle(m->out);
     release(v.ring.empty_values(before.stage));
     weights_pack<E>(p, s);
@@ -555,7 +479,7 @@ tile_add(const struct group_view<S> &v, const struct wgmma_place &at, bool is_la
     if (is_last)
         values_end<S>(v, v.ring.values(at.stage));
     values_start<E, S>(m->out, p, v.ring.values(at.stage));
-    wgmma_wait<0>();
+    products_wait<0>();
     outputs_settle(m->out);
     release(v.ring.empty_values(at.stage));
 }
@@ -647,7 +571,7 @@ static __global__ void __launch_bounds__(S::threads, S::blocks)
     wgmma_kernel(struct attention_args a, int heads_together,
                  const __grid_constant__ struct wgmma_maps maps)
 {
-#if HAS_WGMMA
+#if GEMM_HAS_HOPPER
     extern __shared__ unsigned char wgmma_shared[];
     const uint32_t start = shared_address(wgmma_shared);
     struct wgmma_ring<S> ring;
@@ -663,16 +587,17 @@ static __global__ void __launch_bounds__(S::threads, S::blocks)
         barrier_init(ring.full_queries(), 1);
         barrier_init(ring.empty_queries(), S::GROUPS * 4);
         barriers_publish();
+        copies_publish();
     }
     __syncthreads();
-    if (threadIdx.x < S::GROUPS * GROUP_THREADS) {
+    if (threadIdx.x < S::GROUPS * GROUP_SIZE) {
         if (S::is_long)
             asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(GROUP_REGISTERS));
         consume<E, S>(a, ring);
     } else {
         if (S::is_long)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
-        if (threadIdx.x < S::GROUPS * GROUP_THREADS + WARP)
+        if (threadIdx.x < S::GROUPS * GROUP_SIZE + WARP)
             produce<S>(a, heads_together, maps, ring);
     }
 #else
@@ -685,33 +610,10 @@ static __global__ void __launch_bounds__(S::threads, S::blocks)
 
 /* ---- launchers ---- */
 
-/* The driver's function, or NULL: programs and this module do not link the driver. */
-static decltype(&cuTensorMapEncodeTiled) tensor_map_function(void)
-{
-    void *f = NULL;
-    cudaDriverEntryPointQueryResult found;
-#if CUDART_VERSION >= 12050
-    cudaError_t status = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000,
-                                                          cudaEnableDefault, &found);
-#else
-    cudaError_t status =
-        cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &f, cudaEnableDefault, &found);
-#endif
-    if (status != cudaSuccess || found != cudaDriverEntryPointSuccess)
-        return NULL;
-    return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(f);
-}
-
-static decltype(&cuTensorMapEncodeTiled) tensor_map_encode(void)
-{
-    static const decltype(&cuTensorMapEncodeTiled) function = tensor_map_function();
-    return function;
-}
-
 static bool attention_wgmma_can(const struct cuda_kern *c, const struct attention_args &a)
 {
-    return c->has_wgmma && c->compute != KERN_FP32 && attention_mma_can(c, a) &&
-           (a.head_dim == 64 || a.head_dim == 128) && tensor_map_encode() != NULL;
+    return c->encode_map != NULL && c->compute != KERN_FP32 && attention_mma_can(c, a) &&
+           (a.head_dim == 64 || a.head_dim == 128);
 }
 
 /* Queries of a piece, by the longest sequence. */
@@ -720,33 +622,18 @@ static int attention_wgmma_rows(int longest)
     return longest <= 2 * GROUP_ROWS ? GROUP_ROWS : 3 * GROUP_ROWS;
 }
 
-static enum err_code tensor_map_make(const struct cuda_kern *c, const struct attention_args &a,
-                                     int rows, CUtensorMap *out, struct err *e)
-{
-    const cuuint64_t dims[2] = {(cuuint64_t)a.row, (cuuint64_t)a.T};
-    const cuuint64_t stride = (cuuint64_t)a.row * 2;
-    const cuuint32_t box[2] = {PANEL_COLS, (cuuint32_t)rows}, steps[2] = {1, 1};
-    const CUtensorMapDataType type = c->compute == KERN_FP16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-                                                             : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
-    CUresult status =
-        tensor_map_encode()(out, type, 2, const_cast<void *>(a.qkv), dims, &stride, box, steps,
-                            CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                            CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    if (status != CUDA_SUCCESS)
-        return err_set(e, ERR_DEVICE, "attention: tensor map of %lld rows of %lld: error %d",
-                       (long long)a.T, (long long)a.row, (int)status);
-    return ERR_OK;
-}
-
 template <typename E, class S>
 static enum err_code wgmma_launch(struct cuda_kern *c, const struct attention_args &a,
                                   struct err *e)
 {
     constexpr size_t bytes = wgmma_ring<S>::bytes;
     struct wgmma_maps maps;
-    TRY(tensor_map_make(c, a, BOX_ROWS, &maps.box, e));
-    TRY(tensor_map_make(c, a, ATOM_ROWS, &maps.atom, e));
-    TRY(tensor_map_make(c, a, 1, &maps.row, e));
+    /* A miss of the second-level cache brings the head's own row and nothing of its neighbours'. */
+    constexpr CUtensorMapL2promotion line =
+        S::panels == 1 ? CU_TENSOR_MAP_L2_PROMOTION_L2_128B : CU_TENSOR_MAP_L2_PROMOTION_L2_256B;
+    TRY(panel_map(c, &maps.box, a.qkv, a.T, a.row, BOX_ROWS, line, e));
+    TRY(panel_map(c, &maps.atom, a.qkv, a.T, a.row, ATOM_ROWS, line, e));
+    TRY(panel_map(c, &maps.row, a.qkv, a.T, a.row, 1, line, e));
     CUDA_TRY(cudaFuncSetAttribute(wgmma_kernel<E, S>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   (int)bytes),
              "shared memory of attention");

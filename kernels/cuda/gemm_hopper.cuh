@@ -248,4 +248,25 @@ template <> struct product<__nv_bfloat16, 192> {
 
 #endif /* GEMM_HAS_HOPPER */
 
+/* ---- host ---- */
+
+/* Boxes of `box_rows` rows and a panel's width of p[rows, cols], which the second-level cache reads by `line`. c->encode_map is
+ * there. */
+static inline enum err_code panel_map(const struct cuda_kern *c, CUtensorMap *map, const void *p,
+                                      int64_t rows, int64_t cols, int box_rows,
+                                      CUtensorMapL2promotion line, struct err *e)
+{
+    const bool is_bf16 = c->compute == KERN_BF16;
+    const cuuint64_t sizes[] = {(cuuint64_t)cols, (cuuint64_t)rows}, row_bytes = sizes[0] * 2;
+    const cuuint32_t box[] = {PANEL_WIDTH, (cuuint32_t)box_rows}, steps[] = {1, 1};
+    const CUresult status = ((PFN_cuTensorMapEncodeTiled_v12000)c->encode_map)(
+        map, is_bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2,
+        (void *)(uintptr_t)p, sizes, &row_bytes, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+        CU_TENSOR_MAP_SWIZZLE_128B, line, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (status != CUDA_SUCCESS)
+        return err_set(e, ERR_DEVICE, "map of a matrix of %lld rows and %lld columns: error %d",
+                       (long long)rows, (long long)cols, (int)status);
+    return ERR_OK;
+}
+
 #endif

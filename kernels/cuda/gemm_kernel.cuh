@@ -249,24 +249,6 @@ static inline bool gemm_can(const struct cuda_kern *c, const void *x, const void
            (uintptr_t)x % 16 == 0 && (uintptr_t)w % 16 == 0;
 }
 
-/* Boxes of `box_rows` rows and a panel's width of p[rows, cols]. */
-static inline enum err_code gemm_map(const struct cuda_kern *c, CUtensorMap *map, const void *p,
-                                     int64_t rows, int64_t cols, int box_rows, struct err *e)
-{
-    const bool is_bf16 = c->compute == KERN_BF16;
-    const cuuint64_t sizes[] = {(cuuint64_t)cols, (cuuint64_t)rows}, row_bytes = sizes[0] * 2;
-    const cuuint32_t box[] = {PANEL_WIDTH, (cuuint32_t)box_rows}, steps[] = {1, 1};
-    const CUresult status = ((PFN_cuTensorMapEncodeTiled_v12000)c->encode_map)(
-        map, is_bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2,
-        (void *)(uintptr_t)p, sizes, &row_bytes, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-        CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    if (status != CUDA_SUCCESS)
-        return err_set(e, ERR_DEVICE, "map of a matrix of %lld rows and %lld columns: error %d",
-                       (long long)rows, (long long)cols, (int)status);
-    return ERR_OK;
-}
-
 /* What is multiplied; `group` as in gemm_grid, in tiles. */
 struct gemm_operands {
     const void *x, *w;
@@ -283,8 +265,8 @@ static enum err_code gemm_launch(struct cuda_kern *c, gemm_params<typename Endin
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute cluster = {};
     struct gemm_grid *g = &p->grid;
-    TRY(gemm_map(c, &p->x, o->x, o->T, o->K, L::x_box, e));
-    TRY(gemm_map(c, &p->w, o->w, o->N, o->K, L::w_box, e));
+    TRY(panel_map(c, &p->x, o->x, o->T, o->K, L::x_box, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, e));
+    TRY(panel_map(c, &p->w, o->w, o->N, o->K, L::w_box, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, e));
     g->T = (int)o->T;
     g->N = (int)o->N;
     g->k_steps = (int)ceil_div(o->K, GEMM_K);

@@ -167,7 +167,8 @@ static enum err_code linear_start(struct cuda_kern *c, const struct kern_linear_
     gemm_params<struct linear_ending_args> p;
     const struct gemm_operands o = {a->x, a->w, a->T, a->N, a->K, LINEAR_GROUP};
     p.ending.bias = a->bias;
-    TRY(gemm_map(c, &p.ending.y, a->y, a->T, a->N, BLOCK_ROWS, e));
+    TRY(panel_map(c, &p.ending.y, a->y, a->T, a->N, BLOCK_ROWS, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                  e));
     return gemm_launch<E, linear_layout, linear_ending<E, ACT>>(c, &p, &o, what_linear, e);
 }
 

@@ -200,6 +200,38 @@ Test(runner, weight_std_reports_three_correlations_over_layers)
     arena_release(&a);
 }
 
+/* Evaluations and a checkpoint announced ahead, one of them without a file: every job answers as it does unannounced. */
+Test(runner, what_is_expected_changes_no_result)
+{
+    enum { JOBS = 4 };
+    struct job jobs[JOBS] = {job_of(model_a, 16, TASK_perplexity), job_of(model_a, 16, TASK_piqa),
+                             job_of(model_a, 16, TASK_lambada), job_of(model_b, 16, TASK_piqa)};
+    struct runner *told = new_runner(&on_cpu);
+    struct arena a = {0};
+    struct err e = {0};
+    struct job_result out;
+    jobs[2].eval.data_path = "no/such/file.jsonl";
+    for (int i = 0; i < JOBS; i++) {
+        runner_expect(told, &jobs[i], jobs + i + 1, JOBS - i - 1);
+        if (i == 2) {
+            cr_expect_eq(runner_run(told, &jobs[i], &out, &a, &e), ERR_NOTFOUND);
+            cr_expect(strstr(e.text, "no/such/file.jsonl") != NULL, "%s", e.text);
+            continue;
+        }
+        struct runner *fresh = new_runner(&on_cpu);
+        const struct job_result ahead = run(told, &jobs[i], &a), own = run(fresh, &jobs[i], &a);
+        cr_assert_eq(ahead.n_metrics, own.n_metrics);
+        for (int m = 0; m < own.n_metrics; m++)
+            cr_expect_eq(ahead.metrics[m].value, own.metrics[m].value);
+        cr_expect_str_eq(ahead.weights_sha256, own.weights_sha256);
+        runner_free(fresh);
+    }
+    cr_expect_eq(runner_get_stats(told)->checkpoint_loads, 2);
+    runner_expect(told, &jobs[3], jobs, 3); /* and nothing of it comes */
+    runner_free(told);
+    arena_release(&a);
+}
+
 Test(runner, a_failed_job_leaves_it_usable)
 {
     struct runner *r = new_runner(&on_cpu);
