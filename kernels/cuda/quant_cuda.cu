@@ -180,34 +180,35 @@ static enum err_code check_book(const struct kern_quant_args *a, struct err *e)
     return ERR_OK;
 }
 
-/* The book of the last call, on both sides: most tensors of a configuration share one. */
-struct cuda_book {
+/* Books on both sides: most tensors of a configuration share one, and configurations that take turns layer by layer come back
+ * to theirs. */
+enum { BOOKS = 32 };
+struct kept_book {
     float v[BOOK_MAX]; /* what it was made from */
     int n;             /* 0: nothing yet */
     struct book host;
     struct cuda_buffer device;
 };
 
+struct cuda_book {
+    struct kept_book kept[BOOKS];
+    int next; /* whose place the next new one takes */
+};
+
 void cuda_book_close(struct cuda_kern *c)
 {
     if (c->book == NULL)
         return;
-    cuda_buffer_release(&c->book->device);
+    for (int i = 0; i < BOOKS; i++)
+        cuda_buffer_release(&c->book->kept[i].device);
     xfree(c->book);
     c->book = NULL;
 }
 
-static enum err_code book_get(struct cuda_kern *c, const struct kern_quant_args *a,
-                              const struct cuda_book **out, struct err *e)
+static enum err_code book_make(struct cuda_kern *c, const struct kern_quant_args *a,
+                               struct kept_book *b, struct err *e)
 {
     static const char what[] = "codebook to the GPU";
-    const size_t bytes = (size_t)a->n_book * sizeof *a->book;
-    if (c->book == NULL)
-        c->book = (struct cuda_book *)xcalloc(1, sizeof *c->book);
-    struct cuda_book *b = c->book;
-    *out = b;
-    if (b->n == a->n_book && memcmp(b->v, a->book, bytes) == 0)
-        return ERR_OK;
     void *device, *pushed;
     b->n = 0;
     book_init(&b->host, a->book, a->n_book);
@@ -216,16 +217,34 @@ static enum err_code book_get(struct cuda_kern *c, const struct kern_quant_args 
     CUDA_TRY(
         cudaMemcpyAsync(device, pushed, book_bytes(&b->host), cudaMemcpyDeviceToDevice, c->stream),
         what);
-    memcpy(b->v, a->book, bytes);
+    memcpy(b->v, a->book, (size_t)a->n_book * sizeof *a->book);
     b->n = a->n_book;
     return ERR_OK;
+}
+
+static enum err_code book_get(struct cuda_kern *c, const struct kern_quant_args *a,
+                              const struct kept_book **out, struct err *e)
+{
+    const size_t bytes = (size_t)a->n_book * sizeof *a->book;
+    if (c->book == NULL)
+        c->book = (struct cuda_book *)xcalloc(1, sizeof *c->book);
+    struct cuda_book *all = c->book;
+    for (int i = 0; i < BOOKS; i++) {
+        *out = &all->kept[i];
+        if ((*out)->n == a->n_book && memcmp((*out)->v, a->book, bytes) == 0)
+            return ERR_OK;
+    }
+    struct kept_book *b = &all->kept[all->next];
+    all->next = (all->next + 1) % BOOKS;
+    *out = b;
+    return book_make(c, a, b, e);
 }
 
 enum err_code cuda_quantize(struct kern *k, const struct kern_quant_args *a, struct err *e)
 {
     struct cuda_kern *c = cuda_of(k);
     struct quant_setup s;
-    const struct cuda_book *book;
+    const struct kept_book *book;
     TRY(check_book(a, e));
     TRY(quant_setup_init(c, a, &s, e));
     TRY(book_get(c, a, &book, e));
