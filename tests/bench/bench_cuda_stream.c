@@ -1,6 +1,6 @@
 /* Layer by layer against resident on one GPU, with random checkpoints of real shapes (random_ckpt.h). One JSON line each.
  *   bench_cuda_stream make SHAPE DIR
- *   bench_cuda_stream resident DIR            a batch of 8 windows of 2,048 tokens, all scored
+ *   bench_cuda_stream resident DIR            a batch of up to 8 windows of 2,048 tokens, all scored
  *   bench_cuda_stream stream DIR BYTES N B    N configurations of B such batches within a memory budget
  *   bench_cuda_stream same DIR BYTES          answers of both ways, one batch, 16 bit and 4 bit */
 #include <math.h>
@@ -8,14 +8,15 @@
 #include "tests/bench/random_ckpt.h"
 #include "worker/model/model_stream.h"
 
-enum { WINDOWS = 8, WINDOW = 2048, TARGETS = WINDOWS * (WINDOW - 1), REPEATS = 5 };
+enum { MAX_WINDOWS = 8, WINDOW = 2048, REPEATS = 5 };
 
 struct bench {
     struct ckpt *ckpt;
     struct kern *k;
     struct model *m;
     int32_t *tokens;
-    struct model_seq seqs[WINDOWS];
+    int n_windows, n_targets; /* as many windows as the model's batches hold, at most 8 */
+    struct model_seq seqs[MAX_WINDOWS];
     struct model_target *targets;
     struct model_answer *answers;
     double nll;
@@ -29,12 +30,15 @@ static void open_bench(struct bench *b, const char *dir, int64_t memory)
     bench_must(ckpt_open(&(struct model_ref){.name = dir, .path = dir}, &b->ckpt, &e), &e);
     bench_must(kern_open(&gpu, &b->k, &e), &e);
     bench_must(model_open_within(b->ckpt, b->k, memory, &b->m, &e), &e);
-    b->tokens = xcalloc((size_t)WINDOWS * WINDOW, sizeof *b->tokens);
-    b->targets = xcalloc(TARGETS, sizeof *b->targets);
-    b->answers = xcalloc(TARGETS, sizeof *b->answers);
-    for (int i = 0; i < WINDOWS * WINDOW; i++)
+    const int64_t most = model_max_tokens(b->m) / WINDOW;
+    b->n_windows = most < MAX_WINDOWS ? (int)most : MAX_WINDOWS;
+    b->n_targets = b->n_windows * (WINDOW - 1);
+    b->tokens = xcalloc((size_t)b->n_windows * WINDOW, sizeof *b->tokens);
+    b->targets = xcalloc((size_t)b->n_targets, sizeof *b->targets);
+    b->answers = xcalloc((size_t)b->n_targets, sizeof *b->answers);
+    for (int i = 0; i < b->n_windows * WINDOW; i++)
         b->tokens[i] = (int32_t)rng_below(&r, (uint64_t)model_get_info(b->m)->vocab);
-    for (int i = 0, n = 0; i < WINDOWS; i++) {
+    for (int i = 0, n = 0; i < b->n_windows; i++) {
         b->seqs[i] = (struct model_seq){b->tokens + (ptrdiff_t)i * WINDOW, WINDOW, -1};
         for (int t = 0; t + 1 < WINDOW; t++)
             b->targets[n++] = (struct model_target){i, t, b->tokens[i * WINDOW + t + 1], -1};
@@ -55,13 +59,14 @@ static void close_bench(struct bench *b)
 static struct model_batch batch_of(const struct bench *b)
 {
     return (struct model_batch){
-        .seqs = b->seqs, .n_seqs = WINDOWS, .targets = b->targets, .n_targets = TARGETS};
+        .seqs = b->seqs, .n_seqs = b->n_windows, .targets = b->targets, .n_targets = b->n_targets};
 }
 
 /* Of one batch: products, head at every token, attention at causal positions. */
-static double flops_of(const struct model_info *info)
+static double flops_of(const struct bench *b)
 {
-    const double d = info->d, T = (double)WINDOWS * WINDOW;
+    const struct model_info *info = model_get_info(b->m);
+    const double d = info->d, T = (double)b->n_windows * WINDOW;
     const double layer = 2 * (4 * d * d + 2 * d * info->ffn) + 4 * d * (WINDOW / 2.0);
     return T * (info->n_layers * layer + 2 * d * (double)info->vocab);
 }
@@ -69,8 +74,8 @@ static double flops_of(const struct model_info *info)
 static double nll_of(const struct bench *b)
 {
     double sum = 0;
-    for (int i = 0; i < TARGETS; i++)
-        sum -= (double)b->answers[i].logprob / TARGETS;
+    for (int i = 0; i < b->n_targets; i++)
+        sum -= (double)b->answers[i].logprob / b->n_targets;
     return sum;
 }
 
@@ -110,9 +115,8 @@ static void run_resident(const char *dir)
     printf(
         "{\"way\": \"resident\", \"params\": %lld, \"tflops\": %.1f, \"tokens_per_second\": %.0f, "
         "\"nll\": %.5f}\n",
-        (long long)model_get_info(b.m)->n_params,
-        flops_of(model_get_info(b.m)) / seconds[REPEATS / 2] * 1e-12,
-        WINDOWS * WINDOW / seconds[REPEATS / 2], nll_of(&b));
+        (long long)model_get_info(b.m)->n_params, flops_of(&b) / seconds[REPEATS / 2] * 1e-12,
+        b.n_windows * WINDOW / seconds[REPEATS / 2], nll_of(&b));
     close_bench(&b);
 }
 
@@ -145,7 +149,7 @@ static double run_pass(struct bench *b, const struct config *configs, int n_conf
     for (int64_t i = 0; i < n; i++)
         units[i] = (struct stream_unit){.config = (int)(i / n_batches),
                                         .batch = i % n_batches,
-                                        .n_tokens = (int64_t)WINDOWS * WINDOW};
+                                        .n_tokens = (int64_t)b->n_windows * WINDOW};
     const struct stream_pass pass = {.configs = configs,
                                      .n_configs = n_configs,
                                      .units = units,
@@ -175,7 +179,7 @@ static void run_stream(const char *dir, int64_t memory, int n_configs, int n_bat
         exit(1);
     }
     const double seconds = run_pass(&b, configs, n_configs, n_batches, &bytes);
-    const double flops = flops_of(model_get_info(b.m)) * n_configs * n_batches;
+    const double flops = flops_of(&b) * n_configs * n_batches;
     printf(
         "{\"way\": \"stream\", \"params\": %lld, \"tflops\": %.1f, \"seconds\": %.2f, \"units\": "
         "%d, \"bytes\": %lld, \"bytes_per_second\": %.3g, \"masters\": %d, \"window\": %.3g, "
@@ -192,7 +196,7 @@ static void run_same(const char *dir, int64_t memory)
 {
     static const int bits_of[] = {16, 4};
     struct err e;
-    float *whole = xcalloc((size_t)2 * TARGETS, sizeof *whole);
+    float *whole[2] = {0};
     double nll[2][2];
     struct bench b = {0};
     open_bench(&b, dir, 0);
@@ -203,8 +207,9 @@ static void run_same(const char *dir, int64_t memory)
         bench_must(model_set_config(b.m, &c, &bits, &e), &e);
         bench_must(model_run(b.m, &batch, b.answers, &e), &e);
         nll[0][i] = nll_of(&b);
-        for (int t = 0; t < TARGETS; t++)
-            whole[i * TARGETS + t] = b.answers[t].logprob;
+        whole[i] = xcalloc((size_t)b.n_targets, sizeof **whole);
+        for (int t = 0; t < b.n_targets; t++)
+            whole[i][t] = b.answers[t].logprob;
     }
     close_bench(&b);
     open_bench(&b, dir, memory);
@@ -223,17 +228,18 @@ static void run_same(const char *dir, int64_t memory)
             bench_must(model_run(b.m, &batch, b.answers, &e), &e);
         }
         nll[1][i] = nll_of(&b);
-        for (int t = 0; t < TARGETS; t++) {
-            const double off = fabs((double)(whole[i * TARGETS + t] - b.answers[t].logprob));
+        for (int t = 0; t < b.n_targets; t++) {
+            const double off = fabs((double)(whole[i][t] - b.answers[t].logprob));
             worst = off > worst ? off : worst;
             n_equal += off == 0;
         }
         printf("{\"way\": \"same\", \"k\": %d, \"nll_resident\": %.6f, \"nll_stream\": %.6f, "
                "\"equal\": %lld, \"of\": %d, \"worst\": %.3g}\n",
-               bits_of[i], nll[0][i], nll[1][i], (long long)n_equal, TARGETS, worst);
+               bits_of[i], nll[0][i], nll[1][i], (long long)n_equal, b.n_targets, worst);
     }
     close_bench(&b);
-    xfree(whole);
+    xfree(whole[0]);
+    xfree(whole[1]);
 }
 
 int main(int argc, char **argv)

@@ -19,7 +19,7 @@ fi
 "$bin/bench_cuda_stream" make 6.9b "$dir/m" >/dev/null
 whole=$("$bin/bench_cuda_stream" resident "$dir/m"); rm -rf "$dir/m"
 bytes=$("$bin/bench_cuda_stream" make "$shape" "$dir/m")
-streamed=$("$bin/bench_cuda_stream" stream "$dir/m" $((bytes / 4)) 10 2)
+streamed=$("$bin/bench_cuda_stream" stream "$dir/m" $((bytes / 4)) 10 3)
 printf '%s\n%s\n' "$whole" "$streamed"
 value() { sed -n "s/.*\"tflops\": \([0-9.]*\).*/\1/p" <<<"$1"; }
 awk -v s="$(value "$streamed")" -v r="$(value "$whole")" -v shape="$shape" -v machine="$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1)" \
