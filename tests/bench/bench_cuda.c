@@ -373,13 +373,9 @@ static void run_overhead(struct bench *b, const struct kern_quant_args *like)
 
 static void run_quantizers(struct kern *k)
 {
-    static const struct {
-        enum dtype dtype;
-        int k;
-    } types[] = {{DTYPE_int, 4},   {DTYPE_int, 8},      {DTYPE_float, 4},
-                 {DTYPE_float, 8}, {DTYPE_dynamic, 4},  {DTYPE_dynamic, 8},
-                 {DTYPE_nf, 4},    {DTYPE_quantile, 4}, {DTYPE_quantile, 8}};
-    static const int64_t blocks[] = {64, 1024, 4096};
+    static const enum dtype types[] = {DTYPE_int, DTYPE_float, DTYPE_dynamic, DTYPE_nf,
+                                       DTYPE_quantile};
+    static const int64_t blocks[] = {64, 256, 1024, 4096};
     struct bench b = {.k = k};
     struct codebook book;
     make_chunk(&b);
@@ -392,13 +388,15 @@ static void run_quantizers(struct kern *k)
     a.block = 64;
     run_overhead(&b, &a);
     for (size_t i = 0; i < ARRAY_LEN(types); i++) {
-        char name[32];
-        fill_book(types[i].dtype, types[i].k, &book);
-        a.n_book = book.n;
-        snprintf(name, sizeof name, "%s %d", dtype_label(types[i].dtype), types[i].k);
-        for (size_t j = 0; j < ARRAY_LEN(blocks); j++) {
-            a.block = blocks[j];
-            run_quantizer(&b, &a, name);
+        for (int bits = 3; bits <= 8; bits++) {
+            char name[32];
+            fill_book(types[i], bits, &book);
+            a.n_book = book.n;
+            snprintf(name, sizeof name, "%s %d", dtype_label(types[i]), bits);
+            for (size_t j = 0; j < ARRAY_LEN(blocks); j++) {
+                a.block = blocks[j];
+                run_quantizer(&b, &a, name);
+            }
         }
     }
     a.block = 0;
