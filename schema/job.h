@@ -124,15 +124,15 @@ struct model_ref {
 
 /* An evaluation with everything that can change its number. */
 struct eval_spec {
-    const char *name; /* label in results; default: the task's label */
-    enum task task;
+    const char *name;      /* label in results; default: the task's label */
     const char *data;      /* the declared file name: part of the key */
     const char *data_path; /* absolute */
     const char *subset;    /* NULL; else documents whose meta.pile_set_name is this */
     int64_t limit;         /* first items only; 0: all */
     int64_t window;        /* perplexity: tokens; 0: the model's context */
     int64_t max_tokens;    /* perplexity; 0: all */
-    enum method method;    /* perplexity: by the file's kind unless given */
+    enum task task;
+    enum method method; /* perplexity: by the file's kind unless given */
     enum join join;
     bool bos; /* prepend the tokenizer's default prefix */
 };
