@@ -4,21 +4,6 @@
 
 #include "worker/runner_impl.h"
 
-static const char *copy(struct arena *a, const char *s)
-{
-    return s != NULL ? arena_strdup(a, s) : NULL;
-}
-
-static void note_eval(struct foresight *f, const struct eval_spec *ev)
-{
-    struct eval_spec *to = &f->evals[f->n_evals++];
-    *to = *ev;
-    to->name = copy(&f->arena, ev->name);
-    to->data = copy(&f->arena, ev->data);
-    to->data_path = copy(&f->arena, ev->data_path);
-    to->subset = copy(&f->arena, ev->subset);
-}
-
 static void forget_evals(struct foresight *f)
 {
     arena_release(&f->arena);
@@ -60,7 +45,7 @@ void runner_expect(struct runner *r, const struct job *job, const struct job *ne
         char *key = runner_model_key(&next[i].model);
         const bool is_own = strcmp(key, own) == 0;
         if (is_own)
-            note_eval(f, &next[i].eval);
+            f->evals[f->n_evals++] = eval_spec_copy(&next[i].eval, &f->arena);
         if (is_own || has_other) {
             xfree(key);
             continue;

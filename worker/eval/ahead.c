@@ -36,14 +36,14 @@ static const char *copy(struct arena *a, const char *s)
     return s != NULL ? arena_strdup(a, s) : NULL;
 }
 
-static void piece_init(struct piece *p, const struct eval_spec *ev, struct arena *a)
+struct eval_spec eval_spec_copy(const struct eval_spec *ev, struct arena *a)
 {
-    p->spec = *ev;
-    p->spec.name = copy(a, ev->name);
-    p->spec.data = copy(a, ev->data);
-    p->spec.data_path = copy(a, ev->data_path);
-    p->spec.subset = copy(a, ev->subset);
-    p->key = key_of(ev, a);
+    struct eval_spec own = *ev;
+    own.name = copy(a, ev->name);
+    own.data = copy(a, ev->data);
+    own.data_path = copy(a, ev->data_path);
+    own.subset = copy(a, ev->subset);
+    return own;
 }
 
 /* ---- the thread ---- */
@@ -125,8 +125,10 @@ struct eval_ahead *eval_ahead_start(const char *dir, int64_t context, const stru
     a->n = n;
     a->pieces = arena_array(&a->arena, (size_t)n, sizeof(*a->pieces));
     memset(a->pieces, 0, (size_t)n * sizeof(*a->pieces));
-    for (int i = 0; i < n; i++)
-        piece_init(&a->pieces[i], &evals[i], &a->arena);
+    for (int i = 0; i < n; i++) {
+        a->pieces[i].spec = eval_spec_copy(&evals[i], &a->arena);
+        a->pieces[i].key = key_of(&evals[i], &a->arena);
+    }
     CHECK(pthread_mutex_init(&a->mutex, NULL) == 0 && pthread_cond_init(&a->changed, NULL) == 0);
     if (pthread_create(&a->thread, NULL, run, a) != 0) {
         release(a);
