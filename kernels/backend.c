@@ -191,6 +191,7 @@ enum err_code kern_layernorm(struct kern *k, const struct kern_norm_args *a, str
 
 enum err_code kern_linear(struct kern *k, const struct kern_linear_args *a, struct err *e)
 {
+    CHECK((a->act != KERN_ACT_NONE) + a->is_residual + (a->rotary != NULL) <= 1);
     return k->ops->linear(k, a, e);
 }
 

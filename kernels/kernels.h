@@ -104,17 +104,6 @@ struct kern_norm_args {
 MUST_USE enum err_code kern_layernorm(struct kern *k, const struct kern_norm_args *a,
                                       struct err *e);
 
-/* y[T, N] = act(x[T, K] * W[N, K]^T + bias[N]) (+ y when `is_residual`; then act is NONE). y may not
- * alias x. */
-struct kern_linear_args {
-    void *y;
-    const void *x, *w, *bias; /* bias may be NULL */
-    int64_t T, N, K;
-    enum kern_act act;
-    bool is_residual;
-};
-MUST_USE enum err_code kern_linear(struct kern *k, const struct kern_linear_args *a, struct err *e);
-
 /* Sequences packed along T. A sequence sees itself causally and, before it, all of its parent's tokens
  * (a shared prefix; parents come earlier in the list and have no parent themselves). */
 struct kern_seq {
@@ -123,17 +112,39 @@ struct kern_seq {
     int32_t pos0;       /* position of the first token: the parent's length, or 0 */
 };
 
-/* q, k, v live in one buffer [T, row]: head h's q starts at q_at + h * head_stride, and so on. Rotary
- * (rotate-half, theta_i = base^(-2i/rotary_dims)) is applied to q and k first when rotary_dims > 0 (qkv may be changed);
- * scores are scale * qk^T + slope[h] * j with j the absolute key position when slopes is not NULL.
+/* Rotary embedding (RoFormer, arXiv:2104.09864, section 3.2; the rotate-half form): of the first `dims` elements of every
+ * head's q and k, pairs (i, i + dims / 2) turn by the row's position times theta_i = base^(-2i/dims). Head h's q starts at
+ * column q_at + h * head_stride of a row, its k at k_at + h * head_stride. Rows of no sequence have position 0. */
+struct kern_rotary {
+    int dims; /* even, above 0 */
+    float base;
+    int heads;
+    int64_t q_at, k_at, head_stride;
+    const struct kern_seq *seqs; /* host */
+    int n_seqs;
+};
+
+/* y[T, N] = act(x[T, K] * W[N, K]^T + bias[N]) (+ y when `is_residual`). y may not alias x. With `rotary` the rows of y,
+ * rounded to the compute type, are rotated. At most one of act, is_residual and rotary. */
+struct kern_linear_args {
+    void *y;
+    const void *x, *w, *bias; /* bias may be NULL */
+    int64_t T, N, K;
+    enum kern_act act;
+    bool is_residual;
+    const struct kern_rotary *rotary; /* or NULL */
+};
+MUST_USE enum err_code kern_linear(struct kern *k, const struct kern_linear_args *a, struct err *e);
+
+/* q, k, v live in one buffer [T, row]: head h's q starts at q_at + h * head_stride, and so on; scores are
+ * scale * qk^T + slope[h] * j with j the absolute key position when slopes is not NULL.
  * out[T, heads * head_dim], head-major. seqs on the host. */
 struct kern_attention_args {
     void *out;
-    void *qkv;
+    const void *qkv;
     int64_t row, q_at, k_at, v_at, head_stride;
     int heads, head_dim;
-    int rotary_dims;
-    float rotary_base, scale;
+    float scale;
     const float *alibi_slopes; /* host, [heads], or NULL */
     const struct kern_seq *seqs;
     int n_seqs;

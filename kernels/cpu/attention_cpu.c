@@ -1,8 +1,7 @@
 /* Causal attention without a [T, T] matrix: per head, 16 queries at a time against all keys they see. One piece of
  * work is one head of a family of sequences: a sequence without a parent and all that continue it. Its keys and
- * values are copied side by side once (rotating keys on the way); each child's follow in the same place, so
+ * values are copied side by side once; each child's follow in the same place, so
  * that a child sees parent and itself as one run of keys. */
-#include <math.h>
 #include <string.h>
 
 #include "kernels/cpu/cpu.h"
@@ -19,7 +18,6 @@ struct head_scratch {
 struct plan {
     const struct kern_attention_args *a;
     const struct vec_ops *vec;
-    const float *cos, *sin; /* [position, rotary_dims / 2] */
     int64_t max_keys;
     size_t per_thread; /* floats */
 };
@@ -47,19 +45,6 @@ static size_t scratch_floats(int64_t max_keys, int64_t hd)
     return 2 * round16(max_keys * hd) + (size_t)(max_keys + 3 * hd) * VEC_QUERIES;
 }
 
-/* Rotate-half on the first `dims` of x: pairs (i, i + dims / 2), as Hugging Face's NeoX. */
-static void rotate(const struct plan *p, float *x, int64_t pos)
-{
-    int half = p->a->rotary_dims / 2;
-    const float *c = p->cos + pos * half, *s = p->sin + pos * half;
-#pragma omp simd
-    for (int i = 0; i < half; i++) {
-        float lo = x[i], hi = x[i + half];
-        x[i] = lo * c[i] - hi * s[i];
-        x[i + half] = hi * c[i] + lo * s[i];
-    }
-}
-
 /* Rows of qkv are pages apart, beyond what the processor fetches ahead by itself. */
 enum { LINE_FLOATS = 16, ROWS_AHEAD = 16 };
 
@@ -84,8 +69,6 @@ static void copy_keys(const struct plan *p, const struct head_scratch *s,
         }
         memcpy(k, row + a->k_at, (size_t)hd * sizeof(float));
         memcpy(s->v + (at + t) * hd, row + a->v_at, (size_t)hd * sizeof(float));
-        if (a->rotary_dims > 0)
-            rotate(p, k, seq->pos0 + t);
     }
 }
 
@@ -104,8 +87,6 @@ static void copy_queries(const struct plan *p, const struct head_scratch *s,
 #pragma omp simd
         for (int64_t i = 0; i < hd; i++)
             q[i] = row[i] * a->scale;
-        if (a->rotary_dims > 0)
-            rotate(p, q, seq->pos0 + t0 + l);
     }
     memset(q, 0, (size_t)((VEC_QUERIES - lanes) * hd) * sizeof(float));
     p->vec->transpose(s->q, VEC_QUERIES, s->rows, hd, VEC_QUERIES, hd);
@@ -162,60 +143,28 @@ static void attend_family(const struct plan *p, const struct head_scratch *s, in
             attend_sequence(p, s, &a->seqs[i], h, parent->len);
 }
 
-/* theta_i = base^(-2i/dims) and the angle pos * theta_i in fp32, as Hugging Face computes them. */
-static enum err_code rotary_fill(struct cpu_rotary *r, int dims, float base, int64_t n_pos,
-                                 struct err *e)
-{
-    if (r->dims == dims && r->base == base && r->n_pos >= n_pos)
-        return ERR_OK;
-    const int half = dims / 2;
-    void *p;
-    r->n_pos = 0;
-    TRY(cpu_scratch_get(&r->table, (size_t)n_pos * (size_t)dims * sizeof(float), &p, e));
-    float *c = p, *s = c + n_pos * half;
-    for (int i = 0; i < half; i++) {
-        float theta = 1.0F / powf(base, (float)(2 * i) / (float)dims);
-        for (int64_t pos = 0; pos < n_pos; pos++) {
-            float angle = (float)pos * theta;
-            c[pos * half + i] = (float)cos((double)angle);
-            s[pos * half + i] = (float)sin((double)angle);
-        }
-    }
-    *r = (struct cpu_rotary){.dims = dims, .base = base, .n_pos = n_pos, .table = r->table};
-    return ERR_OK;
-}
-
 static int64_t keys_of(const struct kern_attention_args *a, int i)
 {
     return a->seqs[i].len + (a->seqs[i].parent >= 0 ? a->seqs[a->seqs[i].parent].len : 0);
 }
 
-static enum err_code plan_make(struct cpu_kern *c, const struct kern_attention_args *a,
-                               struct plan *p, struct err *e)
+static struct plan plan_make(const struct cpu_kern *c, const struct kern_attention_args *a)
 {
-    *p = (struct plan){.a = a, .vec = c->vec};
-    int64_t n_pos = 0;
+    struct plan p = {.a = a, .vec = c->vec};
     for (int i = 0; i < a->n_seqs; i++) {
         const struct kern_seq *s = &a->seqs[i];
         CHECK(s->parent < i && (s->parent < 0 || a->seqs[s->parent].parent < 0));
         int64_t keys = keys_of(a, i);
-        p->max_keys = keys > p->max_keys ? keys : p->max_keys;
-        n_pos = s->pos0 + s->len > n_pos ? s->pos0 + s->len : n_pos;
+        p.max_keys = keys > p.max_keys ? keys : p.max_keys;
     }
-    p->per_thread = scratch_floats(p->max_keys, a->head_dim);
-    if (a->rotary_dims == 0)
-        return ERR_OK;
-    TRY(rotary_fill(&c->rotary, a->rotary_dims, a->rotary_base, n_pos, e));
-    p->cos = c->rotary.table.p;
-    p->sin = p->cos + c->rotary.n_pos * (a->rotary_dims / 2);
-    return ERR_OK;
+    p.per_thread = scratch_floats(p.max_keys, a->head_dim);
+    return p;
 }
 
 enum err_code cpu_attention(struct kern *k, const struct kern_attention_args *a, struct err *e)
 {
     struct cpu_kern *c = cpu_of(k);
-    struct plan p;
-    TRY(plan_make(c, a, &p, e));
+    const struct plan p = plan_make(c, a);
     void *base;
     TRY(cpu_scratch_get(&c->scratch, (size_t)c->threads * p.per_thread * sizeof(float), &base, e));
 #pragma omp parallel for schedule(dynamic) num_threads(c->threads)

@@ -14,7 +14,7 @@ struct cpu_scratch {
     size_t bytes;
 };
 
-/* cos and sin of pos * theta_i for i < dims / 2, [n_pos, dims / 2] each, computed in fp32. */
+/* Of the last embedding: rotary_fill's table. */
 struct cpu_rotary {
     int dims;
     float base;
@@ -45,6 +45,9 @@ void cpu_scratch_release(struct cpu_scratch *s);
 int cpu_thread(void);
 
 enum err_code cpu_linear(struct kern *k, const struct kern_linear_args *a, struct err *e);
+/* Rotates rows of N elements (rotary_cpu.c). */
+MUST_USE enum err_code cpu_rotate(struct cpu_kern *c, const struct kern_rotary *r, float *y,
+                                  int64_t N, struct err *e);
 enum err_code cpu_attention(struct kern *k, const struct kern_attention_args *a, struct err *e);
 enum err_code cpu_embed(struct kern *k, const struct kern_embed_args *a, struct err *e);
 enum err_code cpu_copy_rows(struct kern *k, const struct kern_rows_args *a, struct err *e);

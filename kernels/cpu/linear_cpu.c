@@ -1,5 +1,5 @@
 /* Linear layers: the output is cut into tiles of rows x columns, each computed by one thread, which then adds bias
- * and activation while the tile is in its cache. */
+ * and activation while the tile is in its cache. Rotary embeddings come behind. */
 #include "kernels/cpu/product.h"
 
 enum { MIN_COLS = 64, ENOUGH_TILES = 16, TILE_FLOATS = PRODUCT_ROWS * PRODUCT_COLS };
@@ -44,7 +44,6 @@ static void compute_tile(const struct cpu_kern *c, const struct kern_linear_args
 
 enum err_code cpu_linear(struct kern *k, const struct kern_linear_args *a, struct err *e)
 {
-    CHECK(!a->is_residual || a->act == KERN_ACT_NONE);
     struct cpu_kern *c = cpu_of(k);
     const int64_t cols = tile_cols(a->T, a->N);
     const int64_t n_rows = ceil_div(a->T, PRODUCT_ROWS), n_cols = ceil_div(a->N, cols);
@@ -65,7 +64,7 @@ enum err_code cpu_linear(struct kern *k, const struct kern_linear_args *a, struc
         float *beside = is_beside ? (float *)tiles + (size_t)cpu_thread() * TILE_FLOATS : NULL;
         compute_tile(c, a, &w, &x, &t, beside);
     }
-    return ERR_OK;
+    return a->rotary != NULL ? cpu_rotate(c, a->rotary, a->y, a->N, e) : ERR_OK;
 }
 
 enum err_code cpu_logits(struct kern *k, const struct kern_logits_args *a, struct err *e)

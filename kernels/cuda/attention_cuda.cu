@@ -5,8 +5,7 @@
  *
  * Three kernels: attention_wgmma.cuh and attention_mma.cuh on the tensor cores for 16-bit types, and a plain one in fp32
  * for everything else.
- * This file applies rotary embeddings, cuts the batch into pieces of work and chooses. */
-#include <math.h>
+ * This file cuts the batch into pieces of work and chooses. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +13,6 @@
 #include "kernels/cuda/attention_wgmma.cuh"
 #include "kernels/cuda/cuda_util.cuh"
 
-static constexpr int THREADS = 256;
 /* Rows of a piece: 64 for short sequences; more share a tile of keys among more queries. */
 static constexpr int ROWS_SHORT = 64, ROWS_LONG = 128;
 
@@ -25,15 +23,9 @@ struct cuda_attention_plan {
     int64_t T;
     int rows;                 /* of a piece */
     int n_pieces;             /* heaviest first, so that the last to start are the light ones */
-    struct cuda_buffer lists; /* pieces, the position of every row of T, n_taken */
+    struct cuda_buffer lists; /* pieces, n_taken */
     const struct attention_piece *pieces;
-    const int32_t *positions;
     int32_t *n_taken; /* of struct attention_args */
-    /* cos and sin of pos * theta_i, [n_pos, dims / 2] each. */
-    struct cuda_buffer angles;
-    int dims;
-    float base;
-    int64_t n_pos;
 };
 
 void cuda_attention_close(struct cuda_kern *c)
@@ -42,7 +34,6 @@ void cuda_attention_close(struct cuda_kern *c)
     if (p == NULL)
         return;
     cuda_buffer_release(&p->lists);
-    cuda_buffer_release(&p->angles);
     xfree(p->seqs);
     xfree(p);
     c->attention = NULL;
@@ -92,33 +83,19 @@ static int pieces_list(const struct kern_attention_args *a, int rows, struct att
     return n;
 }
 
-static void positions_list(const struct kern_attention_args *a, int32_t *out)
-{
-    memset(out, 0, (size_t)a->T * sizeof *out);
-    for (int i = 0; i < a->n_seqs; i++)
-        for (int t = 0; t < a->seqs[i].len; t++)
-            out[a->seqs[i].start + t] = a->seqs[i].pos0 + t;
-}
-
 static enum err_code lists_upload(struct cuda_kern *c, struct cuda_attention_plan *p,
                                   const struct kern_attention_args *a, struct err *e)
 {
-    static const char what[] = "sequences of a batch";
     const size_t piece_bytes = (size_t)p->n_pieces * sizeof(struct attention_piece);
-    const size_t bytes = piece_bytes + (size_t)(a->T + 1) * sizeof(int32_t);
-    void *device;
-    TRY(cuda_buffer_get(c, &p->lists, bytes, what, &device, e));
+    const size_t bytes = piece_bytes + sizeof(int32_t);
     char *host = (char *)xmalloc(bytes);
     pieces_list(a, p->rows, (struct attention_piece *)(void *)host);
-    int32_t *numbers = (int32_t *)(void *)(host + piece_bytes);
-    positions_list(a, numbers);
-    numbers[a->T] = 0;
-    cudaError_t status = cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, c->stream);
+    memset(host + piece_bytes, 0, sizeof(int32_t));
+    const enum err_code code = cuda_keep(c, &p->lists, host, bytes, "sequences of a batch", e);
     xfree(host);
-    CUDA_TRY(status, what);
-    p->pieces = (const struct attention_piece *)device;
-    p->positions = (const int32_t *)(const void *)((const char *)device + piece_bytes);
-    p->n_taken = (int32_t *)(void *)((char *)device + piece_bytes) + a->T;
+    TRY(code);
+    p->pieces = (const struct attention_piece *)p->lists.p;
+    p->n_taken = (int32_t *)(void *)((char *)p->lists.p + piece_bytes);
     return ERR_OK;
 }
 
@@ -157,128 +134,6 @@ static enum err_code plan_get(struct cuda_kern *c, const struct kern_attention_a
     p->n_seqs = a->n_seqs;
     p->T = a->T;
     return ERR_OK;
-}
-
-/* ---- rotary embeddings ---- */
-
-static int64_t positions_of(const struct kern_attention_args *a)
-{
-    int64_t n = 0;
-    for (int i = 0; i < a->n_seqs; i++) {
-        int64_t end = (int64_t)a->seqs[i].pos0 + a->seqs[i].len;
-        n = end > n ? end : n;
-    }
-    return n;
-}
-
-/* theta_i = base^(-2i/dims) and the angle pos * theta_i in fp32, as Hugging Face computes them; made on the host, where
- * the cpu backend's are made, so that both have the same bits. */
-static enum err_code angles_make(struct cuda_kern *c, struct cuda_attention_plan *p,
-                                 const struct kern_attention_args *a, struct err *e)
-{
-    static const char what[] = "rotary angles";
-    const int64_t n_pos = positions_of(a);
-    const int half = a->rotary_dims / 2;
-    if (p->dims == a->rotary_dims && p->base == a->rotary_base && p->n_pos >= n_pos)
-        return ERR_OK;
-    const size_t count = (size_t)(n_pos * half), bytes = 2 * count * sizeof(float);
-    void *device;
-    p->n_pos = 0;
-    TRY(cuda_buffer_get(c, &p->angles, bytes, what, &device, e));
-    float *table = (float *)xmalloc(bytes);
-    for (int i = 0; i < half; i++) {
-        float theta = 1.0F / powf(a->rotary_base, (float)(2 * i) / (float)a->rotary_dims);
-        for (int64_t pos = 0; pos < n_pos; pos++) {
-            float angle = (float)pos * theta;
-            table[pos * half + i] = (float)cos((double)angle);
-            table[count + pos * half + i] = (float)sin((double)angle);
-        }
-    }
-    cudaError_t status = cudaMemcpyAsync(device, table, bytes, cudaMemcpyHostToDevice, c->stream);
-    xfree(table);
-    CUDA_TRY(status, what);
-    p->dims = a->rotary_dims;
-    p->base = a->rotary_base;
-    p->n_pos = n_pos;
-    return ERR_OK;
-}
-
-/* Arguments of the rotation; offsets in elements. */
-struct rotation {
-    int64_t row, q_at, k_at, head_stride, T;
-    int heads, half;
-    const int32_t *positions;
-    const float *cos, *sin;
-};
-
-/* Rotate-half: pairs (i, i + half) of q, then of k, of a row's heads; N neighbouring i at a time. blockDim.y rows a block. */
-template <typename E, int N> static __global__ void rotate_kernel(E *qkv, struct rotation r)
-{
-    struct alignas(N * sizeof(E)) group {
-        E v[N];
-    };
-    struct alignas(N * sizeof(float) < 16 ? N * sizeof(float) : 16) angles {
-        float v[N];
-    };
-    const int per_head = r.half / N, per_side = r.heads * per_head;
-    const int64_t t = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
-    if (t >= r.T)
-        return;
-    const int64_t first = (int64_t)r.positions[t] * r.half;
-    for (int at = threadIdx.x; at < 2 * per_side; at += blockDim.x) {
-        const bool is_k = at >= per_side;
-        const int rest = is_k ? at - per_side : at, head = rest / per_head;
-        const int i = (rest - head * per_head) * N;
-        const struct angles cos = *reinterpret_cast<const struct angles *>(r.cos + first + i);
-        const struct angles sin = *reinterpret_cast<const struct angles *>(r.sin + first + i);
-        E *x = qkv + t * r.row + (is_k ? r.k_at : r.q_at) + head * r.head_stride + i;
-        struct group lo = *reinterpret_cast<struct group *>(x);
-        struct group hi = *reinterpret_cast<struct group *>(x + r.half);
-#pragma unroll
-        for (int j = 0; j < N; j++) {
-            const float a = to_f32(lo.v[j]), b = to_f32(hi.v[j]);
-            lo.v[j] = from_f32<E>(a * cos.v[j] - b * sin.v[j]);
-            hi.v[j] = from_f32<E>(b * cos.v[j] + a * sin.v[j]);
-        }
-        *reinterpret_cast<struct group *>(x) = lo;
-        *reinterpret_cast<struct group *>(x + r.half) = hi;
-    }
-}
-
-template <typename E, int N>
-static void rotate_launch_groups(struct cuda_kern *c, E *qkv, const struct rotation &r)
-{
-    const int64_t of_row = ceil_div((int64_t)2 * r.heads * (r.half / N), WARP) * WARP;
-    const unsigned across = (unsigned)(of_row < THREADS ? of_row : THREADS),
-                   rows = THREADS / across;
-    rotate_kernel<E, N>
-        <<<(unsigned)ceil_div(r.T, rows), dim3(across, rows), 0, c->stream>>>(qkv, r);
-}
-
-/* Groups of 16 bytes, or of 4, or single elements, as the offsets allow. */
-template <typename E>
-static void rotate_launch(struct cuda_kern *c, E *qkv, const struct rotation &r)
-{
-    constexpr int wide = 16 / sizeof(E), narrow = 4 / sizeof(E);
-    const int64_t offsets = r.row | r.q_at | r.k_at | r.head_stride | r.half;
-    if (offsets % wide == 0 && (uintptr_t)qkv % 16 == 0)
-        rotate_launch_groups<E, wide>(c, qkv, r);
-    else if (offsets % narrow == 0 && (uintptr_t)qkv % 4 == 0)
-        rotate_launch_groups<E, narrow>(c, qkv, r);
-    else
-        rotate_launch_groups<E, 1>(c, qkv, r);
-}
-
-static enum err_code rotate(struct cuda_kern *c, struct cuda_attention_plan *p,
-                            const struct kern_attention_args *a, struct err *e)
-{
-    TRY(angles_make(c, p, a, e));
-    const float *angles = (const float *)p->angles.p;
-    const int half = a->rotary_dims / 2;
-    struct rotation r = {a->row,   a->q_at, a->k_at,      a->head_stride, a->T,
-                         a->heads, half,    p->positions, angles,         angles + p->n_pos * half};
-    CUDA_BY_TYPE(c, rotate_launch<E>(c, (E *)a->qkv, r));
-    return cuda_launched("rotary embedding", e);
 }
 
 /* ---- plain kernel: four queries a warp, a tile of 32 keys, one key a lane ---- */
@@ -456,8 +311,6 @@ enum err_code cuda_attention(struct kern *k, const struct kern_attention_args *a
         a->heads, a->head_dim, a->scale, NULL,   NULL,    0,       0,       NULL};
     TRY(plan_get(c, a, rows_choose(c, args, a), &p, e));
     TRY(slopes_upload(c, a, &args.slopes, e));
-    if (a->rotary_dims > 0)
-        TRY(rotate(c, p, a, e));
     args.pieces = p->pieces;
     args.n_pieces = p->n_pieces;
     args.piece_rows = p->rows;

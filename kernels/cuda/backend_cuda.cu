@@ -91,6 +91,16 @@ enum err_code cuda_push(struct cuda_kern *c, const void *src, size_t bytes, void
     return ERR_OK;
 }
 
+enum err_code cuda_keep(struct cuda_kern *c, struct cuda_buffer *b, const void *src, size_t bytes,
+                        const char *what, struct err *e)
+{
+    void *kept, *pushed;
+    TRY(cuda_buffer_get(c, b, bytes, what, &kept, e));
+    TRY(cuda_push(c, src, bytes, &pushed, e));
+    CUDA_TRY(cudaMemcpyAsync(kept, pushed, bytes, cudaMemcpyDeviceToDevice, c->stream), what);
+    return ERR_OK;
+}
+
 enum err_code cuda_pull(struct cuda_kern *c, void *dst, const void *src, size_t bytes,
                         const char *what, struct err *e)
 {
@@ -289,6 +299,7 @@ static void cuda_close(struct kern *k)
     copies_close(c);
     cuda_gemm_close(c);
     cuda_attention_close(c);
+    cuda_rotary_close(c);
     cuda_book_close(c);
     cuda_quant_close(c);
     cuda_answers_close(c);

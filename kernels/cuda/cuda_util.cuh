@@ -33,6 +33,7 @@ struct cuda_ring {
 
 struct cuda_gemm_plans;
 struct cuda_attention_plan;
+struct cuda_rotary_plan;
 struct cuda_book;
 struct quant_checks;
 struct cuda_answers;
@@ -52,6 +53,7 @@ struct cuda_kern {
     struct cuda_buffer counts;  /* of a histogram */
     struct cuda_gemm_plans *gemms;
     struct cuda_attention_plan *attention;
+    struct cuda_rotary_plan *rotary;
     struct cuda_book *book;
     struct quant_checks *checks; /* of quantizers */
     struct cuda_answers *answers;
@@ -92,6 +94,10 @@ void cuda_buffer_release(struct cuda_buffer *b);
  * operation of the kern. `src` is borrowed. */
 MUST_USE enum err_code cuda_push(struct cuda_kern *c, const void *src, size_t bytes, void **out,
                                  struct err *e);
+/* b->p = device copy of src[bytes], behind the work queued so far, valid until the next change of *b. `src` is borrowed;
+ * nothing waits, unlike with a copy out of pageable memory. */
+MUST_USE enum err_code cuda_keep(struct cuda_kern *c, struct cuda_buffer *b, const void *src,
+                                 size_t bytes, const char *what, struct err *e);
 /* Copies to host memory and waits. */
 MUST_USE enum err_code cuda_pull(struct cuda_kern *c, void *dst, const void *src, size_t bytes,
                                  const char *what, struct err *e);
@@ -134,6 +140,7 @@ void cuda_gemm_close(struct cuda_kern *c);
 void cuda_gemm_name(char *out, size_t size);
 
 void cuda_attention_close(struct cuda_kern *c);
+void cuda_rotary_close(struct cuda_kern *c);
 void cuda_book_close(struct cuda_kern *c);
 void cuda_quant_close(struct cuda_kern *c);
 

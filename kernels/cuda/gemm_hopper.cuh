@@ -142,6 +142,12 @@ static __device__ __forceinline__ void copies_publish(void)
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+/* Asks for what stands at p (global memory) in the first-level cache. */
+static __device__ __forceinline__ void cache_fetch(const void *p)
+{
+    asm volatile("prefetch.global.L1 [%0];" ::"l"(p));
+}
+
 /* ---- registers to and from panels ---- */
 
 /* Four 8x8 matrices whose rows start where lanes 0-7, 8-15, 16-23 and 24-31 point. */

@@ -1,6 +1,7 @@
 /* Linear layers on cuBLASLt: operands in the compute type, products summed in fp32 (never TF32), bias, ReLU and the
  * residual in the product's epilogue. The library's GELU is an approximation of the tanh form with a fast tanh,
- * so both GELUs run as a kernel of their own, in fp32, where gemm_linear.cu's product does not take the layer.
+ * so both GELUs, and rotary embeddings, run as a kernel of their own, in fp32 on the rounded outputs, where gemm_linear.cu's
+ * product does not take the layer.
  *
  * Row-major y[T, N] = x[T, K] w[N, K]^T is, read column-major, y^T[N, T] = w^T' x^T: the library's A is w (transposed),
  * its B is x, and bias runs along its rows, as it expects.
@@ -451,13 +452,15 @@ static enum err_code act_apply(struct cuda_kern *c, enum kern_act act, void *y, 
 
 enum err_code cuda_linear(struct kern *k, const struct kern_linear_args *a, struct err *e)
 {
-    CHECK(!a->is_residual || a->act == KERN_ACT_NONE);
     struct cuda_kern *c = cuda_of(k);
     struct cuda_gemm_args g = {};
+    struct cuda_rotation rotation;
     if (a->T == 0)
         return ERR_OK;
+    if (a->rotary != NULL)
+        TRY(cuda_rotation_get(c, a->rotary, a->T, &rotation, e));
     if (cuda_linear_fused_can(c, a))
-        return cuda_linear_fused(c, a, e);
+        return cuda_linear_fused(c, a, &rotation, e);
     g.y = a->y;
     g.x = a->x;
     g.w = a->w;
@@ -468,5 +471,7 @@ enum err_code cuda_linear(struct kern *k, const struct kern_linear_args *a, stru
     g.is_sum = a->is_residual;
     g.is_relu = a->act == KERN_ACT_RELU;
     TRY(cuda_gemm(c, &g, e));
+    if (a->rotary != NULL)
+        return cuda_rotate(c, rotation, a->y, a->T, a->N, e);
     return act_apply(c, a->act, a->y, a->T * a->N, e);
 }

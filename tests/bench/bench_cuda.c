@@ -143,20 +143,51 @@ static void done(struct bench *b, enum part part, int64_t *start)
     *start = clock_mono_ns();
 }
 
-static void linear(struct bench *b, void *y, const void *x, const void *w, const void *bias,
-                   int64_t N, int64_t K, enum kern_act act)
+/* Of all T rows; y is x[T, d] of the bench where it is added to. */
+static void linear(struct bench *b, const struct kern_linear_args *like, int64_t N, int64_t K)
 {
     struct err e;
-    struct kern_linear_args a = {.y = y,
-                                 .x = x,
-                                 .w = w,
-                                 .bias = bias,
-                                 .T = T,
-                                 .N = N,
-                                 .K = K,
-                                 .act = act,
-                                 .is_residual = y == b->x};
+    struct kern_linear_args a = *like;
+    a.T = T;
+    a.N = N;
+    a.K = K;
+    a.is_residual = a.y == b->x;
     must(kern_linear(b->k, &a, &e), &e);
+}
+
+static void sequences_fill(struct kern_seq seqs[SEQS])
+{
+    for (int i = 0; i < SEQS; i++)
+        seqs[i] = (struct kern_seq){.start = i * LEN, .len = LEN, .parent = -1};
+}
+
+static void project_qkv(struct bench *b, const struct layer *l)
+{
+    struct kern_seq seqs[SEQS];
+    const int64_t d = b->shape->d, hd = d / b->shape->heads;
+    sequences_fill(seqs);
+    const struct kern_rotary rotary = {.dims = (int)hd / 4,
+                                       .base = 10000,
+                                       .heads = b->shape->heads,
+                                       .k_at = hd,
+                                       .head_stride = 3 * hd,
+                                       .seqs = seqs,
+                                       .n_seqs = SEQS};
+    const struct kern_linear_args a = {
+        .y = b->wide, .x = b->h, .w = l->qkv, .bias = l->bias, .rotary = &rotary};
+    linear(b, &a, 3 * d, d);
+}
+
+static void project_rest(struct bench *b, const struct layer *l)
+{
+    const int64_t d = b->shape->d;
+    const struct kern_linear_args out = {.y = b->x, .x = b->mixed, .w = l->out, .bias = l->bias};
+    const struct kern_linear_args ffn1 = {
+        .y = b->wide, .x = b->h, .w = l->ffn1, .bias = l->bias, .act = KERN_ACT_GELU_ERF};
+    const struct kern_linear_args ffn2 = {.y = b->x, .x = b->wide, .w = l->ffn2, .bias = l->bias};
+    linear(b, &out, d, d);
+    linear(b, &ffn1, 4 * d, d);
+    linear(b, &ffn2, d, 4 * d);
 }
 
 static void norm(struct bench *b, const struct layer *l)
@@ -172,8 +203,7 @@ static void attention(struct bench *b)
     struct err e;
     struct kern_seq seqs[SEQS];
     const int hd = b->shape->d / b->shape->heads;
-    for (int i = 0; i < SEQS; i++)
-        seqs[i] = (struct kern_seq){.start = i * LEN, .len = LEN, .parent = -1};
+    sequences_fill(seqs);
     struct kern_attention_args a = {.out = b->mixed,
                                     .qkv = b->wide,
                                     .row = (int64_t)3 * b->shape->d,
@@ -182,8 +212,6 @@ static void attention(struct bench *b)
                                     .head_stride = (int64_t)3 * hd,
                                     .heads = b->shape->heads,
                                     .head_dim = hd,
-                                    .rotary_dims = hd / 4,
-                                    .rotary_base = 10000,
                                     .scale = 0.1F,
                                     .seqs = seqs,
                                     .n_seqs = SEQS,
@@ -193,19 +221,16 @@ static void attention(struct bench *b)
 
 static void run_layer(struct bench *b, const struct layer *l)
 {
-    const int64_t d = b->shape->d;
     int64_t start = clock_mono_ns();
     norm(b, l);
     done(b, PART_NORMS, &start);
-    linear(b, b->wide, b->h, l->qkv, l->bias, 3 * d, d, KERN_ACT_NONE);
+    project_qkv(b, l);
     done(b, PART_PRODUCTS, &start);
     attention(b);
     done(b, PART_ATTENTION, &start);
     norm(b, l);
     done(b, PART_NORMS, &start);
-    linear(b, b->x, b->mixed, l->out, l->bias, d, d, KERN_ACT_NONE);
-    linear(b, b->wide, b->h, l->ffn1, l->bias, 4 * d, d, KERN_ACT_GELU_ERF);
-    linear(b, b->x, b->wide, l->ffn2, l->bias, d, 4 * d, KERN_ACT_NONE);
+    project_rest(b, l);
     done(b, PART_PRODUCTS, &start);
 }
 

@@ -9,36 +9,27 @@ enum { SEQS_MAX = 8 };
 
 struct layout {
     const char *name;
-    int heads, head_dim, rotary_dims;
+    int heads, head_dim;
     bool is_by_head, has_alibi;
     int n_seqs;
     struct kern_seq seqs[SEQS_MAX]; /* start is filled in */
 };
 
 static const struct layout layouts[] = {
-    {"one token", 1, 8, 0, false, false, 1, {{0, 1, -1, 0}}},
-    {"odd head size", 3, 5, 0, false, false, 2, {{0, 17, -1, 0}, {0, 33, -1, 0}}},
-    {"gpt2 fixture", 4, 12, 0, false, false, 2, {{0, 40, -1, 0}, {0, 3, -1, 0}}},
-    {"rotary", 2, 32, 8, true, false, 3, {{0, 100, -1, 0}, {0, 16, -1, 0}, {0, 15, -1, 0}}},
-    {"rotary on all", 2, 16, 16, true, false, 1, {{0, 50, -1, 0}}},
-    {"alibi", 6, 8, 0, true, true, 2, {{0, 45, -1, 0}, {0, 130, -1, 0}}},
-    {"long", 1, 64, 16, true, false, 1, {{0, 700, -1, 0}}},
+    {"one token", 1, 8, false, false, 1, {{0, 1, -1, 0}}},
+    {"odd head size", 3, 5, false, false, 2, {{0, 17, -1, 0}, {0, 33, -1, 0}}},
+    {"gpt2 fixture", 4, 12, false, false, 2, {{0, 40, -1, 0}, {0, 3, -1, 0}}},
+    {"by head", 2, 32, true, false, 3, {{0, 100, -1, 0}, {0, 16, -1, 0}, {0, 15, -1, 0}}},
+    {"alibi", 6, 8, true, true, 2, {{0, 45, -1, 0}, {0, 130, -1, 0}}},
+    {"long", 1, 64, true, false, 1, {{0, 700, -1, 0}}},
     {"children",
      2,
      16,
-     4,
      true,
      false,
      6,
      {{0, 21, -1, 0}, {0, 5, 0, 21}, {0, 30, -1, 0}, {0, 17, 0, 21}, {0, 1, 2, 30}, {0, 9, -1, 0}}},
-    {"children with alibi",
-     4,
-     16,
-     0,
-     true,
-     true,
-     3,
-     {{0, 64, -1, 0}, {0, 32, 0, 64}, {0, 31, 0, 64}}},
+    {"children with alibi", 4, 16, true, true, 3, {{0, 64, -1, 0}, {0, 32, 0, 64}, {0, 31, 0, 64}}},
 };
 
 struct problem {
@@ -70,8 +61,6 @@ static void problem_make(const struct layout *l, struct problem *p, uint64_t see
         .head_stride = l->is_by_head ? 3 * hd : hd,
         .heads = l->heads,
         .head_dim = l->head_dim,
-        .rotary_dims = l->rotary_dims,
-        .rotary_base = 10000.0F,
         .scale = 1.0F / sqrtf((float)hd),
         .alibi_slopes = l->has_alibi ? p->slopes : NULL,
         .seqs = p->seqs,
@@ -86,18 +75,10 @@ static void problem_release(struct problem *p)
     xfree(p->out);
 }
 
-/* Channel c of head h's vector at `at` (q, k or v) of row t, rotated for position pos. */
-static double element(const struct problem *p, int64_t t, int64_t at, int h, int c, int64_t pos)
+/* Channel c of head h's vector at `at` (q, k or v) of row t. */
+static double element(const struct problem *p, int64_t t, int64_t at, int h, int c)
 {
-    const struct kern_attention_args *a = &p->a;
-    const float *x = p->qkv + t * a->row + at + h * a->head_stride;
-    int half = a->rotary_dims / 2;
-    if (at == a->v_at || c >= a->rotary_dims)
-        return (double)x[c];
-    int i = c % half;
-    double angle = (double)pos * pow((double)a->rotary_base, -2.0 * i / a->rotary_dims);
-    return c < half ? (double)x[i] * cos(angle) - (double)x[i + half] * sin(angle)
-                    : (double)x[i + half] * cos(angle) + (double)x[i] * sin(angle);
+    return (double)p->qkv[t * p->a.row + at + h * p->a.head_stride + c];
 }
 
 /* Row in T of key j of a sequence: the parent's keys come first. */
@@ -115,8 +96,8 @@ static void reference_query(const struct problem *p, const struct kern_seq *s, i
     double *w = xcalloc((size_t)pos + 1, sizeof *w), sum = 0.0, top = -INFINITY;
     for (int64_t j = 0; j <= pos; j++) {
         for (int c = 0; c < a->head_dim; c++)
-            w[j] += element(p, s->start + t, a->q_at, h, c, pos) *
-                    element(p, key_row(p, s, j), a->k_at, h, c, j);
+            w[j] += element(p, s->start + t, a->q_at, h, c) *
+                    element(p, key_row(p, s, j), a->k_at, h, c);
         w[j] *= (double)a->scale;
         if (a->alibi_slopes != NULL)
             w[j] += (double)a->alibi_slopes[h] * (double)j;
@@ -127,7 +108,7 @@ static void reference_query(const struct problem *p, const struct kern_seq *s, i
     for (int c = 0; c < a->head_dim; c++) {
         out[c] = 0.0;
         for (int64_t j = 0; j <= pos; j++)
-            out[c] += exp(w[j] - top) / sum * element(p, key_row(p, s, j), a->v_at, h, c, j);
+            out[c] += exp(w[j] - top) / sum * element(p, key_row(p, s, j), a->v_at, h, c);
     }
     xfree(w);
 }

@@ -80,33 +80,68 @@ static void test_norm(struct lab *l, int64_t T, int64_t d, bool has_affine, bool
     both_free(l, &y);
 }
 
-static void test_linear(struct lab *l, int64_t T, int64_t N, int64_t K, enum kern_act act,
-                        bool has_bias, bool is_residual)
+/* What kern_linear does besides the product. */
+struct linear_case {
+    enum kern_act act;
+    bool has_bias, is_residual;
+    const struct kern_rotary *rotary;
+};
+
+static void test_linear(struct lab *l, int64_t T, int64_t N, int64_t K, const struct linear_case *t)
 {
     struct both x = both_random(l, T * K, 0, 1), w = both_random(l, N * K, 0, 1 / sqrt((double)K)),
                 bias = both_random(l, N, 0, 1), y = both_random(l, T * N, 0, 1);
     struct kern_linear_args on_cpu = {.y = y.host,
                                       .x = x.host,
                                       .w = w.host,
-                                      .bias = has_bias ? bias.host : NULL,
+                                      .bias = t->has_bias ? bias.host : NULL,
                                       .T = T,
                                       .N = N,
                                       .K = K,
-                                      .act = act,
-                                      .is_residual = is_residual};
+                                      .act = t->act,
+                                      .is_residual = t->is_residual,
+                                      .rotary = t->rotary};
     struct kern_linear_args on_gpu = on_cpu;
     on_gpu.y = y.device;
     on_gpu.x = x.device;
     on_gpu.w = w.device;
-    on_gpu.bias = has_bias ? bias.device : NULL;
+    on_gpu.bias = t->has_bias ? bias.device : NULL;
     RUN_BOTH(l, kern_linear, on_cpu, on_gpu);
-    lab_compare(l, &y, 2 * l->tolerance, /* rounded before and behind the activation */
-                lab_label("linear T %ld N %ld K %ld act %d bias %d residual %d", (long)T, (long)N,
-                          (long)K, act, has_bias, is_residual));
+    lab_compare(l, &y, 2 * l->tolerance, /* rounded before and behind activation or rotation */
+                lab_label("linear T %ld N %ld K %ld act %d bias %d residual %d rotary %d heads %d",
+                          (long)T, (long)N, (long)K, t->act, t->has_bias, t->is_residual,
+                          t->rotary != NULL ? t->rotary->dims : 0,
+                          t->rotary != NULL ? t->rotary->heads : 0));
     both_free(l, &x);
     both_free(l, &w);
     both_free(l, &bias);
     both_free(l, &y);
+}
+
+/* Heads side by side, and all q in front of all k; with few rows a pass of its own rotates, with many the product's ending where
+ * it can: a head of 64, 128 or 256 elements, of which 16, 32 or 64 are rotated. */
+static void test_rotary(struct lab *l)
+{
+    static const int shapes[][3] = {{3, 8, 2},    {2, 80, 20},  {7, 64, 16}, {8, 64, 64},
+                                    {4, 128, 32}, {2, 256, 64}, {2, 96, 96}, {7, 64, 24}};
+    static const struct kern_seq few[] = {{0, 37, -1, 0}, {37, 64, -1, 0}, {101, 5, 0, 37}};
+    static const struct kern_seq many[] = {
+        {0, 2048, -1, 0}, {2048, 70, 0, 2048}, {2118, 9000, -1, 0}};
+    for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
+        for (int option = 0; option < 4; option++) {
+            const bool is_by_head = option % 2 != 0, is_few = option < 2;
+            const int dim = shapes[i][1], heads = shapes[i][0];
+            const struct kern_rotary r = {.dims = shapes[i][2],
+                                          .base = 10000,
+                                          .heads = heads,
+                                          .k_at = is_by_head ? dim : heads * dim,
+                                          .head_stride = is_by_head ? 3 * dim : dim,
+                                          .seqs = is_few ? few : many,
+                                          .n_seqs = 3};
+            test_linear(l, is_few ? 110 : 11130, (int64_t)3 * heads * dim, 72,
+                        &(struct linear_case){.has_bias = option != 3, .rotary = &r});
+        }
+    }
 }
 
 static void test_rows_and_products(struct lab *l)
@@ -133,19 +168,22 @@ static void test_rows_and_products(struct lab *l)
         const int64_t *p = products[i];
         for (int bias = 0; bias < 2; bias++) {
             for (size_t act = 0; act < ARRAY_LEN(acts); act++)
-                test_linear(l, p[0], p[1], p[2], acts[act], bias != 0, false);
-            test_linear(l, p[0], p[1], p[2], KERN_ACT_NONE, bias != 0, true);
+                test_linear(l, p[0], p[1], p[2],
+                            &(struct linear_case){.act = acts[act], .has_bias = bias != 0});
+            test_linear(l, p[0], p[1], p[2],
+                        &(struct linear_case){.has_bias = bias != 0, .is_residual = true});
         }
     }
     for (size_t act = 0; act < ARRAY_LEN(acts); act++) /* tiles for a product of our own, ragged */
-        test_linear(l, 33700, 200, 72, acts[act], true, false);
-    test_linear(l, 33700, 200, 72, KERN_ACT_GELU_ERF, false, false);
+        test_linear(l, 33700, 200, 72, &(struct linear_case){.act = acts[act], .has_bias = true});
+    test_linear(l, 33700, 200, 72, &(struct linear_case){.act = KERN_ACT_GELU_ERF});
+    test_rotary(l);
 }
 
 /* ---- attention ---- */
 
 struct attention_case {
-    int heads, head_dim, rotary_dims;
+    int heads, head_dim;
     bool is_by_head, has_alibi;
     const struct kern_seq *seqs;
     int n_seqs;
@@ -170,8 +208,6 @@ static void test_attention(struct lab *l, const struct attention_case *t)
         .head_stride = t->is_by_head ? 3 * t->head_dim : t->head_dim,
         .heads = t->heads,
         .head_dim = t->head_dim,
-        .rotary_dims = t->rotary_dims,
-        .rotary_base = 10000,
         .scale = 1 / sqrtf((float)t->head_dim),
         .alibi_slopes = t->has_alibi ? slopes : NULL,
         .seqs = t->seqs,
@@ -182,11 +218,10 @@ static void test_attention(struct lab *l, const struct attention_case *t)
     b.out = out.device;
     b.qkv = qkv.device;
     RUN_BOTH(l, kern_attention, a, b);
-    /* Rotated q and k and the weights of the values are rounded on the way. */
+    /* The weights of the values are rounded on the way. */
     lab_compare(l, &out, 3 * l->tolerance,
-                lab_label("attention heads %d x %d rotary %d by head %d alibi %d seqs %d T %ld",
-                          t->heads, t->head_dim, t->rotary_dims, t->is_by_head, t->has_alibi,
-                          t->n_seqs, (long)T));
+                lab_label("attention heads %d x %d by head %d alibi %d seqs %d T %ld", t->heads,
+                          t->head_dim, t->is_by_head, t->has_alibi, t->n_seqs, (long)T));
     both_free(l, &qkv);
     both_free(l, &out);
 }
@@ -208,7 +243,6 @@ static void test_attentions(struct lab *l)
                 struct attention_case t = {.heads = option < 2 ? 3 : 2,
                                            .head_dim = dims[j],
                                            .is_by_head = option % 2 != 0,
-                                           .rotary_dims = option % 2 != 0 ? dims[j] / 4 * 2 : 0,
                                            .has_alibi = option == 2,
                                            .seqs = lists[i].seqs,
                                            .n_seqs = lists[i].n};
@@ -234,8 +268,7 @@ static void test_attention_of_many(struct lab *l)
             at += seqs[i].len;
         }
         for (int dim = 64; dim <= 128; dim += 64) {
-            struct attention_case t = {
-                .heads = 5, .head_dim = dim, .rotary_dims = dim / 4, .seqs = seqs, .n_seqs = N};
+            struct attention_case t = {.heads = 5, .head_dim = dim, .seqs = seqs, .n_seqs = N};
             test_attention(l, &t);
         }
     }

@@ -20,12 +20,12 @@ static enum err_code norm(struct model *m, enum role role, int layer, const void
 
 /* y = x W^T + b, with the activation behind the MLP's first matrix, added to y where y is the residual stream. The
  * bias is the role behind the matrix. */
-static enum err_code linear(struct model *m, enum role role, int layer, const void *x, void *y,
-                            int64_t T, struct err *e)
+static struct kern_linear_args linear_args(const struct model *m, enum role role, int layer,
+                                           const void *x, void *y, int64_t T)
 {
     const struct weight_slot *s = weights_slot(&m->weights, role, layer);
     const bool has_bias = role >= ROLE_NORM1_W; /* the projections have none */
-    struct kern_linear_args a = {
+    return (struct kern_linear_args){
         .y = y,
         .x = x,
         .w = weights_compute(&m->weights, role, layer),
@@ -36,6 +36,12 @@ static enum err_code linear(struct model *m, enum role role, int layer, const vo
         .act = role == ROLE_FFN1_W ? m->wiring.act : KERN_ACT_NONE,
         .is_residual = y == m->ws.x,
     };
+}
+
+static enum err_code linear(struct model *m, enum role role, int layer, const void *x, void *y,
+                            int64_t T, struct err *e)
+{
+    const struct kern_linear_args a = linear_args(m, role, layer, x, y, T);
     return kern_linear(m->k, &a, e);
 }
 
@@ -69,22 +75,52 @@ static enum err_code embed(struct model *m, int64_t T, struct err *e)
     return ERR_OK;
 }
 
+/* Of a row of QKV: from a head's q to its k, and from there to its v; from a head to the next. */
+struct qkv_layout {
+    int64_t apart, stride;
+};
+
+static struct qkv_layout qkv_layout_of(const struct wiring *w)
+{
+    if (w->is_qkv_by_head)
+        return (struct qkv_layout){w->head_dim, (int64_t)3 * w->head_dim};
+    return (struct qkv_layout){w->d, w->head_dim};
+}
+
+static enum err_code project_qkv(struct model *m, int layer, const void *in,
+                                 const struct model_rows *b, struct err *e)
+{
+    const struct wiring *w = &m->wiring;
+    const struct qkv_layout at = qkv_layout_of(w);
+    const struct kern_rotary rotary = {
+        .dims = w->rotary_dims,
+        .base = w->rotary_base,
+        .heads = w->n_heads,
+        .k_at = at.apart,
+        .head_stride = at.stride,
+        .seqs = b->seqs,
+        .n_seqs = b->n_seqs,
+    };
+    struct kern_linear_args a =
+        linear_args(m, ROLE_QKV_W, layer, in, m->ws.wide, model_step_rows(m, b->T));
+    a.rotary = w->rotary_dims > 0 ? &rotary : NULL;
+    return kern_linear(m->k, &a, e);
+}
+
 static enum err_code attention(struct model *m, int layer, const struct model_rows *b,
                                struct err *e)
 {
     const struct wiring *w = &m->wiring;
-    const int64_t by_head = (int64_t)3 * w->head_dim;
+    const struct qkv_layout at = qkv_layout_of(w);
     struct kern_attention_args a = {
         .out = m->ws.mixed,
         .qkv = m->ws.wide,
         .row = (int64_t)3 * w->d,
-        .k_at = w->is_qkv_by_head ? w->head_dim : w->d,
-        .v_at = w->is_qkv_by_head ? (int64_t)2 * w->head_dim : (int64_t)2 * w->d,
-        .head_stride = w->is_qkv_by_head ? by_head : w->head_dim,
+        .k_at = at.apart,
+        .v_at = 2 * at.apart,
+        .head_stride = at.stride,
         .heads = w->n_heads,
         .head_dim = w->head_dim,
-        .rotary_dims = w->rotary_dims,
-        .rotary_base = w->rotary_base,
         .scale = w->is_score_scaled_by_layer ? w->score_scale / (float)(layer + 1) : w->score_scale,
         .alibi_slopes = m->alibi_slopes,
         .seqs = b->seqs,
@@ -127,7 +163,7 @@ static enum err_code step_qkv(struct model *m, int layer, const struct model_row
     const int64_t rows = model_step_rows(m, b->T);
     const void *in;
     TRY(sublayer_input(m, ROLE_NORM1_W, layer, rows, &in, e));
-    TRY(linear(m, ROLE_QKV_W, layer, in, m->ws.wide, rows, e));
+    TRY(project_qkv(m, layer, in, b, e));
     TRY(attention(m, layer, b, e));
     TRY(watch_pair(m, watch, MODEL_PAIR_KVQ_ATTN, layer, m->ws.mixed, b->T, e));
     /* before attention reaches x */
