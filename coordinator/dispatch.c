@@ -189,39 +189,17 @@ int dispatch_in_hand(const struct dispatch *d, int64_t session)
 
 /* ---- handing out ---- */
 
-static struct eval_spec copy_eval(const struct eval_spec *v, struct arena *a)
-{
-    struct eval_spec c = *v;
-    c.name = arena_strdup(a, v->name);
-    c.data = arena_strdup(a, v->data);
-    c.data_path = arena_strdup(a, v->data_path);
-    c.subset = v->subset != NULL ? arena_strdup(a, v->subset) : NULL;
-    return c;
-}
-
-static struct model_ref copy_model(const struct model_ref *m, struct arena *a)
-{
-    return (struct model_ref){
-        .family = arena_strdup(a, m->family),
-        .size = arena_strdup(a, m->size),
-        .name = arena_strdup(a, m->name),
-        .path = m->path != NULL ? arena_strdup(a, m->path) : NULL,
-        .hub = m->hub != NULL ? arena_strdup(a, m->hub) : NULL,
-        .revision = m->revision != NULL ? arena_strdup(a, m->revision) : NULL,
-    };
-}
-
 /* Copies, because the board may be read anew before the slice is sent. Strings once per slice, not once per job. */
 static void describe_jobs(const struct board *b, const int32_t *jobs, struct arena *a,
                           struct slice *out)
 {
     struct eval_spec *evals = arena_array(a, (size_t)b->parts.n_evals, sizeof(*evals));
-    struct model_ref model = copy_model(&b->parts.models[board_cell_of(b, jobs[0])->model].ref, a);
+    struct model_ref model = model_ref_copy(&b->parts.models[board_cell_of(b, jobs[0])->model].ref, a);
     out->jobs = arena_array(a, (size_t)out->n_jobs, sizeof(*out->jobs));
     for (int i = 0; i < out->n_jobs; i++) {
         const struct board_job *j = &b->jobs[jobs[i]];
         if (evals[j->eval].name == NULL)
-            evals[j->eval] = copy_eval(&b->parts.evals[j->eval].spec, a);
+            evals[j->eval] = eval_spec_copy(&b->parts.evals[j->eval].spec, a);
         out->jobs[i] = (struct job){.id = j->id,
                                     .attempt = j->attempt,
                                     .model = model,

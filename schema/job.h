@@ -136,6 +136,10 @@ struct eval_spec {
     enum join join;
     bool bos; /* prepend the tokenizer's default prefix */
 };
+/* With strings of their own, owned by `a`. */
+struct model_ref model_ref_copy(const struct model_ref *m, struct arena *a);
+struct eval_spec eval_spec_copy(const struct eval_spec *ev, struct arena *a);
+
 /* "dir/piqa.jsonl" -> "dir/piqa-labels.lst"; caller frees with xfree. */
 char *eval_labels_path(const char *path);
 /* strided for plain text, rolling for .jsonl and .jsonl.zst. */
