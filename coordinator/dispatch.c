@@ -194,7 +194,8 @@ static void describe_jobs(const struct board *b, const int32_t *jobs, struct are
                           struct slice *out)
 {
     struct eval_spec *evals = arena_array(a, (size_t)b->parts.n_evals, sizeof(*evals));
-    struct model_ref model = model_ref_copy(&b->parts.models[board_cell_of(b, jobs[0])->model].ref, a);
+    struct model_ref model =
+        model_ref_copy(&b->parts.models[board_cell_of(b, jobs[0])->model].ref, a);
     out->jobs = arena_array(a, (size_t)out->n_jobs, sizeof(*out->jobs));
     for (int i = 0; i < out->n_jobs; i++) {
         const struct board_job *j = &b->jobs[jobs[i]];
