@@ -9,7 +9,7 @@ enum piece_state { PIECE_WAITING, PIECE_MAKING, PIECE_READY, PIECE_FAILED, PIECE
 
 struct piece {
     struct eval_spec spec; /* strings in the arena */
-    char *key; /* eval_set_key */
+    char *key;             /* eval_set_key */
     enum piece_state state;
     struct eval_set set; /* READY */
 };
