@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "coordinator/dispatch_impl.h"
 #include "coordinator/place.h"
+#include "schema/wire.h"
 
 enum {
     MAX_SLICE_JOBS = 256, /* keeps a LEASE message small, a turn short and a lost worker cheap */
@@ -121,12 +122,12 @@ static enum err_code reconcile(struct dispatch *d, struct session *s, const stru
 enum err_code dispatch_hello(struct dispatch *d, const struct worker_hello *h, int64_t now_ns,
                              int64_t *session, struct err *e)
 {
-    if (h->numerics != DISPATCH_NUMERICS)
+    if (h->numerics != WIRE_NUMERICS)
         return err_set(e, ERR_VERSION,
                        "%s on %s computes with numerics version %d, this sweep with %d: results "
                        "would not compare; use the "
                        "worker that belongs to this coordinator",
-                       h->program, h->host, h->numerics, (int)DISPATCH_NUMERICS);
+                       h->program, h->host, h->numerics, (int)WIRE_NUMERICS);
     TRY(dispatch_refresh(d, e));
     d->now_ns = now_ns;
     int64_t worker_id = 0;

@@ -86,7 +86,7 @@ bool task_is_zero_shot(enum task v);
 /* A quantization configuration. All zero is no valid configuration; start from config_default(). Fields
  * that mean nothing for the others hold their default, so equal cells compare equal (config_normalize). */
 struct config {
-    int k;               /* 3..8 bits; 16: weights rounded to fp16 (baseline); 32: as stored */
+    int k;               /* 2..8 bits; 16: weights rounded to fp16 (baseline); 32: as stored */
     enum dtype dtype;    /* k <= 8 */
     int exponent_bits;   /* float: 1..k-1; else 0 */
     int subnormal_shift; /* float: 0, 2 or 4 (quantization spec 2.2); else 0 */

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "schema/keys.h"
+#include "schema/wire.h"
 #include "worker/child.h"
 #include "worker/cmd.h"
 #include "worker/parent.h"
@@ -64,7 +65,7 @@ static const struct cli_opt run_opts[] = {
      .help = "slices in hand at most: one runs, the others wait",
      .def = "2",
      .min = 1,
-     .max = 16,
+     .max = WIRE_MAX_CREDIT,
      .offset = AT(credit)},
     {.name = "grace",
      .type = CLI_NUMBER,

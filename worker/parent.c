@@ -19,7 +19,7 @@ static const int64_t stop_limit_ns =
     10 * CLOCK_NS_PER_S;                                /* a REVOKE that the child does not heed */
 static const int64_t bye_limit_ns = 5 * CLOCK_NS_PER_S; /* ACKs that do not come while leaving */
 static const int64_t hurry_ns = 2 * CLOCK_NS_PER_S;     /* from TERM after USR1: KILL is near */
-enum { MAX_EARLY_DEATHS = 3, MAX_CREDIT = 16, MAX_AHEAD = 16 };
+enum { MAX_EARLY_DEATHS = 3, MAX_AHEAD = 16 };
 
 struct parent {
     const struct parent_options *o;
@@ -213,7 +213,7 @@ static void join_jobs(struct parent *p, int64_t n_wanted, int64_t now_ns)
     }
     if (rc != ERR_OK && rc != ERR_NOTFOUND)
         on_child_gone(p, &e, now_ns);
-    p->up.credit_max = MAX_CREDIT;
+    p->up.credit_max = WIRE_MAX_CREDIT;
 }
 
 static void on_child_message(struct parent *p, struct wire_msg *m, int64_t now_ns)

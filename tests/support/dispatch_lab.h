@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "coordinator/dispatch.h"
 #include "schema/store_impl.h"
+#include "schema/wire.h"
 #include "tests/support/support.h"
 #include "tests/support/sweep_fixture.h"
 
@@ -73,7 +74,7 @@ static inline struct worker_hello hello_of(const char *uuid)
                                  .host = "host",
                                  .device = "cpu",
                                  .program = "isobit 0.1.0",
-                                 .numerics = DISPATCH_NUMERICS,
+                                 .numerics = WIRE_NUMERICS,
                                  .memory_bytes = (int64_t)64 << 30,
                                  .computes = 1u << COMPUTE_FP32,
                                  .pid = 1};
