@@ -14,16 +14,8 @@ struct claims_opts {
 };
 
 static const struct cli_opt options[] = {
-    {.name = "db",
-     .type = CLI_STRING,
-     .arg = "F.db",
-     .help = "database of the sweep (required)",
-     .offset = offsetof(struct claims_opts, source.db)},
-    {.name = "sweep",
-     .type = CLI_STRING,
-     .arg = "NAME",
-     .help = "one sweep of the database",
-     .offset = offsetof(struct claims_opts, source.sweep)},
+    SOURCE_OPT_DB(offsetof(struct claims_opts, source.db)),
+    SOURCE_OPT_SWEEP(offsetof(struct claims_opts, source.sweep)),
     {.name = "compute",
      .type = CLI_STRING,
      .arg = "PRECISION",
@@ -34,10 +26,7 @@ static const struct cli_opt options[] = {
      .type = CLI_FLAG,
      .help = "every statistic of every claim, by metric and count of bits",
      .offset = offsetof(struct claims_opts, has_parts)},
-    {.name = "json",
-     .type = CLI_FLAG,
-     .help = "one JSON object",
-     .offset = offsetof(struct claims_opts, is_json)},
+    CLI_OPT_JSON(offsetof(struct claims_opts, is_json)),
 };
 
 struct answer {

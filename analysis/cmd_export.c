@@ -4,6 +4,7 @@
 
 #include "analysis/cmd.h"
 #include "analysis/export.h"
+#include "analysis/source.h"
 
 struct export_opts {
     const char *db, *sweep, *family, *format, *out;
@@ -11,21 +12,9 @@ struct export_opts {
 };
 
 static const struct cli_opt options[] = {
-    {.name = "db",
-     .type = CLI_STRING,
-     .arg = "F.db",
-     .help = "database of the sweep (required)",
-     .offset = offsetof(struct export_opts, db)},
-    {.name = "sweep",
-     .type = CLI_STRING,
-     .arg = "NAME",
-     .help = "one sweep of the database",
-     .offset = offsetof(struct export_opts, sweep)},
-    {.name = "family",
-     .type = CLI_STRING,
-     .arg = "NAME",
-     .help = "one model family",
-     .offset = offsetof(struct export_opts, family)},
+    SOURCE_OPT_DB(offsetof(struct export_opts, db)),
+    SOURCE_OPT_SWEEP(offsetof(struct export_opts, sweep)),
+    SOURCE_OPT_FAMILY(offsetof(struct export_opts, family)),
     {.name = "format",
      .type = CLI_CHOICE,
      .arg = "FORMAT",

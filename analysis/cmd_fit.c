@@ -34,10 +34,7 @@ static const struct cli_opt options[] = {
      .min = 1,
      .max = 16,
      .offset = offsetof(struct fit_opts, from_k)},
-    {.name = "json",
-     .type = CLI_FLAG,
-     .help = "one JSON object",
-     .offset = offsetof(struct fit_opts, is_json)},
+    CLI_OPT_JSON(offsetof(struct fit_opts, is_json)),
 };
 
 /* Everything a group is told with. */

@@ -41,10 +41,7 @@ static const struct cli_opt options[] = {
      .min = 1,
      .max = RECOMMEND_MAX,
      .offset = offsetof(struct recommend_opts, choices)},
-    {.name = "json",
-     .type = CLI_FLAG,
-     .help = "one JSON object",
-     .offset = offsetof(struct recommend_opts, is_json)},
+    CLI_OPT_JSON(offsetof(struct recommend_opts, is_json)),
 };
 
 struct answer {

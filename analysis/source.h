@@ -11,26 +11,30 @@ struct source_opts {
     double cap;
 };
 
-/* Rows for a command's option table; its struct has a member `struct source_opts source`. */
+/* Rows of option tables; `at`: offset of the field. */
+#define SOURCE_OPT_DB(at)                                                                          \
+    {                                                                                              \
+        .name = "db", .type = CLI_STRING, .arg = "F.db",                                           \
+        .help = "database of the sweep (required)", .offset = (at)                                 \
+    }
+#define SOURCE_OPT_SWEEP(at)                                                                       \
+    {                                                                                              \
+        .name = "sweep", .type = CLI_STRING, .arg = "NAME", .help = "one sweep of the database",   \
+        .offset = (at)                                                                             \
+    }
+#define SOURCE_OPT_FAMILY(at)                                                                      \
+    {                                                                                              \
+        .name = "family", .type = CLI_STRING, .arg = "NAME", .help = "one model family",           \
+        .offset = (at)                                                                             \
+    }
+/* All rows for a command whose struct has a member `struct source_opts source`. */
 #define SOURCE_OPTIONS(opts_type, default_metric)                                                  \
     SOURCE_OPTIONS_NAMED(opts_type, default_metric, "bits")
 /* With another name for the option that says which count of bits is meant. */
 #define SOURCE_OPTIONS_NAMED(opts_type, default_metric, bits_name)                                 \
-    {.name = "db",                                                                                 \
-     .type = CLI_STRING,                                                                           \
-     .arg = "F.db",                                                                                \
-     .help = "database of the sweep (required)",                                                   \
-     .offset = offsetof(opts_type, source.db)},                                                    \
-        {.name = "sweep",                                                                          \
-         .type = CLI_STRING,                                                                       \
-         .arg = "NAME",                                                                            \
-         .help = "one sweep of the database",                                                      \
-         .offset = offsetof(opts_type, source.sweep)},                                             \
-        {.name = "family",                                                                         \
-         .type = CLI_STRING,                                                                       \
-         .arg = "NAME",                                                                            \
-         .help = "one model family",                                                               \
-         .offset = offsetof(opts_type, source.family)},                                            \
+    SOURCE_OPT_DB(offsetof(opts_type, source.db)),                                                 \
+        SOURCE_OPT_SWEEP(offsetof(opts_type, source.sweep)),                                       \
+        SOURCE_OPT_FAMILY(offsetof(opts_type, source.family)),                                     \
         {.name = "compute",                                                                        \
          .type = CLI_STRING,                                                                       \
          .arg = "PRECISION",                                                                       \

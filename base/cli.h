@@ -63,6 +63,11 @@ struct cli_program {
 /* Parses, runs, returns the exit status (2 with one line on stderr for wrong usage). */
 int cli_main(const struct cli_program *prog, int argc, char **argv);
 
+/* The row of commands with one JSON document to print; `at`: offset of the field. */
+#define CLI_OPT_JSON(at)                                                                           \
+    {                                                                                              \
+        .name = "json", .type = CLI_FLAG, .help = "print one JSON object", .offset = (at)          \
+    }
 /* What `--json` prints: the document and a newline on standard output. */
 struct json_t;
 void cli_print_json(const struct json_t *doc, bool is_indented);

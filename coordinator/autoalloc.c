@@ -1,18 +1,16 @@
 #include "coordinator/autoalloc.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/signals.h"
 #include "coordinator/control.h"
 #include "coordinator/lock.h"
 #include "coordinator/slurm_cli.h"
@@ -24,7 +22,7 @@ struct autoalloc {
     const struct autoalloc_options *o;
     struct slurm_cli cli;
     struct alloc alloc;
-    int signal_fd;
+    struct signals signals;
     int64_t turn_ns;        /* when the last picture was taken */
     char trouble[1000];     /* what went wrong last, so that it is told once */
     char told_connect[300]; /* the address that was told last */
@@ -280,11 +278,10 @@ static void turn(struct autoalloc *a)
 
 static void wait_for_signal(struct autoalloc *a)
 {
-    struct signalfd_siginfo info;
-    struct pollfd p = {.fd = a->signal_fd, .events = POLLIN};
+    struct pollfd p = {.fd = a->signals.fd, .events = POLLIN};
     poll(&p, 1, (int)(a->o->poll_ns / CLOCK_NS_PER_MS));
-    while (read(a->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
-        if (info.ssi_signo != SIGUSR1) {
+    for (int number; (number = signals_next(&a->signals)) != 0;) {
+        if (number != SIGUSR1) {
             a->is_over = true;
         } else if (a->alloc.is_paused) {
             alloc_resume(&a->alloc);
@@ -313,18 +310,8 @@ static void leave(struct autoalloc *a)
 enum err_code autoalloc_run(const struct autoalloc_options *o, struct err *e)
 {
     struct autoalloc a = {.o = o, .alloc.limits = o->limits};
-    sigset_t mask, old;
-    sigemptyset(&mask);
-    sigaddset(&mask, SIGINT);
-    sigaddset(&mask, SIGTERM);
-    sigaddset(&mask, SIGHUP);
-    sigaddset(&mask, SIGUSR1);
     TRY(slurm_cli_open(&a.cli, e));
-    sigprocmask(SIG_BLOCK, &mask, &old);
-    a.signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
-    enum err_code rc = ERR_OK;
-    if (a.signal_fd < 0)
-        rc = err_set_errno(e, errno, "cannot receive signals");
+    enum err_code rc = signals_open(&a.signals, SIGUSR1, e);
     while (rc == ERR_OK && !a.is_over) {
         turn(&a);
         if (!a.is_over)
@@ -334,9 +321,7 @@ enum err_code autoalloc_run(const struct autoalloc_options *o, struct err *e)
         leave(&a);
     if (rc == ERR_OK && a.alloc.is_paused)
         rc = err_set(e, ERR_STOPPED, "told to leave while paused (why: see above)");
-    if (a.signal_fd >= 0)
-        close(a.signal_fd);
-    sigprocmask(SIG_SETMASK, &old, NULL);
+    signals_close(&a.signals);
     alloc_release(&a.alloc);
     slurm_cli_close(&a.cli);
     return rc;

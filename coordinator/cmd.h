@@ -20,6 +20,15 @@ extern const struct cli_cmd cmd_slurm;
 extern const struct cli_cmd cmd_status;
 
 /* Rows of option tables that several commands have; `at`: offset of the field. */
+#define CMD_OPT_DB(at)                                                                             \
+    {                                                                                              \
+        .name = "db", .type = CLI_STRING, .arg = "F.db", .help = "the database", .offset = (at)    \
+    }
+#define CMD_OPT_SPEC_DB(at)                                                                        \
+    {                                                                                              \
+        .name = "db", .type = CLI_STRING, .arg = "F.db",                                           \
+        .help = "database (default: the spec's name with .db, in this directory)", .offset = (at)  \
+    }
 #define CMD_OPT_HTTP(at)                                                                           \
     {                                                                                              \
         .name = "http", .type = CLI_STRING, .arg = "HOST:PORT",                                    \

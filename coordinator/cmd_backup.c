@@ -12,11 +12,7 @@ struct backup_options {
 };
 
 static const struct cli_opt options[] = {
-    {.name = "db",
-     .type = CLI_STRING,
-     .arg = "F.db",
-     .help = "the database",
-     .offset = offsetof(struct backup_options, db)},
+    CMD_OPT_DB(offsetof(struct backup_options, db)),
 };
 
 static enum err_code backup(const char *db, const char *out, int64_t *bytes, struct err *e)

@@ -13,15 +13,11 @@ struct change_options {
     bool is_done;             /* retry only */
 };
 
-#define DB_OPTION                                                                                  \
-    {                                                                                              \
-        .name = "db", .type = CLI_STRING, .arg = "F.db", .help = "the database",                   \
-        .offset = offsetof(struct change_options, db)                                              \
-    }
-
-static const struct cli_opt options[] = {DB_OPTION};
+static const struct cli_opt options[] = {
+    CMD_OPT_DB(offsetof(struct change_options, db)),
+};
 static const struct cli_opt retry_options[] = {
-    DB_OPTION,
+    CMD_OPT_DB(offsetof(struct change_options, db)),
     {.name = "done",
      .type = CLI_FLAG,
      .help = "take back results of done jobs instead, so that they run again",

@@ -18,11 +18,7 @@ struct explain_options {
 };
 
 static const struct cli_opt options[] = {
-    {.name = "db",
-     .type = CLI_STRING,
-     .arg = "F.db",
-     .help = "the database",
-     .offset = offsetof(struct explain_options, db)},
+    CMD_OPT_DB(offsetof(struct explain_options, db)),
     {.name = "json",
      .type = CLI_FLAG,
      .help = "print a JSON array of objects",

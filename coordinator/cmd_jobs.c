@@ -13,11 +13,7 @@ struct jobs_options {
 };
 
 static const struct cli_opt options[] = {
-    {.name = "db",
-     .type = CLI_STRING,
-     .arg = "F.db",
-     .help = "the database",
-     .offset = offsetof(struct jobs_options, db)},
+    CMD_OPT_DB(offsetof(struct jobs_options, db)),
     {.name = "state",
      .type = CLI_CHOICE,
      .arg = "S",

@@ -13,11 +13,7 @@ struct plan_options {
 };
 
 static const struct cli_opt options[] = {
-    {.name = "db",
-     .type = CLI_STRING,
-     .arg = "F.db",
-     .help = "database to plan into (default: the spec's name with .db, in this directory)",
-     .offset = offsetof(struct plan_options, db)},
+    CMD_OPT_SPEC_DB(offsetof(struct plan_options, db)),
     {.name = "dry-run",
      .letter = 'n',
      .type = CLI_FLAG,
@@ -31,10 +27,7 @@ static const struct cli_opt options[] = {
      .min = -1000,
      .max = 1000,
      .offset = offsetof(struct plan_options, priority)},
-    {.name = "json",
-     .type = CLI_FLAG,
-     .help = "print one JSON object",
-     .offset = offsetof(struct plan_options, is_json)},
+    CLI_OPT_JSON(offsetof(struct plan_options, is_json)),
 };
 
 static void print_planned(const struct plan_counts *n, const char *db, struct buf *out)

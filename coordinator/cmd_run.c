@@ -35,11 +35,7 @@ struct run_opts {
 
 #define AT(field) offsetof(struct run_opts, field)
 static const struct cli_opt options[] = {
-    {.name = "db",
-     .type = CLI_STRING,
-     .arg = "F.db",
-     .help = "database (default: the spec's name with .db, in this directory)",
-     .offset = AT(db)},
+    CMD_OPT_SPEC_DB(AT(db)),
     {.name = "workers",
      .letter = 'w',
      .type = CLI_INT,

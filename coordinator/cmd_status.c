@@ -29,11 +29,7 @@ struct status_options {
 };
 
 static const struct cli_opt options[] = {
-    {.name = "db",
-     .type = CLI_STRING,
-     .arg = "F.db",
-     .help = "the database",
-     .offset = offsetof(struct status_options, db)},
+    CMD_OPT_DB(offsetof(struct status_options, db)),
     {.name = "connect",
      .letter = 'c',
      .type = CLI_STRING,

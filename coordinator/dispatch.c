@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "coordinator/dispatch_impl.h"
 #include "coordinator/place.h"
+#include "schema/wire.h"
 
 enum {
     MAX_SLICE_JOBS = 256, /* keeps a LEASE message small, a turn short and a lost worker cheap */
@@ -121,12 +122,12 @@ static enum err_code reconcile(struct dispatch *d, struct session *s, const stru
 enum err_code dispatch_hello(struct dispatch *d, const struct worker_hello *h, int64_t now_ns,
                              int64_t *session, struct err *e)
 {
-    if (h->numerics != DISPATCH_NUMERICS)
+    if (h->numerics != WIRE_NUMERICS)
         return err_set(e, ERR_VERSION,
                        "%s on %s computes with numerics version %d, this sweep with %d: results "
                        "would not compare; use the "
                        "worker that belongs to this coordinator",
-                       h->program, h->host, h->numerics, (int)DISPATCH_NUMERICS);
+                       h->program, h->host, h->numerics, (int)WIRE_NUMERICS);
     TRY(dispatch_refresh(d, e));
     d->now_ns = now_ns;
     int64_t worker_id = 0;
@@ -189,39 +190,18 @@ int dispatch_in_hand(const struct dispatch *d, int64_t session)
 
 /* ---- handing out ---- */
 
-static struct eval_spec copy_eval(const struct eval_spec *v, struct arena *a)
-{
-    struct eval_spec c = *v;
-    c.name = arena_strdup(a, v->name);
-    c.data = arena_strdup(a, v->data);
-    c.data_path = arena_strdup(a, v->data_path);
-    c.subset = v->subset != NULL ? arena_strdup(a, v->subset) : NULL;
-    return c;
-}
-
-static struct model_ref copy_model(const struct model_ref *m, struct arena *a)
-{
-    return (struct model_ref){
-        .family = arena_strdup(a, m->family),
-        .size = arena_strdup(a, m->size),
-        .name = arena_strdup(a, m->name),
-        .path = m->path != NULL ? arena_strdup(a, m->path) : NULL,
-        .hub = m->hub != NULL ? arena_strdup(a, m->hub) : NULL,
-        .revision = m->revision != NULL ? arena_strdup(a, m->revision) : NULL,
-    };
-}
-
 /* Copies, because the board may be read anew before the slice is sent. Strings once per slice, not once per job. */
 static void describe_jobs(const struct board *b, const int32_t *jobs, struct arena *a,
                           struct slice *out)
 {
     struct eval_spec *evals = arena_array(a, (size_t)b->parts.n_evals, sizeof(*evals));
-    struct model_ref model = copy_model(&b->parts.models[board_cell_of(b, jobs[0])->model].ref, a);
+    struct model_ref model =
+        model_ref_copy(&b->parts.models[board_cell_of(b, jobs[0])->model].ref, a);
     out->jobs = arena_array(a, (size_t)out->n_jobs, sizeof(*out->jobs));
     for (int i = 0; i < out->n_jobs; i++) {
         const struct board_job *j = &b->jobs[jobs[i]];
         if (evals[j->eval].name == NULL)
-            evals[j->eval] = copy_eval(&b->parts.evals[j->eval].spec, a);
+            evals[j->eval] = eval_spec_copy(&b->parts.evals[j->eval].spec, a);
         out->jobs[i] = (struct job){.id = j->id,
                                     .attempt = j->attempt,
                                     .model = model,

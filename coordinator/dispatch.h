@@ -39,7 +39,7 @@ void dispatch_free(struct dispatch *d);
 struct worker_hello {
     const char *uuid, *host, *device, *program;
     const char *public_key; /* proved by the connection; "" or NULL: no keys are in force */
-    int numerics;           /* kernels' numerics version; another one than ours is refused */
+    int numerics;           /* another one than our WIRE_NUMERICS is refused */
     int64_t memory_bytes;
     unsigned computes; /* bit i: enum compute i */
     int64_t pid;
@@ -48,8 +48,6 @@ struct worker_hello {
     const int *held_attempts;
     int n_held;
 };
-
-enum { DISPATCH_NUMERICS = 2 }; /* grows when a change of ours changes numbers */
 
 /* *session: a number that later calls take. Errors: ERR_VERSION for other numerics, ERR_DENIED for the uuid of
  * another key (texts for REFUSE). */

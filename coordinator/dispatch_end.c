@@ -179,7 +179,7 @@ static enum err_code accept(struct dispatch *d, struct session *s, int32_t job,
         .config_id = b->parts.configs[cell->config].id,
         .set_id = j->set_id,
         .host = s->host,
-        .numerics = DISPATCH_NUMERICS,
+        .numerics = WIRE_NUMERICS,
     };
     TRY(store_done(d->store, &fence, &facts, r, samples, is_ours, e));
     if (!*is_ours) {

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sha256.h"
+#include "schema/wire.h"
 
 void files_release(struct files *f)
 {
@@ -34,7 +35,7 @@ static const struct file_entry *look_at(struct files *f, const char *path)
 {
     struct stat st;
     struct err e;
-    if (stat(path, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size > FILES_MAX_BYTES)
+    if (stat(path, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size > WIRE_MAX_FILE)
         return NULL;
     struct file_entry *entry = entry_of(f, path);
     int64_t changed_ns = (int64_t)st.st_mtim.tv_sec * CLOCK_NS_PER_S + st.st_mtim.tv_nsec;

@@ -6,7 +6,7 @@
 #include "base/json.h"
 #include "schema/job.h"
 
-enum { FILES_MAX_BYTES = 64 << 20, FILES_CHUNK = 1 << 20 };
+enum { FILES_CHUNK = 1 << 20 };
 
 struct file_entry {
     char *path;

@@ -6,9 +6,7 @@
 #include "base/mem.h"
 #include "coordinator/intake_impl.h"
 
-_Static_assert((int)WIRE_NUMERICS == (int)DISPATCH_NUMERICS, "one numerics version");
-
-enum { MAX_HELD = 65536, MAX_DIFFERING = 3, MAX_CREDIT = 16, MAX_HELLOS = 64 };
+enum { MAX_HELD = 65536, MAX_DIFFERING = 3, MAX_HELLOS = 64 };
 
 /* ---- HELLO ---- */
 
@@ -172,7 +170,7 @@ static enum err_code on_session_message(struct intake *in, struct intake_seat *s
         return ERR_OK;
     case WIRE_CREDIT: {
         int64_t n = 0;
-        if (json_need_int(m->body, "slices", "CREDIT", 1, MAX_CREDIT, &n, bad) == ERR_OK)
+        if (json_need_int(m->body, "slices", "CREDIT", 1, WIRE_MAX_CREDIT, &n, bad) == ERR_OK)
             dispatch_credit(in->dispatch, seat->session, (int)n);
         return ERR_OK;
     }

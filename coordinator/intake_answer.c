@@ -182,7 +182,7 @@ void intake_on_fetch(struct intake *in, const struct intake_seat *seat, const js
     struct files_part part = {0};
     struct err e;
     if (json_need_str(body, "sha256", "FETCH", &sha256, bad) != ERR_OK ||
-        json_need_int(body, "offset", "FETCH", 0, FILES_MAX_BYTES, &offset, bad) != ERR_OK ||
+        json_need_int(body, "offset", "FETCH", 0, WIRE_MAX_FILE, &offset, bad) != ERR_OK ||
         in->n_parts == INTAKE_MAX_PARTS)
         return;
     enum err_code rc = files_read(&in->files, sha256, offset, &part, &e);

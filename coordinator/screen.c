@@ -1,9 +1,7 @@
 #include "coordinator/screen.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <sys/ioctl.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -29,20 +27,8 @@ static void put(const struct screen *s, const void *data, size_t n)
 
 enum err_code screen_open(struct screen *s, int fd, bool is_plain, struct err *e)
 {
-    sigset_t mask;
     *s = (struct screen){.fd = fd, .is_terminal = !is_plain && isatty(fd) != 0};
-    sigemptyset(&mask);
-    sigaddset(&mask, SIGINT);
-    sigaddset(&mask, SIGTERM);
-    sigaddset(&mask, SIGHUP);
-    sigaddset(&mask, SIGWINCH);
-    sigprocmask(SIG_BLOCK, &mask, &s->old_mask);
-    s->signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (s->signal_fd < 0) {
-        int saved = errno;
-        sigprocmask(SIG_SETMASK, &s->old_mask, NULL);
-        return err_set_errno(e, saved, "cannot receive signals");
-    }
+    TRY(signals_open(&s->signals, SIGWINCH, e));
     if (s->is_terminal)
         put(s, enter, sizeof(enter) - 1);
     return ERR_OK;
@@ -90,12 +76,11 @@ void screen_draw(struct screen *s, const struct buf *text)
 
 enum screen_event screen_wait(struct screen *s, int64_t wait_ns)
 {
-    struct signalfd_siginfo info;
-    struct pollfd p = {.fd = s->signal_fd, .events = POLLIN};
+    struct pollfd p = {.fd = s->signals.fd, .events = POLLIN};
     enum screen_event event = SCREEN_TIME;
     poll(&p, 1, (int)(wait_ns / CLOCK_NS_PER_MS));
-    while (read(s->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
-        if (info.ssi_signo != SIGWINCH)
+    for (int number; (number = signals_next(&s->signals)) != 0;) {
+        if (number != SIGWINCH)
             return SCREEN_LEAVE;
         event = SCREEN_RESIZED;
     }
@@ -109,6 +94,5 @@ void screen_close(struct screen *s, const struct buf *text)
         if (text != NULL)
             put(s, text->data, text->len);
     }
-    close(s->signal_fd);
-    sigprocmask(SIG_SETMASK, &s->old_mask, NULL);
+    signals_close(&s->signals);
 }

@@ -3,18 +3,17 @@
 #ifndef ISOBIT_COORDINATOR_SCREEN_H
 #define ISOBIT_COORDINATOR_SCREEN_H
 
-#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/signals.h"
 #include "base/str.h"
 
 struct screen {
     int fd;
     bool is_terminal; /* else texts are written one after the other */
-    int signal_fd;
-    sigset_t old_mask;
+    struct signals signals;
 };
 
 /* Takes over SIGINT, SIGTERM, SIGHUP and SIGWINCH until screen_close. is_plain: no terminal, whatever fd is. */

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,6 +14,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sha256.h"
+#include "base/signals.h"
 #include "coordinator/control.h"
 #include "coordinator/door.h"
 #include "coordinator/intake.h"
@@ -41,9 +41,7 @@ struct serve {
     struct link_context *context;
     struct link *workers, *control;
     char endpoint[256], control_endpoint[256];
-    int signal_fd;
-    sigset_t old_mask;
-    bool is_mask_set;
+    struct signals signals;
     struct door door;
     struct intake intake;
     struct link_inbox batch[BATCH];
@@ -88,22 +86,6 @@ static enum err_code control_path(const char *db_path, char out[256], struct err
     return ERR_OK;
 }
 
-static enum err_code take_signals(struct serve *s, struct err *e)
-{
-    sigset_t mask;
-    sigemptyset(&mask);
-    sigaddset(&mask, SIGINT);
-    sigaddset(&mask, SIGTERM);
-    sigaddset(&mask, SIGHUP);
-    sigprocmask(SIG_BLOCK, &mask, &s->old_mask);
-    signal(SIGXFSZ, SIG_IGN); /* a file size limit is a full disk, not a reason to die */
-    s->is_mask_set = true;
-    s->signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (s->signal_fd < 0)
-        return err_set_errno(e, errno, "cannot receive signals");
-    return ERR_OK;
-}
-
 /* Running out of files would stop the database and every new worker, so there is a limit below that; the system's soft one is
  * made for interactive programs. */
 static int room_for_connections(void)
@@ -134,7 +116,8 @@ static enum err_code open_all(struct serve *s, struct err *e)
                                     .leaves_results = true};
     TRY(lock_take(s->o.db_path, &s->lock, &owner, e));
     TRY(store_open(s->o.db_path, STORE_CREATE, &s->store, e));
-    TRY(take_signals(s, e));
+    TRY(signals_open(&s->signals, 0, e));
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is a full disk, not a reason to die */
     TRY(link_context_new(&s->context, e));
     TRY(link_listen(s->context, s->o.listen, &lo, s->endpoint, &s->workers, e));
     TRY(control_path(s->o.db_path, wanted, e));
@@ -152,7 +135,7 @@ enum err_code serve_open(const struct serve_options *o, struct serve **out, stru
 {
     struct serve *s = xcalloc(1, sizeof(*s));
     s->o = *o;
-    s->lock.fd = s->signal_fd = -1;
+    s->lock.fd = -1;
     enum err_code rc = open_all(s, e);
     if (rc != ERR_OK) {
         serve_close(s);
@@ -184,10 +167,7 @@ void serve_close(struct serve *s)
     door_release(&s->door);
     if (s->control_endpoint[0] != '\0')
         unlink(s->control_endpoint + strlen("ipc://"));
-    if (s->signal_fd >= 0)
-        close(s->signal_fd);
-    if (s->is_mask_set)
-        sigprocmask(SIG_SETMASK, &s->old_mask, NULL);
+    signals_close(&s->signals);
     store_close(s->store);
     lock_release(&s->lock);
     xfree(s);
@@ -455,12 +435,11 @@ static void end_with(struct serve *s, enum serve_end end)
 
 static void read_signals(struct serve *s)
 {
-    struct signalfd_siginfo info;
-    while (read(s->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+    for (int number; (number = signals_next(&s->signals)) != 0;) {
         if (++s->n_signals > 1)
             end_with(s, SERVE_CUT);
         else
-            serve_drain(s, strsignal((int)info.ssi_signo));
+            serve_drain(s, strsignal(number));
     }
 }
 
@@ -506,7 +485,7 @@ enum serve_end serve_run(struct serve *s)
             break;
         /* In trouble the sockets are left alone: messages wait in them, and the senders with theirs. */
         int n_links = s->is_waiting ? 0 : 2;
-        link_wait(links, n_links, &s->signal_fd, 1, time_to_wait(s, now_ns), readable);
+        link_wait(links, n_links, &s->signals.fd, 1, time_to_wait(s, now_ns), readable);
         read_signals(s);
     }
     return s->end;

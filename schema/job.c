@@ -305,6 +305,31 @@ void key_of_config(const struct config *c, struct arena *a, char **head, char **
     *tail = key_finish(&b, a);
 }
 
+static const char *copy(const char *s, struct arena *a)
+{
+    return s != NULL ? arena_strdup(a, s) : NULL;
+}
+
+struct model_ref model_ref_copy(const struct model_ref *m, struct arena *a)
+{
+    return (struct model_ref){.family = copy(m->family, a),
+                              .size = copy(m->size, a),
+                              .name = copy(m->name, a),
+                              .path = copy(m->path, a),
+                              .hub = copy(m->hub, a),
+                              .revision = copy(m->revision, a)};
+}
+
+struct eval_spec eval_spec_copy(const struct eval_spec *ev, struct arena *a)
+{
+    struct eval_spec own = *ev;
+    own.name = copy(ev->name, a);
+    own.data = copy(ev->data, a);
+    own.data_path = copy(ev->data_path, a);
+    own.subset = copy(ev->subset, a);
+    return own;
+}
+
 char *eval_labels_path(const char *path)
 {
     struct str s = str_of(path);

@@ -86,7 +86,7 @@ bool task_is_zero_shot(enum task v);
 /* A quantization configuration. All zero is no valid configuration; start from config_default(). Fields
  * that mean nothing for the others hold their default, so equal cells compare equal (config_normalize). */
 struct config {
-    int k;               /* 3..8 bits; 16: weights rounded to fp16 (baseline); 32: as stored */
+    int k;               /* 2..8 bits; 16: weights rounded to fp16 (baseline); 32: as stored */
     enum dtype dtype;    /* k <= 8 */
     int exponent_bits;   /* float: 1..k-1; else 0 */
     int subnormal_shift; /* float: 0, 2 or 4 (quantization spec 2.2); else 0 */
@@ -136,6 +136,10 @@ struct eval_spec {
     enum join join;
     bool bos; /* prepend the tokenizer's default prefix */
 };
+/* With strings of their own, owned by `a`. */
+struct model_ref model_ref_copy(const struct model_ref *m, struct arena *a);
+struct eval_spec eval_spec_copy(const struct eval_spec *ev, struct arena *a);
+
 /* "dir/piqa.jsonl" -> "dir/piqa-labels.lst"; caller frees with xfree. */
 char *eval_labels_path(const char *path);
 /* strided for plain text, rolling for .jsonl and .jsonl.zst. */

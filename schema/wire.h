@@ -22,7 +22,9 @@ enum {
     WIRE_MAX_JSON = 16 << 20,
     WIRE_MAX_BLOB = 16 << 20,
     WIRE_MAX_BLOBS = 4,
-    WIRE_MAX_FRAMES = 2 + WIRE_MAX_BLOBS
+    WIRE_MAX_FRAMES = 2 + WIRE_MAX_BLOBS,
+    WIRE_MAX_CREDIT = 16,    /* slices in a CREDIT */
+    WIRE_MAX_FILE = 64 << 20 /* bytes of a data file that a worker may FETCH */
 };
 
 /* HELLO's `numerics`: grows when a change of ours changes numbers. Results of two versions never meet in one database. */

@@ -1,6 +1,9 @@
 #include "worker/cmd.h"
 
+#include <string.h>
+
 #include "base/io.h"
+#include "base/str.h"
 #include "schema/hub.h"
 
 enum err_code cmd_model_ref(const char *arg, struct arena *a, struct model_ref *out, struct err *e)
@@ -20,5 +23,18 @@ enum err_code cmd_model_ref(const char *arg, struct arena *a, struct model_ref *
             "%s: neither a checkpoint directory nor a hub id of the form org/name[@revision]", arg);
     out->hub = id.repo;
     out->revision = id.revision;
+    return ERR_OK;
+}
+
+enum err_code cmd_exponent_bits(const char *arg, int k, int *out, struct err *e)
+{
+    int64_t n = 0;
+    if (arg != NULL && strcmp(arg, "paper") == 0)
+        n = config_paper_exponent_bits(k);
+    else if (arg != NULL && (!parse_i64(str_of(arg), &n) || n < 1 || n > k - 1))
+        return err_set(e, ERR_USAGE,
+                       "--exponent-bits: expected 1 to %d at k=%d, or paper; found '%s'", k - 1, k,
+                       arg);
+    *out = (int)n;
     return ERR_OK;
 }

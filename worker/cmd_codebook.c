@@ -1,7 +1,6 @@
 /* isobit-worker codebook: the values of a data type, to look at and to compare with other software. */
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "worker/ckpt/ckpt.h"
 #include "worker/cmd.h"
@@ -32,11 +31,7 @@ static const struct cli_opt codebook_opts[] = {
      .min = 2,
      .max = 8,
      .offset = AT(k)},
-    {.name = "exponent-bits",
-     .type = CLI_STRING,
-     .arg = "N|paper",
-     .help = "exponent bits of float (half of k, rounded up, when not given)",
-     .offset = AT(exponent_bits)},
+    CMD_OPT_EXPONENT_BITS(AT(exponent_bits)),
     {.name = "subnormal-shift",
      .type = CLI_INT,
      .arg = "N",
@@ -45,12 +40,7 @@ static const struct cli_opt codebook_opts[] = {
      .min = 0,
      .max = 4,
      .offset = AT(subnormal_shift)},
-    {.name = "model",
-     .letter = 'm',
-     .type = CLI_STRING,
-     .arg = "PATH|HUB-ID",
-     .help = "quantile: checkpoint directory, or org/name[@revision] in the local cache",
-     .offset = AT(model)},
+    CMD_OPT_MODEL("quantile: checkpoint directory", AT(model)),
     {.name = "tensor",
      .type = CLI_STRING,
      .arg = "NAME",
@@ -61,21 +51,11 @@ static const struct cli_opt codebook_opts[] = {
 
 static enum err_code read_config(const struct codebook_opts *o, struct config *c, struct err *e)
 {
-    int64_t exponent_bits = 0;
     *c = config_default();
     c->k = (int)o->k;
     c->dtype = (enum dtype)dtype_of(str_of(o->dtype));
     c->subnormal_shift = (int)o->subnormal_shift;
-    if (o->exponent_bits != NULL && strcmp(o->exponent_bits, "paper") == 0) {
-        exponent_bits = config_paper_exponent_bits(c->k);
-    } else if (o->exponent_bits != NULL) {
-        if (!parse_i64(str_of(o->exponent_bits), &exponent_bits) || exponent_bits < 1 ||
-            exponent_bits > c->k - 1)
-            return err_set(e, ERR_USAGE,
-                           "--exponent-bits: expected 1 to %d at k=%d, or paper; found '%s'",
-                           c->k - 1, c->k, o->exponent_bits);
-    }
-    c->exponent_bits = (int)exponent_bits;
+    TRY(cmd_exponent_bits(o->exponent_bits, c->k, &c->exponent_bits, e));
     TRY(config_validate(c, e));
     config_normalize(c);
     return ERR_OK;

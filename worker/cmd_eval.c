@@ -24,12 +24,7 @@ struct eval_opts {
 
 #define AT(field) offsetof(struct eval_opts, field)
 static const struct cli_opt eval_opts[] = {
-    {.name = "model",
-     .letter = 'm',
-     .type = CLI_STRING,
-     .arg = "PATH|HUB-ID",
-     .help = "checkpoint directory, or org/name[@revision] in the local cache",
-     .offset = AT(model)},
+    CMD_OPT_MODEL("checkpoint directory", AT(model)),
     {.name = "task",
      .letter = 't',
      .type = CLI_STRING,
@@ -62,11 +57,7 @@ static const struct cli_opt eval_opts[] = {
      .arg = "N|tensor",
      .help = "weights per absmax constant (64 when not given)",
      .offset = AT(block)},
-    {.name = "exponent-bits",
-     .type = CLI_STRING,
-     .arg = "N|paper",
-     .help = "exponent bits of float (half of k, rounded up, when not given)",
-     .offset = AT(exponent_bits)},
+    CMD_OPT_EXPONENT_BITS(AT(exponent_bits)),
     {.name = "subnormal-shift",
      .type = CLI_STRING,
      .arg = "N",
@@ -143,37 +134,16 @@ static const struct cli_opt eval_opts[] = {
      .type = CLI_FLAG,
      .help = "put the tokenizer's beginning-of-sequence token in front",
      .offset = AT(bos)},
-    {.name = "device",
-     .type = CLI_STRING,
-     .arg = "DEVICE",
-     .help = "cpu or cuda:N",
-     .def = "cpu",
-     .offset = AT(device)},
+    CMD_OPT_DEVICE(AT(device)),
     {.name = "compute",
      .type = CLI_STRING,
      .arg = "fp32|fp16|bf16",
      .help = "arithmetic of the forward pass",
      .def = "fp32",
      .offset = AT(compute)},
-    {.name = "memory",
-     .type = CLI_BYTES,
-     .arg = "SIZE",
-     .help =
-         "memory budget for weights, e.g. 20GiB; a checkpoint beyond it runs layer by layer (0: "
-         "what the device has)",
-     .def = "0",
-     .min = 0,
-     .max = 1e15,
-     .offset = AT(memory)},
-    {.name = "threads",
-     .letter = 'j',
-     .type = CLI_INT,
-     .arg = "N",
-     .help = "threads on the CPU (all cores when not given)",
-     .min = 1,
-     .max = 1024,
-     .offset = AT(threads)},
-    {.name = "json", .type = CLI_FLAG, .help = "print one JSON object", .offset = AT(json)},
+    CMD_OPT_MEMORY("", AT(memory)),
+    CMD_OPT_THREADS(AT(threads)),
+    CLI_OPT_JSON(AT(json)),
 };
 #undef AT
 
@@ -232,12 +202,7 @@ static enum err_code check_quantizer_options(const struct eval_opts *o, struct e
 static enum err_code read_float_options(const struct eval_opts *o, struct config *c, struct err *e)
 {
     int64_t n = 0;
-    if (o->exponent_bits != NULL && strcmp(o->exponent_bits, "paper") == 0) {
-        c->exponent_bits = config_paper_exponent_bits(c->k);
-    } else if (o->exponent_bits != NULL) {
-        TRY(need_number("exponent-bits", o->exponent_bits, &n, e));
-        c->exponent_bits = (int)n;
-    }
+    TRY(cmd_exponent_bits(o->exponent_bits, c->k, &c->exponent_bits, e));
     if (o->subnormal_shift != NULL) {
         TRY(need_number("subnormal-shift", o->subnormal_shift, &n, e));
         c->subnormal_shift = (int)n;

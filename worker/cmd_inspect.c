@@ -18,26 +18,14 @@ struct inspect_opts {
 
 #define AT(field) offsetof(struct inspect_opts, field)
 static const struct cli_opt inspect_opts[] = {
-    {.name = "model",
-     .letter = 'm',
-     .type = CLI_STRING,
-     .arg = "PATH|HUB-ID",
-     .help = "checkpoint directory, or org/name[@revision] in the local cache",
-     .offset = AT(model)},
+    CMD_OPT_MODEL("checkpoint directory", AT(model)),
     {.name = "device",
      .letter = 'd',
      .type = CLI_STRING,
      .arg = "DEVICE",
      .help = "cpu or cuda:N: show how the checkpoint would run there",
      .offset = AT(device)},
-    {.name = "memory",
-     .type = CLI_BYTES,
-     .arg = "SIZE",
-     .help = "with --device: memory budget for weights, e.g. 20GiB; 0: what the device has",
-     .def = "0",
-     .min = 0,
-     .max = 1e15,
-     .offset = AT(memory)},
+    CMD_OPT_MEMORY("with --device: ", AT(memory)),
     {.name = "compute",
      .type = CLI_STRING,
      .arg = "fp32|fp16|bf16",
@@ -53,7 +41,7 @@ static const struct cli_opt inspect_opts[] = {
      .min = 1,
      .max = 1000000,
      .offset = AT(configs)},
-    {.name = "json", .type = CLI_FLAG, .help = "print one JSON object", .offset = AT(json)},
+    CLI_OPT_JSON(AT(json)),
 };
 #undef AT
 

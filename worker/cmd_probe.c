@@ -16,10 +16,7 @@ struct probe_opts {
 };
 
 static const struct cli_opt probe_opts[] = {
-    {.name = "json",
-     .type = CLI_FLAG,
-     .help = "print one JSON object",
-     .offset = offsetof(struct probe_opts, json)},
+    CLI_OPT_JSON(offsetof(struct probe_opts, json)),
 };
 
 static enum err_code probe_one(const char *name, enum kern_compute compute, struct kern_info *info,
@@ -147,14 +144,10 @@ static int run_probe(const void *opts, int n_args, char **args)
     if (topo_describe(&t, &e) != ERR_OK)
         return cli_fail(&e);
     json_t *m = probe_machine(&t);
-    if (o->json) {
-        struct buf out = {0};
-        json_append(&out, m, true);
-        puts(out.data);
-        buf_release(&out);
-    } else {
+    if (o->json)
+        cli_print_json(m, true);
+    else
         print_machine(m, &t);
-    }
     json_decref(m);
     return 0;
 }

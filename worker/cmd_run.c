@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "schema/keys.h"
+#include "schema/wire.h"
 #include "worker/child.h"
 #include "worker/cmd.h"
 #include "worker/parent.h"
@@ -40,15 +41,7 @@ static const struct cli_opt run_opts[] = {
      .help = "auto: the first GPU when there is one, else the CPU",
      .def = "auto",
      .offset = AT(device)},
-    {.name = "memory",
-     .type = CLI_BYTES,
-     .arg = "SIZE",
-     .help = "memory budget for weights, e.g. 20GiB; a checkpoint beyond it runs layer by layer "
-             "(docs/STREAMING.md); 0: what the device has",
-     .def = "0",
-     .min = 0,
-     .max = 1e15,
-     .offset = AT(memory)},
+    CMD_OPT_MEMORY("", AT(memory)),
     {.name = "pass-minutes",
      .type = CLI_NUMBER,
      .arg = "MINUTES",
@@ -58,14 +51,7 @@ static const struct cli_opt run_opts[] = {
      .min = 0,
      .max = 1e6,
      .offset = AT(pass_minutes)},
-    {.name = "threads",
-     .type = CLI_INT,
-     .arg = "N",
-     .help = "threads that compute; 0: one per core",
-     .def = "0",
-     .min = 0,
-     .max = 4096,
-     .offset = AT(threads)},
+    CMD_OPT_THREADS(AT(threads)),
     {.name = "bind",
      .type = CLI_STRING,
      .arg = "PART/PARTS|none",
@@ -79,7 +65,7 @@ static const struct cli_opt run_opts[] = {
      .help = "slices in hand at most: one runs, the others wait",
      .def = "2",
      .min = 1,
-     .max = 16,
+     .max = WIRE_MAX_CREDIT,
      .offset = AT(credit)},
     {.name = "grace",
      .type = CLI_NUMBER,

@@ -12,12 +12,7 @@ struct tokenize_opts {
 };
 
 static const struct cli_opt tokenize_opts[] = {
-    {.name = "model",
-     .letter = 'm',
-     .type = CLI_STRING,
-     .arg = "PATH|HUB-ID",
-     .help = "directory with tokenizer files, or org/name[@revision] in the local cache",
-     .offset = offsetof(struct tokenize_opts, model)},
+    CMD_OPT_MODEL("directory with tokenizer files", offsetof(struct tokenize_opts, model)),
 };
 
 static enum err_code read_stdin(struct buf *text, struct err *e)

@@ -15,7 +15,6 @@
 
 static const int64_t again_ns = 5 * CLOCK_NS_PER_S; /* a part that does not come */
 enum { MAX_TRIES = 3, MAX_FILES_OF_ONE = 4 };
-static const int64_t max_bytes = (int64_t)64 << 20;
 
 struct wanted {
     char *path, *part; /* where it goes, and where it is put together */
@@ -85,7 +84,7 @@ static bool read_file_offer(const json_t *offer, const char **name, const char *
     *sha256 = json_opt_str(offer, "sha256", "");
     *bytes = json_opt_int(offer, "bytes", -1);
     return is_plain_name(*name) && strlen(*sha256) == 64 &&
-           strspn(*sha256, "0123456789abcdef") == 64 && *bytes >= 0 && *bytes <= max_bytes;
+           strspn(*sha256, "0123456789abcdef") == 64 && *bytes >= 0 && *bytes <= WIRE_MAX_FILE;
 }
 
 /* The folder of a set of files; NULL when the offer is not well-formed. Caller frees. */

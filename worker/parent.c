@@ -1,17 +1,15 @@
 #include "worker/parent.h"
 
-#include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "base/cli.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/signals.h"
 #include "worker/child.h"
 #include "worker/hand.h"
 #include "worker/uplink.h"
@@ -21,11 +19,12 @@ static const int64_t stop_limit_ns =
     10 * CLOCK_NS_PER_S;                                /* a REVOKE that the child does not heed */
 static const int64_t bye_limit_ns = 5 * CLOCK_NS_PER_S; /* ACKs that do not come while leaving */
 static const int64_t hurry_ns = 2 * CLOCK_NS_PER_S;     /* from TERM after USR1: KILL is near */
-enum { MAX_EARLY_DEATHS = 3, MAX_CREDIT = 16, MAX_AHEAD = 16 };
+enum { MAX_EARLY_DEATHS = 3, MAX_AHEAD = 16 };
 
 struct parent {
     const struct parent_options *o;
     struct link_context *context;
+    struct signals signals;
     struct child child;
     struct hand hand;
     struct uplink up;
@@ -214,7 +213,7 @@ static void join_jobs(struct parent *p, int64_t n_wanted, int64_t now_ns)
     }
     if (rc != ERR_OK && rc != ERR_NOTFOUND)
         on_child_gone(p, &e, now_ns);
-    p->up.credit_max = MAX_CREDIT;
+    p->up.credit_max = WIRE_MAX_CREDIT;
 }
 
 static void on_child_message(struct parent *p, struct wire_msg *m, int64_t now_ns)
@@ -385,11 +384,10 @@ static void go_on_draining(struct parent *p, int64_t now_ns)
     }
 }
 
-static void on_signals(struct parent *p, int signal_fd, int64_t now_ns)
+static void on_signals(struct parent *p, int64_t now_ns)
 {
-    struct signalfd_siginfo info;
-    while (read(signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
-        if (info.ssi_signo == SIGUSR1) {
+    for (int number; (number = signals_next(&p->signals)) != 0;) {
+        if (number == SIGUSR1) {
             begin_drain(p, "a batch system takes the machine back", now_ns);
             p->is_warned = true;
             continue;
@@ -406,7 +404,7 @@ static void on_signals(struct parent *p, int signal_fd, int64_t now_ns)
             give_up(p, &e);
             return;
         }
-        begin_drain(p, strsignal((int)info.ssi_signo), now_ns);
+        begin_drain(p, strsignal(number), now_ns);
     }
 }
 
@@ -445,17 +443,17 @@ static int64_t tick(struct parent *p, int64_t now_ns)
     return wait_ns > 0 ? wait_ns : 0;
 }
 
-static void loop(struct parent *p, int signal_fd)
+static void loop(struct parent *p)
 {
     while (!p->is_over) {
         int64_t wait_ns = tick(p, clock_mono_ns());
         if (p->is_over)
             break;
         bool readable[3];
-        const int fds[2] = {signal_fd, p->child.fd};
+        const int fds[2] = {p->signals.fd, p->child.fd};
         link_wait(&p->up.link, p->has_uplink, fds, 2, wait_ns, readable);
         int64_t now_ns = clock_mono_ns();
-        on_signals(p, signal_fd, now_ns);
+        on_signals(p, now_ns);
         if (!p->is_over)
             receive_from_child(p, now_ns);
         if (p->has_uplink && !p->is_over)
@@ -474,22 +472,12 @@ enum err_code parent_run(const struct parent_options *o, struct err *e)
                        .told_slice = -1,
                        .fetch = fetch_new(o->cache_dir),
                        .idle_since_ns = clock_mono_ns()};
-    sigset_t mask, old;
-    sigemptyset(&mask);
-    sigaddset(&mask, SIGINT);
-    sigaddset(&mask, SIGTERM);
-    sigaddset(&mask, SIGHUP);
-    sigaddset(&mask, SIGUSR1);
-    sigprocmask(SIG_BLOCK, &mask, &old);
-    int signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
-    enum err_code rc = ERR_OK;
-    if (signal_fd < 0)
-        rc = err_set_errno(e, errno, "cannot receive signals");
-    else
+    enum err_code rc = signals_open(&p.signals, SIGUSR1, e);
+    if (rc == ERR_OK)
         rc = link_context_new(&p.context, e);
     if (rc == ERR_OK) {
         start_child(&p, clock_mono_ns());
-        loop(&p, signal_fd);
+        loop(&p);
         if (p.why.code != ERR_OK)
             *e = p.why;
         rc = p.why.code;
@@ -501,8 +489,6 @@ enum err_code parent_run(const struct parent_options *o, struct err *e)
     hand_release(&p.hand);
     fetch_free(p.fetch);
     link_context_free(p.context);
-    if (signal_fd >= 0)
-        close(signal_fd);
-    sigprocmask(SIG_SETMASK, &old, NULL);
+    signals_close(&p.signals);
     return rc;
 }

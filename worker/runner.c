@@ -192,17 +192,9 @@ static struct prepared *new_prepared(struct runner *r)
     return p;
 }
 
-static char *eval_key(const struct eval_spec *ev)
-{
-    struct arena a = {0};
-    char *key = xasprintf("%s|%s", key_of_eval(ev, &a), ev->data_path);
-    arena_release(&a);
-    return key;
-}
-
 struct prepared *runner_find_prepared(struct runner *r, const struct eval_spec *ev)
 {
-    char *key = eval_key(ev);
+    char *key = eval_set_key(ev);
     struct prepared *found = NULL;
     for (int i = 0; i < r->n_prepared && found == NULL; i++)
         if (strcmp(r->prepared[i].key, key) == 0)
@@ -225,7 +217,7 @@ static enum err_code find_or_load(struct runner *r, const struct eval_spec *ev,
                               .progress_arg = r};
     if (!eval_ahead_take(r->ahead.sets, ev, &p->set))
         TRY(eval_load(&src, &p->set, e));
-    p->key = eval_key(ev);
+    p->key = eval_set_key(ev);
     r->n_prepared++;
     *out = p;
     return ERR_OK;

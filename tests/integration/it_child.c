@@ -5,9 +5,8 @@
 #include <unistd.h>
 
 #include "base/mem.h"
-#include "tests/support/cluster.h"
 #include "tests/support/fake_compute.h"
-#include "tests/support/support.h"
+#include "tests/support/smoke.h"
 
 struct row {
     const char *variable; /* of fake_compute.h, set to 7: jobs 7, 14, 21, … */
@@ -16,32 +15,27 @@ struct row {
 
 static void bury_every_seventh(const char *self, const struct row *row)
 {
-    char *dir = support_tmpdir(), *log = xasprintf("%s/log", dir), *db = xasprintf("%s/c.db", dir);
-    char endpoint[256] = "tcp://127.0.0.1:0";
+    struct smoke s = smoke_open();
     const char *const until_done[] = {"--until-done", NULL};
     const char *const extra[] = {"--compute-program", self, "--job-timeout", "0.3", NULL};
     setenv(row->variable, "7", 1);
-    cluster_plan("sweeps/smoke.yaml", db);
-    pid_t coordinator = cluster_serve(db, endpoint, log, until_done);
-    pid_t worker = cluster_worker(endpoint, log, extra);
-    int status = cluster_wait(coordinator, 60);
+    smoke_serve(&s, until_done);
+    smoke_work(&s, extra);
+    int status = cluster_wait(s.coordinator, 60);
     EXPECT(status == 1, "%s: coordinator ended with %d", row->variable, status);
     int64_t n =
-        cluster_query(db, "SELECT count(*) FROM jobs WHERE state = 'buried' AND attempts = 3");
+        cluster_query(s.db, "SELECT count(*) FROM jobs WHERE state = 'buried' AND attempts = 3");
     EXPECT(n == 7, "%s: %lld jobs buried after 3 attempts", row->variable, (long long)n);
-    n = cluster_query(db, "SELECT count(*) FROM jobs WHERE state = 'done'");
+    n = cluster_query(s.db, SMOKE_DONE);
     EXPECT(n == 43, "%s: %lld jobs done", row->variable, (long long)n);
     char *sql = xasprintf(
         "SELECT count(*) FROM jobs WHERE state = 'buried' AND error LIKE '%%%s%%'", row->text);
-    n = cluster_query(db, sql);
+    n = cluster_query(s.db, sql);
     EXPECT(n == 7, "%s: %lld errors say \"%s\"", row->variable, (long long)n, row->text);
     xfree(sql);
-    EXPECT(cluster_wait(worker, 5) == 0, "the worker itself must live on and leave in peace");
-    cluster_kill(coordinator);
+    EXPECT(cluster_wait(s.worker, 5) == 0, "the worker itself must live on and leave in peace");
     unsetenv(row->variable);
-    xfree(log);
-    xfree(db);
-    support_tmpdir_remove(dir);
+    smoke_close(&s);
 }
 
 int main(int argc, char **argv)

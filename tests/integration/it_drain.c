@@ -6,48 +6,28 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/mem.h"
-#include "tests/support/cluster.h"
 #include "tests/support/fake_compute.h"
+#include "tests/support/smoke.h"
 #include "tests/support/support.h"
 
-static const char done[] = "SELECT count(*) FROM jobs WHERE state = 'done'";
 static const char leased[] = "SELECT count(*) FROM jobs WHERE state = 'leased'";
 static const char failed[] = "SELECT count(*) FROM failures";
 
-struct story {
-    char *dir, *log, *db;
-    char endpoint[256];
-    pid_t coordinator, worker;
-};
-
-static struct story open_story(const char *self, const char *job_ms)
+static struct smoke start(const char *self, const char *job_ms)
 {
-    struct story s = {.dir = support_tmpdir(), .endpoint = "tcp://127.0.0.1:0"};
+    struct smoke s = smoke_open();
     const char *const with_fake[] = {"--compute-program", self, "--grace", "5", NULL};
     const char *const patient[] = {"--grace", "10", NULL};
     setenv("ISOBIT_FAKE_MS", job_ms, 1);
-    s.log = xasprintf("%s/log", s.dir);
-    s.db = xasprintf("%s/drain.db", s.dir);
-    cluster_plan("sweeps/smoke.yaml", s.db);
-    s.coordinator = cluster_serve(s.db, s.endpoint, s.log, patient);
-    s.worker = cluster_worker(s.endpoint, s.log, with_fake);
+    smoke_serve(&s, patient);
+    smoke_work(&s, with_fake);
     return s;
 }
 
-static void close_story(struct story *s)
-{
-    cluster_kill(s->worker);
-    cluster_kill(s->coordinator);
-    xfree(s->log);
-    xfree(s->db);
-    support_tmpdir_remove(s->dir);
-}
-
-static bool await_some_done(const struct story *s, int64_t n)
+static bool await_some_done(const struct smoke *s, int64_t n)
 {
     for (int i = 0; i < 1000; i++) {
-        if (cluster_query(s->db, done) >= n)
+        if (cluster_query(s->db, SMOKE_DONE) >= n)
             return true;
         usleep(10000);
     }
@@ -56,21 +36,21 @@ static bool await_some_done(const struct story *s, int64_t n)
 
 static void worker_hands_back_on(int signal, const char *self)
 {
-    struct story s = open_story(self, "100");
+    struct smoke s = start(self, "100");
     EXPECT(await_some_done(&s, 2), "no job was done");
     kill(s.worker, signal);
     int status = cluster_wait(s.worker, 5);
     EXPECT(status == 0, "worker ended with %d after signal %d", status, signal);
     s.worker = 0;
     EXPECT(cluster_await(s.db, leased, 0, 1.0), "leases remain after the worker's BYE");
-    EXPECT(cluster_query(s.db, done) < 50, "the sweep was over before the signal");
+    EXPECT(cluster_query(s.db, SMOKE_DONE) < SMOKE_JOBS, "the sweep was over before the signal");
     EXPECT(cluster_query(s.db, failed) == 0, "leaving cost an attempt");
-    close_story(&s);
+    smoke_close(&s);
 }
 
 static void coordinator_sends_workers_away(const char *self)
 {
-    struct story s = open_story(self, "100");
+    struct smoke s = start(self, "100");
     EXPECT(await_some_done(&s, 2), "no job was done");
     kill(s.coordinator, SIGINT);
     int status = cluster_wait(s.coordinator, 8);
@@ -81,12 +61,12 @@ static void coordinator_sends_workers_away(const char *self)
     s.worker = 0;
     EXPECT(cluster_query(s.db, leased) == 0, "leases remain");
     EXPECT(cluster_query(s.db, failed) == 0, "leaving cost an attempt");
-    close_story(&s);
+    smoke_close(&s);
 }
 
 static void second_signal_ends_at_once(const char *self)
 {
-    struct story s = open_story(self, "60000");
+    struct smoke s = start(self, "60000");
     EXPECT(cluster_await(s.db, "SELECT count(*) > 0 FROM jobs WHERE state = 'leased'", 1, 10),
            "nothing was leased");
     int64_t start_ns = clock_mono_ns();
@@ -104,41 +84,41 @@ static void second_signal_ends_at_once(const char *self)
     status = cluster_wait(s.worker, 5);
     EXPECT(status == 1, "worker ended with %d", status);
     s.worker = 0;
-    close_story(&s);
+    smoke_close(&s);
 }
 
 static void restart_goes_on_and_until_done_ends(const char *self)
 {
-    struct story s = open_story(self, "20");
+    struct smoke s = start(self, "20");
     const char *const until_done[] = {"--until-done", NULL};
     const char *const with_fake[] = {"--compute-program", self, NULL};
     EXPECT(await_some_done(&s, 5), "no job was done");
     kill(s.coordinator, SIGTERM);
     EXPECT(cluster_wait(s.coordinator, 8) == 0, "coordinator did not end");
     cluster_wait(s.worker, 3);
-    s.coordinator = cluster_serve(s.db, s.endpoint, s.log, until_done);
-    s.worker = cluster_worker(s.endpoint, s.log, with_fake);
+    smoke_serve(&s, until_done);
+    smoke_work(&s, with_fake);
     int status = cluster_wait(s.coordinator, 30);
     EXPECT(status == 0, "coordinator ended with %d", status);
     s.coordinator = 0;
     EXPECT(cluster_wait(s.worker, 3) == 0, "worker was not sent away");
     s.worker = 0;
-    EXPECT(cluster_query(s.db, done) == 50, "%lld of 50 jobs are done",
-           (long long)cluster_query(s.db, done));
-    close_story(&s);
+    EXPECT(cluster_query(s.db, SMOKE_DONE) == SMOKE_JOBS, "%lld of 50 jobs are done",
+           (long long)cluster_query(s.db, SMOKE_DONE));
+    smoke_close(&s);
 }
 
 /* A worker whose machine is taken away in 5 s leaves before, with nothing cut short. */
 static void worker_leaves_before_its_time_ends(const char *self)
 {
-    struct story s = open_story(self, "100");
+    struct smoke s = start(self, "100");
     const char *const args[] = {"--compute-program", self, "--walltime", "5s",
                                 "--grace",           "1",  NULL};
     EXPECT(await_some_done(&s, 2), "no job was done");
     cluster_kill(s.worker);
-    int64_t n_before = cluster_query(s.db, done);
+    int64_t n_before = cluster_query(s.db, SMOKE_DONE);
     int64_t start_ns = clock_mono_ns();
-    s.worker = cluster_worker(s.endpoint, s.log, args);
+    smoke_work(&s, args);
     EXPECT(await_some_done(&s, n_before + 3), "no job was done");
     int status = cluster_wait(s.worker, 8);
     double seconds = clock_seconds_since(start_ns);
@@ -149,7 +129,7 @@ static void worker_leaves_before_its_time_ends(const char *self)
                          "(SELECT worker FROM workers ORDER BY first_seen LIMIT 1)",
                          0, 1),
            "leaving cost an attempt");
-    close_story(&s);
+    smoke_close(&s);
 }
 
 int main(int argc, char **argv)

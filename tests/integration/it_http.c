@@ -25,33 +25,17 @@ struct story {
     int port;
 };
 
-static int find_port(const char *log)
-{
-    struct buf text = {0};
-    struct err e;
-    int port = 0;
-    for (int i = 0; i < 500 && port == 0; i++) {
-        if (io_read_file(log, 1 << 20, &text, &e) == ERR_OK) {
-            const char *at = strstr(text.data, "page on http://127.0.0.1:");
-            if (at != NULL && sscanf(at + strlen("page on http://127.0.0.1:"), "%d/", &port) != 1)
-                port = 0;
-        }
-        buf_release(&text);
-        usleep(10000);
-    }
-    CHECK(port > 0);
-    return port;
-}
-
 static struct story open_story(void)
 {
     static const char *const http[] = {"--http", "127.0.0.1:0", NULL};
+    char url[128];
     struct story s = {.dir = support_tmpdir(), .endpoint = "tcp://127.0.0.1:0"};
     s.db = xasprintf("%s/s.db", s.dir);
     s.log = xasprintf("%s/serve.log", s.dir);
     cluster_plan("sweeps/demo.yaml", s.db);
     s.serve = cluster_serve(s.db, s.endpoint, s.log, http);
-    s.port = find_port(s.log);
+    cluster_page(s.log, url);
+    CHECK(sscanf(url, "http://127.0.0.1:%d/", &s.port) == 1);
     char *worker_log = xasprintf("%s/worker.log", s.dir);
     const char *const compute[] = {"--compute-program", fake_compute_path(), NULL};
     s.worker = cluster_worker(s.endpoint, worker_log, compute);

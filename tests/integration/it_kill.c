@@ -55,7 +55,7 @@ static int run_killed(struct disturb *d, int n)
 
 int main(void)
 {
-    int n_kills = 10, n_done = 0, n_sweeps = 0;
+    int n_kills = 10;
     struct disturb d = disturb_new(plan_smoke, &n_kills);
 
     disturb_open(&d, "undisturbed");
@@ -64,15 +64,7 @@ int main(void)
     struct buf expected = outcome_read(d.db);
     EXPECT(expected.len > 0, "the undisturbed sweep has no results");
 
-    while (n_done < n_kills && cluster_failures() == 0) {
-        char name[32];
-        snprintf(name, sizeof(name), "disturbed-%d", n_sweeps++);
-        disturb_open(&d, name);
-        n_done += disturb_run(&d, n_kills - n_done);
-        disturb_close(&d);
-        outcome_check(d.db, d.events, &expected);
-    }
-    printf("%d kills in %d sweeps\n", n_done, n_sweeps);
+    disturb_sweeps(&d, n_kills, &expected);
     buf_release(&expected);
 
     snprintf(d.events, sizeof(d.events), "%s/none", d.dir); /* `isobit run` writes no events */

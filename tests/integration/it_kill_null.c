@@ -30,7 +30,7 @@ int main(int argc, char **argv)
     if (fake_compute_main(argc, argv))
         return 0;
     is_full = getenv("ISOBIT_TEST_FULL") != NULL;
-    int n_kills = is_full ? 1000 : 12, n_done = 0, n_sweeps = 0;
+    int n_kills = is_full ? 1000 : 12;
     struct disturb d = disturb_new(plan_null, &n_kills);
     const char *const args[] = {"--compute-program", fake_compute_path(), NULL};
     d.worker_args = args;
@@ -42,15 +42,7 @@ int main(int argc, char **argv)
     struct buf expected = outcome_read(d.db);
     outcome_check(d.db, d.events, &expected);
 
-    while (n_done < n_kills && cluster_failures() == 0) {
-        char name[32];
-        snprintf(name, sizeof(name), "disturbed-%d", n_sweeps++);
-        disturb_open(&d, name);
-        n_done += disturb_run(&d, n_kills - n_done);
-        disturb_close(&d);
-        outcome_check(d.db, d.events, &expected);
-    }
-    printf("%d kills in %d sweeps\n", n_done, n_sweeps);
+    disturb_sweeps(&d, n_kills, &expected);
     buf_release(&expected);
     disturb_free(&d);
     return cluster_failures() > 0;

@@ -6,29 +6,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/io.h"
 #include "base/mem.h"
 #include "tests/support/cluster.h"
 #include "tests/support/fake_compute.h"
 #include "tests/support/support.h"
-
-static void find_url(const char *log, char url[128])
-{
-    struct buf text = {0};
-    struct err e;
-    url[0] = '\0';
-    for (int i = 0; i < 500 && url[0] == '\0'; i++) {
-        if (io_read_file(log, 1 << 20, &text, &e) == ERR_OK) {
-            const char *at = strstr(text.data, "page on http://");
-            if (at != NULL && strchr(at, '\n') != NULL &&
-                sscanf(at + strlen("page on "), "%127s", url) != 1)
-                url[0] = '\0';
-        }
-        buf_release(&text);
-        usleep(10000);
-    }
-    CHECK(url[0] != '\0');
-}
 
 static int look_at(const char *url, const char *out)
 {
@@ -57,7 +38,7 @@ int main(int argc, char **argv)
     setenv("ISOBIT_FAKE_FAIL", "97", 1);
     cluster_plan("sweeps/demo.yaml", db);
     pid_t serve = cluster_serve(db, endpoint, log, http);
-    find_url(log, url);
+    cluster_page(log, url);
     pid_t workers[2] = {cluster_worker(endpoint, worker_log, compute),
                         cluster_worker(endpoint, worker_log, compute)};
     int status = look_at(url, out != NULL ? out : dir);

@@ -14,14 +14,13 @@
 #include "base/io.h"
 #include "base/mem.h"
 #include "schema/keys.h"
-#include "tests/support/cluster.h"
 #include "tests/support/played.h"
+#include "tests/support/smoke.h"
 #include "tests/support/support.h"
 
 struct story {
-    char *dir, *log, *db, *keys;
-    char endpoint[256];
-    pid_t coordinator;
+    struct smoke run;
+    char *keys;
     struct link_context *context;
     struct link_keys worker, gpu7, reader; /* gpu7: a second worker's key */
 };
@@ -30,7 +29,7 @@ static void start_coordinator(struct story *s)
 {
     const char *const extra[] = {"--keys", s->keys, "--max-attempts", "1000", "--lease",
                                  "20",     NULL};
-    s->coordinator = cluster_serve(s->db, s->endpoint, s->log, extra);
+    smoke_serve(&s->run, extra);
 }
 
 static void load(const struct story *s, const char *name, enum key_role role, struct link_keys *k)
@@ -43,17 +42,14 @@ static void load(const struct story *s, const char *name, enum key_role role, st
 
 static struct story open_story(void)
 {
-    struct story s = {.dir = support_tmpdir(), .endpoint = "tcp://127.0.0.1:0"};
+    struct story s = {.run = smoke_open()};
     struct err e;
-    s.log = xasprintf("%s/log", s.dir);
-    s.db = xasprintf("%s/secure.db", s.dir);
-    s.keys = xasprintf("%s/keys", s.dir);
+    s.keys = xasprintf("%s/keys", s.run.dir);
     CHECK(keys_make(s.keys, &e) == ERR_OK);
     CHECK(keys_add(s.keys, KEY_WORKER, "gpu7", &e) == ERR_OK);
     load(&s, ".", KEY_WORKER, &s.worker);
     load(&s, ".", KEY_READER, &s.reader);
     load(&s, "gpu7", KEY_WORKER, &s.gpu7);
-    cluster_plan("sweeps/smoke.yaml", s.db);
     start_coordinator(&s);
     CHECK(link_context_new(&s.context, &e) == ERR_OK);
     return s;
@@ -61,23 +57,20 @@ static struct story open_story(void)
 
 static void close_story(struct story *s)
 {
-    EXPECT(cluster_wait(s->coordinator, 0) == -1, "the coordinator did not survive");
-    cluster_kill(s->coordinator);
+    EXPECT(cluster_wait(s->run.coordinator, 0) == -1, "the coordinator did not survive");
     link_context_free(s->context);
-    xfree(s->log);
-    xfree(s->db);
     xfree(s->keys);
-    support_tmpdir_remove(s->dir);
+    smoke_close(&s->run);
 }
 
 static struct played play(const struct story *s, const struct link_keys *k, char id)
 {
-    return played_open(s->context, s->endpoint, k, id);
+    return played_open(s->context, s->run.endpoint, k, id);
 }
 
 static int64_t n_done(const struct story *s)
 {
-    return cluster_query(s->db, "SELECT count(*) FROM jobs WHERE state = 'done'");
+    return cluster_query(s->run.db, SMOKE_DONE);
 }
 
 static bool log_has(const struct story *s, const char *text)
@@ -85,7 +78,7 @@ static bool log_has(const struct story *s, const char *text)
     for (int i = 0; i < 100; i++) {
         struct buf log = {0};
         struct err e;
-        CHECK(io_read_file(s->log, (size_t)64 << 20, &log, &e) == ERR_OK);
+        CHECK(io_read_file(s->run.log, (size_t)64 << 20, &log, &e) == ERR_OK);
         bool found = log.data != NULL && strstr(log.data, text) != NULL;
         buf_release(&log);
         if (found)
@@ -121,7 +114,7 @@ static int connect_raw(const struct story *s)
 {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     int64_t port = 0;
-    CHECK(parse_i64(str_of(strrchr(s->endpoint, ':') + 1), &port));
+    CHECK(parse_i64(str_of(strrchr(s->run.endpoint, ':') + 1), &port));
     to.sin_port = htons((uint16_t)port);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     CHECK(fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0);
@@ -163,7 +156,7 @@ static void run_unlisted_worker(const struct story *s)
     char *command =
         xasprintf("isobit keygen %s/other >/dev/null && cp %s/coordinator.pub %s/other && "
                   "isobit-worker run --connect %s --device cpu --keys %s/other",
-                  s->dir, s->keys, s->dir, s->endpoint, s->dir);
+                  s->run.dir, s->keys, s->run.dir, s->run.endpoint, s->run.dir);
     r = support_shell(command);
     EXPECT(r.status == 4, "a worker without a listed key ended with %d", r.status);
     EXPECT(strstr(r.err.data, "does not list this worker's key") != NULL, "%s", r.err.data);
@@ -234,7 +227,7 @@ static void nobody_takes_over_anothers_work(void)
     EXPECT(strcmp(played_verdict(&a, 5), "accepted") == 0, "the owner's own result");
 
     /* After a restart the sessions are gone, but not whose uuid it is. */
-    cluster_kill(s.coordinator);
+    cluster_kill(s.run.coordinator);
     start_coordinator(&s);
     json_decref(thief.held);
     thief.held = json_incref(a.held);
@@ -263,9 +256,9 @@ static void revoked_key_is_out_at_once(void)
     json_t *m = played_await(&p, WIRE_REFUSE, 5); /* long before its lease would have ended */
     EXPECT(m != NULL, "a revoked worker was not told");
     json_decref(m);
-    EXPECT(cluster_await(s.db, "SELECT count(*) FROM jobs WHERE state = 'leased'", 0, 5),
+    EXPECT(cluster_await(s.run.db, "SELECT count(*) FROM jobs WHERE state = 'leased'", 0, 5),
            "a revoked worker keeps its jobs");
-    EXPECT(cluster_query(s.db, "SELECT count(*) FROM failures") == 0, "it cost an attempt");
+    EXPECT(cluster_query(s.run.db, "SELECT count(*) FROM failures") == 0, "it cost an attempt");
     played_result(&p, lease, 0);
     EXPECT(strcmp(played_verdict(&p, 0.5), "") == 0 && n_done(&s) == 0, "its result counts");
     expect_nothing_for(&s, &s.gpu7, "a revoked key");
@@ -302,7 +295,7 @@ static void status_from_another_machine(const struct story *s)
     char *command =
         xasprintf("mkdir -m 700 %s/desk && cp %s/reader.key %s/coordinator.pub %s/desk && "
                   "isobit status --connect %s --keys %s/desk --json",
-                  s->dir, s->keys, s->keys, s->dir, s->endpoint, s->dir);
+                  s->run.dir, s->keys, s->keys, s->run.dir, s->run.endpoint, s->run.dir);
     struct support_run r = support_shell(command);
     EXPECT(r.status == 0 && strstr(r.out.data, "\"pending\": 50") != NULL, "%s%s", r.out.data,
            r.err.data);
@@ -332,7 +325,7 @@ static void readers_may_ask_and_nothing_else(void)
     for (int i = 0; i < 30 && strcmp(code, "BUSY") != 0; i++)
         code = ask(&r, json_pack("{s:s}", "op", "workers"));
     EXPECT(strcmp(code, "BUSY") == 0, "a reader may ask as often as it likes");
-    EXPECT(cluster_query(s.db, "SELECT count(*) FROM jobs WHERE state <> 'pending'") == 0,
+    EXPECT(cluster_query(s.run.db, "SELECT count(*) FROM jobs WHERE state <> 'pending'") == 0,
            "a reader changed something");
     played_register(&w);
     played_close(&r);
@@ -362,7 +355,7 @@ static void *open_keyed_stranger(void *zmq, const struct story *s)
     zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, secret_key, 41);
     zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, coordinator, 41);
     zmq_setsockopt(socket, ZMQ_LINGER, &none, sizeof(none));
-    CHECK(zmq_connect(socket, s->endpoint) == 0);
+    CHECK(zmq_connect(socket, s->run.endpoint) == 0);
     return socket;
 }
 
@@ -432,7 +425,7 @@ static void work_once(const struct story *s, struct played *p, struct shift *w)
     int64_t start_ns = clock_mono_ns();
     played_result(p, w->lease, w->next++);
     EXPECT(strcmp(played_verdict(p, 5), "accepted") == 0, "a result among strangers");
-    int64_t took_ns = clock_mono_ns() - start_ns, bytes = cluster_memory(s->coordinator);
+    int64_t took_ns = clock_mono_ns() - start_ns, bytes = cluster_memory(s->run.coordinator);
     w->slowest_ns = took_ns > w->slowest_ns ? took_ns : w->slowest_ns;
     w->most_bytes = bytes > w->most_bytes ? bytes : w->most_bytes;
 }
@@ -446,7 +439,8 @@ static void thousand_strangers_do_not_stop_those_who_work(void)
     played_register(&p);
     struct shift w = {.lease = played_lease(&p)};
     int told = -1;
-    int64_t before = cluster_memory(s.coordinator), end_ns = clock_mono_ns() + 60 * CLOCK_NS_PER_S;
+    int64_t before = cluster_memory(s.run.coordinator),
+            end_ns = clock_mono_ns() + 60 * CLOCK_NS_PER_S;
     pid_t strangers = start_strangers(&s, &told);
     CHECK(fcntl(told, F_SETFL, O_NONBLOCK) == 0);
     char byte;

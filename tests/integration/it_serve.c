@@ -13,47 +13,39 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "schema/link.h"
-#include "tests/support/cluster.h"
 #include "tests/support/played.h"
+#include "tests/support/smoke.h"
 #include "tests/support/support.h"
 
 struct story {
-    char *dir, *log, *db;
-    char endpoint[256];
-    pid_t coordinator;
+    struct smoke run;
     struct link_context *context;
 };
 
 static struct story open_story(void)
 {
-    struct story s = {.dir = support_tmpdir(), .endpoint = "tcp://127.0.0.1:0"};
+    struct story s = {.run = smoke_open()};
     struct err e;
-    s.log = xasprintf("%s/log", s.dir);
-    s.db = xasprintf("%s/serve.db", s.dir);
-    cluster_plan("sweeps/smoke.yaml", s.db);
-    s.coordinator = cluster_serve(s.db, s.endpoint, s.log, NULL);
+    smoke_serve(&s.run, NULL);
     CHECK(link_context_new(&s.context, &e) == ERR_OK);
     return s;
 }
 
 static void close_story(struct story *s)
 {
-    EXPECT(cluster_wait(s->coordinator, 0) == -1, "the coordinator did not survive");
-    cluster_kill(s->coordinator);
+    EXPECT(cluster_wait(s->run.coordinator, 0) == -1, "the coordinator did not survive");
     link_context_free(s->context);
-    xfree(s->log);
-    xfree(s->db);
-    support_tmpdir_remove(s->dir);
+    smoke_close(&s->run);
 }
 
 static struct played play(const struct story *s, char id)
 {
-    return played_open(s->context, s->endpoint, NULL, id);
+    return played_open(s->context, s->run.endpoint, NULL, id);
 }
 
 static int64_t n_done(const struct story *s)
 {
-    return cluster_query(s->db, "SELECT count(*) FROM jobs WHERE state = 'done'");
+    return cluster_query(s->run.db, SMOKE_DONE);
 }
 
 /* ---- the promises ---- */
@@ -74,7 +66,7 @@ static void acknowledged_is_on_disk_and_doubles_do_not_count(void)
         EXPECT(strcmp(v, "fenced") == 0, "doubled result %d: \"%s\"", i, v);
     }
     int64_t twice = cluster_query(
-        s.db,
+        s.run.db,
         "SELECT count(*) FROM (SELECT 1 FROM results GROUP BY key, metric HAVING count(*) > 1)");
     EXPECT(twice == 0, "%lld results stand twice", (long long)twice);
     json_decref(lease);
@@ -167,8 +159,8 @@ static void send_http(const char *endpoint)
 static void garbage_does_no_harm(void)
 {
     struct story s = open_story();
-    send_garbage(s.endpoint);
-    send_http(s.endpoint);
+    send_garbage(s.run.endpoint);
+    send_http(s.run.endpoint);
     struct played f = play(&s, 'a');
     played_register(&f);
     json_t *lease = played_lease(&f);
@@ -196,7 +188,7 @@ static void late_result_of_a_silent_worker_is_fenced(void)
     struct played late = play(&s, 'a'), quick = play(&s, 'b');
     played_register(&late);
     json_t *lost = played_lease(&late);
-    EXPECT(cluster_await(s.db, "SELECT count(*) FROM jobs WHERE state = 'leased'", 0, 5),
+    EXPECT(cluster_await(s.run.db, "SELECT count(*) FROM jobs WHERE state = 'leased'", 0, 5),
            "the lease of a silent worker did not end");
     played_register(&quick);
     json_t *lease = played_lease(&quick);
@@ -246,9 +238,9 @@ static void lost_lease_is_noticed(void)
     EXPECT(m != NULL, "nobody noticed that the LEASE was lost");
     json_decref(m);
     played_register(&f);
-    EXPECT(cluster_await(s.db, "SELECT count(*) FROM jobs WHERE state = 'leased'", 0, 2),
+    EXPECT(cluster_await(s.run.db, "SELECT count(*) FROM jobs WHERE state = 'leased'", 0, 2),
            "jobs that nobody has stay leased");
-    EXPECT(cluster_query(s.db, "SELECT count(*) FROM failures") == 0, "it cost an attempt");
+    EXPECT(cluster_query(s.run.db, "SELECT count(*) FROM failures") == 0, "it cost an attempt");
     played_close(&f);
     close_story(&s);
 }
@@ -259,8 +251,8 @@ static void restart_takes_leases_up_again(void)
     struct played f = play(&s, 'a');
     played_register(&f);
     json_t *lease = played_lease(&f);
-    cluster_kill(s.coordinator);
-    s.coordinator = cluster_serve(s.db, s.endpoint, s.log, NULL);
+    cluster_kill(s.run.coordinator);
+    smoke_serve(&s.run, NULL);
     played_beat(&f);
     json_t *m = played_await(&f, WIRE_REGISTER, 5);
     EXPECT(m != NULL, "no REGISTER after the restart");
@@ -281,14 +273,14 @@ static void full_disk_loses_nothing(void)
     played_register(&f);
     json_t *lease = played_lease(&f);
     struct rlimit full = {1, RLIM_INFINITY}, free_again = {RLIM_INFINITY, RLIM_INFINITY};
-    CHECK(prlimit(s.coordinator, RLIMIT_FSIZE, &full, NULL) == 0);
+    CHECK(prlimit(s.run.coordinator, RLIMIT_FSIZE, &full, NULL) == 0);
     played_result(&f, lease, 0);
     EXPECT(strcmp(played_verdict(&f, 1.0), "") == 0, "acknowledged with a full disk");
     json_t *m = played_await(&f, WIRE_BEAT, 1.0);
     EXPECT(m != NULL, "heartbeats stopped with a full disk");
     json_decref(m);
     EXPECT(n_done(&s) == 0, "done with a full disk");
-    CHECK(prlimit(s.coordinator, RLIMIT_FSIZE, &free_again, NULL) == 0);
+    CHECK(prlimit(s.run.coordinator, RLIMIT_FSIZE, &free_again, NULL) == 0);
     EXPECT(strcmp(played_verdict(&f, 10), "accepted") == 0,
            "the coordinator did not go on when there was room again");
     EXPECT(n_done(&s) == 1, "%lld done", (long long)n_done(&s));

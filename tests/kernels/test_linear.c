@@ -1,16 +1,10 @@
 /* kern_linear and kern_logits on the cpu against products in double. */
-#include "tests/support/kern_fixture.h"
+#include "tests/support/kern_linear.h"
 
 /* fp32 sums of K products: the error grows like sqrt(K) * 2^-24 of their size; 2e-6 leaves room up to K = 4096. */
 static const double tolerance = 2e-6;
 
-struct shape {
-    int64_t T, N, K;
-    enum kern_act act;
-    bool has_bias, is_residual;
-};
-
-static const struct shape shapes[] = {
+static const struct linear_shape shapes[] = {
     {1, 1, 1, KERN_ACT_NONE, true, false},
     {1, 3, 7, KERN_ACT_RELU, true, false},
     {5, 17, 12, KERN_ACT_GELU_ERF, true, false},
@@ -23,89 +17,20 @@ static const struct shape shapes[] = {
     {64, 64, 4096, KERN_ACT_NONE, true, false},
 };
 
-static double act_of(double x, enum kern_act act)
-{
-    switch (act) {
-    case KERN_ACT_NONE:
-        return x;
-    case KERN_ACT_RELU:
-        return x > 0.0 ? x : 0.0;
-    case KERN_ACT_GELU_ERF:
-        return 0.5 * x * erfc(-x / sqrt(2.0));
-    case KERN_ACT_GELU_TANH:
-        return 0.5 * x * (1.0 + tanh(sqrt(2.0 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
-    }
-    return NAN;
-}
-
-static double *reference(const struct shape *s, const float *x, const float *w, const float *bias,
-                         const float *y)
-{
-    double *ref = xcalloc((size_t)(s->T * s->N), sizeof *ref);
-    for (int64_t t = 0; t < s->T; t++)
-        for (int64_t n = 0; n < s->N; n++) {
-            double sum = s->has_bias ? (double)bias[n] : 0.0;
-            for (int64_t k = 0; k < s->K; k++)
-                sum += (double)x[t * s->K + k] * (double)w[n * s->K + k];
-            ref[t * s->N + n] =
-                act_of(sum, s->act) + (s->is_residual ? (double)y[t * s->N + n] : 0.0);
-        }
-    return ref;
-}
-
-static void check_shape(struct kern *k, const struct shape *s, int row)
-{
-    struct rng r = {(uint64_t)row + 1};
-    struct err e = {0};
-    float *x = fixture_normal(&r, s->T * s->K, 1.0);
-    float *w = fixture_normal(&r, s->N * s->K, 1.0 / sqrt((double)s->K));
-    float *bias = fixture_normal(&r, s->N, 1.0), *y = fixture_normal(&r, s->T * s->N, 1.0);
-    double *ref = reference(s, x, w, bias, y);
-    struct kern_linear_args a = {.y = y,
-                                 .x = x,
-                                 .w = w,
-                                 .bias = s->has_bias ? bias : NULL,
-                                 .T = s->T,
-                                 .N = s->N,
-                                 .K = s->K,
-                                 .act = s->act,
-                                 .is_residual = s->is_residual};
-    cr_assert_eq(kern_linear(k, &a, &e), ERR_OK, "%s", e.text);
-    double error = fixture_error(y, ref, s->T * s->N);
-    cr_expect_lt(error, tolerance, "shape %d: %g", row, error);
-    cr_expect_eq(y[s->T * s->N], 0.0F, "shape %d writes behind its output", row);
-    void *all[] = {x, w, bias, y, ref};
-    for (size_t i = 0; i < ARRAY_LEN(all); i++)
-        xfree(all[i]);
-}
-
 Test(linear, equals_a_double_product_over_a_table_of_shapes)
 {
     struct kern *k = fixture_kern(2);
     for (int i = 0; i < (int)ARRAY_LEN(shapes); i++)
-        check_shape(k, &shapes[i], i);
+        linear_check(k, &shapes[i], NULL, i, tolerance);
     kern_close(k);
 }
 
 Test(linear, does_not_depend_on_the_number_of_threads)
 {
-    enum { T = 200, N = 700, K = 96 };
-    struct rng r = {7};
-    struct err e = {0};
-    float *x = fixture_normal(&r, T * K, 1.0), *w = fixture_normal(&r, N * K, 0.1);
-    float *one = fixture_zeros(T * N), *many = fixture_zeros(T * N);
-    for (int threads = 1; threads <= 4; threads += 3) {
-        struct kern *k = fixture_kern(threads);
-        struct kern_linear_args a = {
-            .y = threads == 1 ? one : many, .x = x, .w = w, .T = T, .N = N, .K = K};
-        cr_assert_eq(kern_linear(k, &a, &e), ERR_OK);
-        kern_close(k);
-        if (threads > 1)
-            cr_expect_arr_eq(one, many, T * N * sizeof(float), "%d threads", threads);
-    }
-    void *all[] = {x, w, one, many};
-    for (size_t i = 0; i < ARRAY_LEN(all); i++)
-        xfree(all[i]);
+    struct kern *one = fixture_kern(1), *four = fixture_kern(4);
+    linear_check_same(one, four, 200, 700, 96);
+    kern_close(one);
+    kern_close(four);
 }
 
 /* One weight of 1 and a ramp of inputs: the activation itself, at every tail of a vector. Error relative to |x|. */
@@ -121,7 +46,7 @@ static void check_act(struct kern *k, enum kern_act act, double limit)
     cr_assert_eq(kern_linear(k, &a, &e), ERR_OK);
     for (int i = 0; i < N; i++) {
         double error =
-            fabs((double)y[i] - act_of((double)w[i], act)) / fmax(fabs((double)w[i]), 1e-6);
+            fabs((double)y[i] - linear_act((double)w[i], act)) / fmax(fabs((double)w[i]), 1e-6);
         worst = fmaxf(worst, (float)error);
         cr_assert_lt(error, limit, "act %d at %g: %g", (int)act, (double)w[i], error);
     }
@@ -149,11 +74,10 @@ Test(linear, logits_are_a_plain_product)
     float *logits = fixture_zeros(R * V);
     struct kern_logits_args a = {.x = x, .head = head, .R = R, .d = D, .V = V, .logits = logits};
     cr_assert_eq(kern_logits(k, &a, &e), ERR_OK);
-    double *ref = reference(&(struct shape){.T = R, .N = V, .K = D}, x, head, NULL, NULL);
+    double *ref =
+        linear_reference(&(struct linear_shape){.T = R, .N = V, .K = D}, NULL, x, head, NULL, NULL);
     cr_expect_lt(fixture_error(logits, ref, R * V), tolerance);
-    void *all[] = {x, head, logits, ref};
-    for (size_t i = 0; i < ARRAY_LEN(all); i++)
-        xfree(all[i]);
+    fixture_free(x, head, logits, ref);
     kern_close(k);
 }
 

@@ -73,9 +73,7 @@ Test(norm, works_in_place_and_on_chosen_rows)
     ref = reference(&in_place);
     cr_assert_eq(kern_layernorm(k, &in_place, &e), ERR_OK);
     cr_expect_lt(fixture_error(x, ref, T * D), tolerance);
-    void *all[] = {x, y, ref};
-    for (size_t i = 0; i < ARRAY_LEN(all); i++)
-        xfree(all[i]);
+    fixture_free(x, y, ref);
     kern_close(k);
 }
 

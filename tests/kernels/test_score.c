@@ -1,90 +1,18 @@
 /* kern_score and kern_kl on the cpu against soft maxima in double. */
-#include "tests/support/kern_fixture.h"
+#include "tests/support/kern_score.h"
 
 #include <string.h>
 
-struct shape {
-    int64_t R, d, V;
-};
-
 /* Around the edges of row blocks, vocabulary tiles and spans. */
-static const struct shape shapes[] = {{1, 4, 2},     {3, 16, 255},   {5, 8, 257},   {130, 24, 700},
-                                      {2, 16, 2049}, {129, 8, 4096}, {4, 12, 50304}};
-
-static double *logits_of(const struct shape *s, const float *x, const float *head)
-{
-    double *l = xcalloc((size_t)(s->R * s->V), sizeof *l);
-    for (int64_t r = 0; r < s->R; r++)
-        for (int64_t v = 0; v < s->V; v++)
-            for (int64_t c = 0; c < s->d; c++)
-                l[r * s->V + v] += (double)x[r * s->d + c] * (double)head[v * s->d + c];
-    return l;
-}
-
-static double log_sum_exp(const double *l, int64_t n)
-{
-    double top = l[0], sum = 0.0;
-    for (int64_t i = 1; i < n; i++)
-        top = fmax(top, l[i]);
-    for (int64_t i = 0; i < n; i++)
-        sum += exp(l[i] - top);
-    return top + log(sum);
-}
-
-static int64_t top_of(const double *l, int64_t n)
-{
-    int64_t top = 0;
-    for (int64_t i = 1; i < n; i++)
-        top = l[i] > l[top] ? i : top;
-    return top;
-}
-
-enum { TARGETS_PER_ROW = 3 };
-
-static void check_score(struct kern *k, const struct shape *s, uint64_t seed)
-{
-    struct rng r = {seed};
-    struct err e = {0};
-    int64_t n = s->R * TARGETS_PER_ROW;
-    float *x = fixture_normal(&r, s->R * s->d, 1.0), *head = fixture_normal(&r, s->V * s->d, 0.7);
-    float *logprob = fixture_zeros(n);
-    uint8_t *is_top = xcalloc((size_t)n, 1);
-    int32_t *row = xcalloc((size_t)n, sizeof *row), *token = xcalloc((size_t)n, sizeof *token);
-    double *l = logits_of(s, x, head);
-    for (int64_t i = 0; i < n; i++) {
-        row[i] = (int32_t)(i / TARGETS_PER_ROW);
-        token[i] = i % TARGETS_PER_ROW == 0 ? (int32_t)top_of(l + row[i] * s->V, s->V)
-                                            : (int32_t)rng_below(&r, (uint64_t)s->V);
-    }
-    struct kern_score_args a = {.x = x,
-                                .head = head,
-                                .R = s->R,
-                                .d = s->d,
-                                .V = s->V,
-                                .row = row,
-                                .token = token,
-                                .n = n,
-                                .logprob = logprob,
-                                .is_top = is_top};
-    cr_assert_eq(kern_score(k, &a, &e), ERR_OK, "%s", e.text);
-    for (int64_t i = 0; i < n; i++) {
-        const double *lr = l + row[i] * s->V;
-        double expected = lr[token[i]] - log_sum_exp(lr, s->V);
-        cr_assert_float_eq((double)logprob[i], expected, 2e-6 * (1.0 + fabs(expected)),
-                           "V %ld target %ld: %g, expected %g", (long)s->V, (long)i,
-                           (double)logprob[i], expected);
-        cr_assert_eq(is_top[i] != 0, token[i] == top_of(lr, s->V));
-    }
-    void *all[] = {x, head, logprob, is_top, row, token, l};
-    for (size_t i = 0; i < ARRAY_LEN(all); i++)
-        xfree(all[i]);
-}
+static const struct score_shape shapes[] = {{1, 4, 2},      {3, 16, 255},  {5, 8, 257},
+                                            {130, 24, 700}, {2, 16, 2049}, {129, 8, 4096},
+                                            {4, 12, 50304}};
 
 Test(score, log_likelihoods_equal_a_soft_max_in_double)
 {
     struct kern *k = fixture_kern(2);
     for (size_t i = 0; i < ARRAY_LEN(shapes); i++)
-        check_score(k, &shapes[i], i + 1);
+        score_check(k, &shapes[i], NULL, i + 1);
     kern_close(k);
 }
 
@@ -150,7 +78,7 @@ Test(score, logits_far_apart_neither_overflow_nor_vanish)
     kern_close(k);
 }
 
-static void check_kl(struct kern *k, const struct shape *s, double noise, uint64_t seed)
+static void check_kl(struct kern *k, const struct score_shape *s, double noise, uint64_t seed)
 {
     struct rng r = {seed};
     struct err e = {0};
@@ -160,7 +88,7 @@ static void check_kl(struct kern *k, const struct shape *s, double noise, uint64
     uint8_t *same = xcalloc((size_t)s->R, 1);
     for (int64_t i = 0; i < s->R * s->d; i++)
         ref[i] += x[i];
-    double *q = logits_of(s, x, head), *p = logits_of(s, ref, head);
+    double *q = score_logits(s, NULL, x, head), *p = score_logits(s, NULL, ref, head);
     struct kern_kl_args a = {.x = x,
                              .ref = ref,
                              .head = head,
@@ -172,16 +100,14 @@ static void check_kl(struct kern *k, const struct shape *s, double noise, uint64
     cr_assert_eq(kern_kl(k, &a, &e), ERR_OK);
     for (int64_t i = 0; i < s->R; i++) {
         const double *pi = p + i * s->V, *qi = q + i * s->V;
-        double lp = log_sum_exp(pi, s->V), lq = log_sum_exp(qi, s->V), expected = 0.0;
+        double lp = score_log_sum_exp(pi, s->V), lq = score_log_sum_exp(qi, s->V), expected = 0.0;
         for (int64_t v = 0; v < s->V; v++)
             expected += exp(pi[v] - lp) * ((pi[v] - lp) - (qi[v] - lq));
         cr_assert_float_eq(kl[i], expected, 2e-6, "V %ld row %ld: %g, expected %g", (long)s->V,
                            (long)i, kl[i], expected);
-        cr_assert_eq(same[i] != 0, top_of(pi, s->V) == top_of(qi, s->V));
+        cr_assert_eq(same[i] != 0, score_top(pi, s->V) == score_top(qi, s->V));
     }
-    void *all[] = {x, ref, head, kl, same, p, q};
-    for (size_t i = 0; i < ARRAY_LEN(all); i++)
-        xfree(all[i]);
+    fixture_free(x, ref, head, kl, same, p, q);
 }
 
 Test(score, divergences_equal_their_definition_in_double)

@@ -187,6 +187,24 @@ int64_t cluster_query(const char *db, const char *sql)
     BUG("query failed for 5 s");
 }
 
+void cluster_page(const char *log, char url[128])
+{
+    struct buf text = {0};
+    struct err e;
+    url[0] = '\0';
+    for (int i = 0; i < 500 && url[0] == '\0'; i++) {
+        if (io_read_file(log, 1 << 20, &text, &e) == ERR_OK) {
+            const char *at = strstr(text.data, "page on http://");
+            if (at != NULL && strchr(at, '\n') != NULL &&
+                sscanf(at + strlen("page on "), "%127s", url) != 1)
+                url[0] = '\0';
+        }
+        buf_release(&text);
+        usleep(10000);
+    }
+    CHECK(url[0] != '\0');
+}
+
 int cluster_fenced(const char *db, const char *events, pid_t worker)
 {
     char *command = xasprintf("uuid=$(sqlite3 %s 'SELECT worker FROM workers WHERE pid = %d'); "

@@ -20,6 +20,9 @@ void cluster_plan(const char *spec, const char *db);
 pid_t cluster_serve(const char *db, char endpoint[256], const char *log, const char *const *extra);
 pid_t cluster_worker(const char *endpoint, const char *log, const char *const *extra);
 
+/* Where the web page of a coordinator is, by its log; waits for it. */
+void cluster_page(const char *log, char url[128]);
+
 /* Resident memory of a process in bytes. */
 int64_t cluster_memory(pid_t pid);
 void cluster_print_log(const char *log); /* its end, to stderr */

@@ -73,7 +73,8 @@ static void kill_something(struct disturb *d)
         d->workers[i] = cluster_worker(d->endpoint, d->log, d->worker_args);
 }
 
-int disturb_run(struct disturb *d, int n)
+/* Until `n` kills are done or the sweep is; returns how many. */
+static int run(struct disturb *d, int n)
 {
     int done = 0;
     while (done < n && cluster_query(d->db, open_jobs) > 0) {
@@ -85,4 +86,18 @@ int disturb_run(struct disturb *d, int n)
     }
     EXPECT(disturb_await_end(d, 600), "the sweep did not end after %d kills", done);
     return done;
+}
+
+void disturb_sweeps(struct disturb *d, int n_kills, const struct buf *expected)
+{
+    int n_done = 0, n_sweeps = 0;
+    while (n_done < n_kills && cluster_failures() == 0) {
+        char name[32];
+        snprintf(name, sizeof(name), "disturbed-%d", n_sweeps++);
+        disturb_open(d, name);
+        n_done += run(d, n_kills - n_done);
+        disturb_close(d);
+        outcome_check(d->db, d->events, expected);
+    }
+    printf("%d kills in %d sweeps\n", n_done, n_sweeps);
 }

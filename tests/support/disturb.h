@@ -1,4 +1,5 @@
-/* A sweep whose coordinator and workers are killed at random, (what must come of it: outcome.h). Shared by the kill stories; plain C, no framework. */
+/* A sweep whose coordinator and workers are killed at random (what must come of it: outcome.h). Shared by the kill stories;
+ * plain C, no framework. */
 #ifndef ISOBIT_TESTS_SUPPORT_DISTURB_H
 #define ISOBIT_TESTS_SUPPORT_DISTURB_H
 
@@ -30,7 +31,8 @@ void disturb_close(struct disturb *d);
 void disturb_start_coordinator(struct disturb *d);
 /* Until nothing is pending or leased; false after `seconds`. */
 bool disturb_await_end(const struct disturb *d, double seconds);
-/* Kills workers (50 %), the coordinator (40 %) or both, until `n` kills are done or the sweep is; returns how many. */
-int disturb_run(struct disturb *d, int n);
+/* Kills workers (50 %), the coordinator (40 %) or both at random moments of as many new sweeps as `n_kills` takes; each must
+ * come out as `expected`. Prints what it did. */
+void disturb_sweeps(struct disturb *d, int n_kills, const struct buf *expected);
 
 #endif

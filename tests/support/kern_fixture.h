@@ -32,6 +32,14 @@ static inline float *fixture_zeros(int64_t n)
     return xcalloc((size_t)n + 16, sizeof(float));
 }
 
+/* Frees all of its arguments. */
+#define fixture_free(...)                                                                          \
+    do {                                                                                           \
+        void *all[] = {__VA_ARGS__};                                                               \
+        for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)                                  \
+            xfree(all[i]);                                                                         \
+    } while (0)
+
 /* ||y - ref|| / ||ref||. */
 static inline double fixture_error(const float *y, const double *ref, int64_t n)
 {

@@ -1,8 +1,9 @@
-/* err, mem, str, io, json, sha256: the small parts everything stands on. */
+/* err, mem, str, io, json, sha256, rng, signals, proc: the small parts everything stands on. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,6 +15,7 @@
 #include "base/proc.h"
 #include "base/rng.h"
 #include "base/sha256.h"
+#include "base/signals.h"
 #include "base/str.h"
 #include "tests/support/support.h"
 
@@ -243,6 +245,32 @@ static struct proc_output run_shell(const char *line, const char *input, int64_t
     struct err e = {0};
     cr_assert_eq(proc_run(argv, str_of(input), limit_ns, &o, &e), expected, "%s", e.text);
     return o;
+}
+
+static bool is_blocked(int number)
+{
+    sigset_t now;
+    sigprocmask(SIG_BLOCK, NULL, &now);
+    return sigismember(&now, number) == 1;
+}
+
+Test(signals, arrive_at_the_descriptor_until_it_is_closed)
+{
+    struct signals s = {0};
+    struct err e;
+    signals_close(&s);
+    cr_assert_eq(signals_open(&s, SIGUSR1, &e), ERR_OK);
+    cr_expect_eq(signals_next(&s), 0);
+    raise(SIGUSR1);
+    cr_expect_eq(signals_next(&s), SIGUSR1);
+    raise(SIGHUP);
+    cr_expect_eq(signals_next(&s), SIGHUP);
+    cr_expect_eq(signals_next(&s), 0);
+    signals_close(&s);
+    cr_expect(!is_blocked(SIGUSR1) && !is_blocked(SIGTERM) && !s.is_open);
+    cr_assert_eq(signals_open(&s, 0, &e), ERR_OK);
+    cr_expect(!is_blocked(SIGUSR1) && is_blocked(SIGTERM), "only what is listened to");
+    signals_close(&s);
 }
 
 Test(proc, run_keeps_both_streams_and_the_status)

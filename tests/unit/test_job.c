@@ -200,6 +200,26 @@ Test(job, changing_any_option_of_an_evaluation_changes_the_key)
     arena_release(&arena);
 }
 
+Test(job, copies_keep_what_is_absent_and_own_their_strings)
+{
+    char revision[] = "main", subset[] = "Books3";
+    struct model_ref m = a_model();
+    struct eval_spec ev = a_perplexity();
+    m.revision = revision;
+    ev.subset = subset;
+    ev.limit = 7;
+    const struct model_ref model = model_ref_copy(&m, &arena);
+    const struct eval_spec own = eval_spec_copy(&ev, &arena);
+    revision[0] = subset[0] = '?';
+    cr_expect_str_eq(model.name, m.name);
+    cr_expect_str_eq(model.revision, "main");
+    cr_expect_null(model.hub);
+    cr_expect_str_eq(own.subset, "Books3");
+    cr_expect_str_eq(own.data_path, ev.data_path);
+    cr_expect(own.limit == 7 && own.method == METHOD_ROLLING);
+    arena_release(&arena);
+}
+
 Test(job, separators_in_values_cannot_forge_fields)
 {
     struct model_ref m = a_model();

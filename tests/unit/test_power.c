@@ -12,6 +12,7 @@
 #include "base/preflush.h"
 #include "coordinator/dispatch.h"
 #include "schema/store_impl.h"
+#include "schema/wire.h"
 #include "tests/support/fault_vfs.h"
 #include "tests/support/support.h"
 #include "tests/support/sweep_fixture.h"
@@ -87,7 +88,7 @@ static enum err_code hello(struct work *w, struct err *e)
                                    .host = "host",
                                    .device = "cpu",
                                    .program = "isobit 0.1.0",
-                                   .numerics = DISPATCH_NUMERICS,
+                                   .numerics = WIRE_NUMERICS,
                                    .computes = 1u << COMPUTE_FP32};
     return dispatch_hello(w->d, &h, now_ns, &w->session, e);
 }

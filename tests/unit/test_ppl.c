@@ -71,6 +71,23 @@ static const char prose[] = "It was late when the two friends came back to the h
                             "bark. \"Wait here,\" said the elder, and went in alone; the younger "
                             "counted the windows twice.";
 
+Test(ppl, a_set_is_named_by_its_evaluation_and_its_file_here)
+{
+    struct eval_spec ev = {
+        .name = "p", .task = TASK_perplexity, .data = "p.txt", .data_path = "/a"};
+    char *key = eval_set_key(&ev);
+    struct eval_spec others[3] = {ev, ev, ev};
+    others[0].name = "q"; /* a label, not a meaning */
+    others[1].window = 64;
+    others[2].data_path = "/b";
+    for (int i = 0; i < 3; i++) {
+        char *other = eval_set_key(&others[i]);
+        cr_expect_eq(strcmp(key, other) == 0, i == 0, "%s and %s", key, other);
+        xfree(other);
+    }
+    xfree(key);
+}
+
 Test(ppl, windows_of_a_text_do_not_overlap_and_the_tail_is_dropped)
 {
     struct fixture f;

@@ -6,32 +6,17 @@
 #include "base/io.h"
 #include "base/mem.h"
 #include "base/sha256.h"
+#include "tests/support/demo_job.h"
 #include "tests/support/support.h"
 #include "worker/runner.h"
 
-/* Small evaluations of the demo on its smallest checkpoint. */
+static struct arena paths; /* of all jobs */
+
 static struct job job_of(const char *model, int k, enum task task)
 {
-    static const char *const data[TASK_COUNT] = {
-        [TASK_perplexity] = "sweeps/demo/corpus.jsonl",
-        [TASK_lambada] = "sweeps/demo/tasks/lambada.jsonl",
-        [TASK_winogrande] = "sweeps/demo/tasks/winogrande.jsonl",
-        [TASK_hellaswag] = "sweeps/demo/tasks/hellaswag.jsonl",
-        [TASK_piqa] = "sweeps/demo/tasks/piqa.jsonl",
-        [TASK_weight_std] = "sweeps/demo/corpus.jsonl",
-    };
-    struct job j = {
-        .config = config_default(),
-        .model = {.family = "f", .size = "s", .name = model, .path = support_source(model)},
-        .eval = {.name = task_label(task),
-                 .task = task,
-                 .data = data[task],
-                 .data_path = support_source(data[task]),
-                 .limit = 6,
-                 .method = METHOD_ROLLING}};
-    j.config.k = k;
-    config_normalize(&j.config);
-    return j;
+    struct config c = config_default();
+    c.k = k;
+    return demo_job(arena_strdup(&paths, support_source(model)), &c, task, 6, &paths);
 }
 
 static const char model_a[] = "sweeps/demo/models/pythia-s0";

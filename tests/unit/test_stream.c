@@ -5,34 +5,12 @@
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "tests/support/demo_job.h"
 #include "tests/support/support.h"
 #include "worker/ckpt/ckpt.h"
 #include "worker/runner.h"
 
 enum { MAX_JOBS = 96, MAX_METRICS = 8 };
-
-/* Paths stay in the arena: those of support_source are soon overwritten. */
-static struct job job_of(const char *model, const struct config *c, enum task task, struct arena *a)
-{
-    static const char *const data[TASK_COUNT] = {
-        [TASK_perplexity] = "sweeps/demo/corpus.jsonl",
-        [TASK_lambada] = "sweeps/demo/tasks/lambada.jsonl",
-        [TASK_winogrande] = "sweeps/demo/tasks/winogrande.jsonl",
-        [TASK_hellaswag] = "sweeps/demo/tasks/hellaswag.jsonl",
-        [TASK_piqa] = "sweeps/demo/tasks/piqa.jsonl",
-        [TASK_weight_std] = "sweeps/demo/corpus.jsonl",
-    };
-    struct job j = {.config = *c,
-                    .model = {.family = "f", .size = "s", .name = model, .path = model},
-                    .eval = {.name = task_label(task),
-                             .task = task,
-                             .data = data[task],
-                             .data_path = arena_strdup(a, support_source(data[task])),
-                             .limit = 2,
-                             .method = METHOD_ROLLING}};
-    config_normalize(&j.config);
-    return j;
-}
 
 /* Every data type, centering, both outlier rules, the baseline, weights as stored. */
 static int make_configs(struct config *out)
@@ -151,7 +129,7 @@ static struct runner_stats compare(const struct comparison *c)
     for (int i = 0; i < n_all && i < c->n_configs; i++)
         for (int t = 0; t < c->n_tasks; t++)
             if (configs[i].k != 32 || t != TASK_weight_std)
-                jobs[n++] = job_of(dir, &configs[i], (enum task)t, &a);
+                jobs[n++] = demo_job(dir, &configs[i], (enum task)t, 2, &a);
     const int64_t bytes = weight_bytes(dir);
     run_group(0, jobs, n, &whole, &a);
     const struct runner_stats s =

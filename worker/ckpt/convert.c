@@ -101,13 +101,18 @@ static void block_f16_from_f16(const void *src, uint16_t *dst, struct convert_co
     counts->bad += bad;
 }
 
-static void block_f16_from_bf16(const void *src, uint16_t *dst, struct convert_counts *counts)
+static void widen_bf16(const void *src, uint32_t wide[LANES])
 {
     uint16_t in[LANES];
-    uint32_t wide[LANES];
     memcpy(in, src, sizeof(in));
     for (int i = 0; i < LANES; i++)
         wide[i] = (uint32_t)in[i] << 16;
+}
+
+static void block_f16_from_bf16(const void *src, uint16_t *dst, struct convert_counts *counts)
+{
+    uint32_t wide[LANES];
+    widen_bf16(src, wide);
     block_from_f32(wide, dst, counts);
 }
 
@@ -124,11 +129,8 @@ static void block_f32_from_f32(const void *src, float *dst, struct convert_count
 
 static void block_f32_from_bf16(const void *src, float *dst, struct convert_counts *counts)
 {
-    uint16_t in[LANES];
     uint32_t wide[LANES];
-    memcpy(in, src, sizeof(in));
-    for (int i = 0; i < LANES; i++)
-        wide[i] = (uint32_t)in[i] << 16;
+    widen_bf16(src, wide);
     block_f32_from_f32(wide, dst, counts);
 }
 

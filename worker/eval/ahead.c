@@ -9,7 +9,7 @@ enum piece_state { PIECE_WAITING, PIECE_MAKING, PIECE_READY, PIECE_FAILED, PIECE
 
 struct piece {
     struct eval_spec spec; /* strings in the arena */
-    const char *key;
+    char *key;             /* eval_set_key */
     enum piece_state state;
     struct eval_set set; /* READY */
 };
@@ -25,26 +25,6 @@ struct eval_ahead {
     pthread_cond_t changed;
     atomic_bool is_stopped;
 };
-
-static const char *key_of(const struct eval_spec *ev, struct arena *a)
-{
-    return arena_printf(a, "%s|%s", key_of_eval(ev, a), ev->data_path);
-}
-
-static const char *copy(struct arena *a, const char *s)
-{
-    return s != NULL ? arena_strdup(a, s) : NULL;
-}
-
-struct eval_spec eval_spec_copy(const struct eval_spec *ev, struct arena *a)
-{
-    struct eval_spec own = *ev;
-    own.name = copy(a, ev->name);
-    own.data = copy(a, ev->data);
-    own.data_path = copy(a, ev->data_path);
-    own.subset = copy(a, ev->subset);
-    return own;
-}
 
 /* ---- the thread ---- */
 
@@ -107,9 +87,11 @@ static void *run(void *arg)
 
 static void release(struct eval_ahead *a)
 {
-    for (int i = 0; i < a->n; i++)
+    for (int i = 0; i < a->n; i++) {
         if (a->pieces[i].state == PIECE_READY)
             eval_set_release(&a->pieces[i].set);
+        xfree(a->pieces[i].key);
+    }
     pthread_cond_destroy(&a->changed);
     pthread_mutex_destroy(&a->mutex);
     arena_release(&a->arena);
@@ -127,7 +109,7 @@ struct eval_ahead *eval_ahead_start(const char *dir, int64_t context, const stru
     memset(a->pieces, 0, (size_t)n * sizeof(*a->pieces));
     for (int i = 0; i < n; i++) {
         a->pieces[i].spec = eval_spec_copy(&evals[i], &a->arena);
-        a->pieces[i].key = key_of(&evals[i], &a->arena);
+        a->pieces[i].key = eval_set_key(&evals[i]);
     }
     CHECK(pthread_mutex_init(&a->mutex, NULL) == 0 && pthread_cond_init(&a->changed, NULL) == 0);
     if (pthread_create(&a->thread, NULL, run, a) != 0) {
@@ -139,12 +121,12 @@ struct eval_ahead *eval_ahead_start(const char *dir, int64_t context, const stru
 
 static struct piece *find(struct eval_ahead *a, const struct eval_spec *ev)
 {
-    struct arena scratch = {0};
+    char *key = eval_set_key(ev);
     struct piece *p = NULL;
     for (int i = 0; a != NULL && i < a->n && p == NULL; i++)
-        if (strcmp(a->pieces[i].key, key_of(ev, &scratch)) == 0)
+        if (strcmp(a->pieces[i].key, key) == 0)
             p = &a->pieces[i];
-    arena_release(&scratch);
+    xfree(key);
     return p;
 }
 

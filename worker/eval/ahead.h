@@ -7,9 +7,6 @@
 
 struct eval_ahead; /* opaque */
 
-/* With strings of its own, owned by `a`. */
-struct eval_spec eval_spec_copy(const struct eval_spec *ev, struct arena *a);
-
 /* Starts to make the sets of evals[n], in this order, for the tokenizer in directory `dir` and sequences of at most
  * `context` tokens. Everything is copied. NULL when no thread can be had; the functions below take it. */
 struct eval_ahead *eval_ahead_start(const char *dir, int64_t context, const struct eval_spec *evals,

@@ -30,6 +30,14 @@ void eval_set_release(struct eval_set *s)
     *s = (struct eval_set){0};
 }
 
+char *eval_set_key(const struct eval_spec *ev)
+{
+    struct arena a = {0};
+    char *key = xasprintf("%s|%s", key_of_eval(ev, &a), ev->data_path);
+    arena_release(&a);
+    return key;
+}
+
 enum err_code eval_load(const struct eval_source *src, struct eval_set *out, struct err *e)
 {
     const struct task_ops *ops = task_ops_of(src->spec->task);

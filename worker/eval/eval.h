@@ -45,6 +45,9 @@ struct eval_set {
     char items_sha256[SHA256_HEX]; /* items_identity */
 };
 void eval_set_release(struct eval_set *s);
+/* Names the set of an evaluation within one tokenizer and context: its key, and the file that it is read from here. Caller
+ * frees with xfree. */
+char *eval_set_key(const struct eval_spec *ev);
 
 /* What an evaluation is made from. Everything is borrowed. */
 struct eval_source {

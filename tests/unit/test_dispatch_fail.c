@@ -1,0 +1,258 @@
+/* Dispatch when something goes wrong: jobs, files and devices that fail, restarts and reconnects, a full disk. */
+#include "tests/support/dispatch_lab.h"
+
+#include <string.h>
+
+DISPATCH_SUITE(dispatch_fail);
+
+/* ---- failures ---- */
+
+Test(dispatch_fail, a_failing_job_is_retried_and_then_buried)
+{
+    plan(1, 1, 1);
+    start();
+    int64_t a = join("a", 10);
+    struct slice s;
+    for (int attempt = 1; attempt <= 3; attempt++) {
+        cr_assert(next(&s), "attempt %d", attempt);
+        cr_expect_eq(s.jobs[0].attempt, attempt);
+        cr_expect_eq(fail(a, &s.jobs[0], ERR_CRASHED), VERDICT_ACCEPTED);
+    }
+    cr_expect_eq(fail(a, &s.jobs[0], ERR_CRASHED), VERDICT_FENCED, "a repeat");
+    cr_expect_eq(count_state("buried"), 1);
+    cr_expect_not(next(&s));
+    change(STORE_RETRY, "*");
+    cr_assert(next(&s));
+    cr_expect_eq(s.jobs[0].attempt, 4);
+    cr_expect_eq(result(a, &s.jobs[0]), VERDICT_ACCEPTED);
+}
+
+Test(dispatch_fail, a_failed_job_goes_to_another_worker_when_there_is_one)
+{
+    plan(1, 1, 1);
+    start();
+    int64_t a = join("a", 5);
+    struct slice s;
+    cr_assert(next(&s));
+    int64_t b = join("b", 5);
+    fail(a, &s.jobs[0], ERR_DEVICE);
+    cr_assert(next(&s));
+    cr_expect_eq(s.session, b);
+    fail(b, &s.jobs[0], ERR_DEVICE);
+    cr_assert(next(&s));
+    cr_expect_eq(s.session, a);
+}
+
+Test(dispatch_fail, absent_files_exclude_the_checkpoint_for_that_worker_only)
+{
+    plan(2, 1, 5);
+    start();
+    int64_t a = join("a", 10);
+    struct slice s;
+    cr_assert(next(&s));
+    const char *absent = s.jobs[0].model.name;
+    for (int i = 0; i < s.n_jobs; i++)
+        fail(a, &s.jobs[i], ERR_NOTFOUND);
+    cr_expect_eq(ask("SELECT sum(failures) FROM job"), 0);
+    cr_expect_eq(ask("SELECT count(*) FROM refusal"), 1);
+    while (next(&s))
+        cr_expect_str_neq(s.jobs[0].model.name, absent);
+    int64_t b = join("b", 10);
+    cr_assert(next(&s));
+    cr_expect_eq(s.session, b);
+    cr_expect_str_eq(s.jobs[0].model.name, absent);
+}
+
+Test(dispatch_fail, other_weights_than_the_pinned_ones_are_refused)
+{
+    plan(1, 1, 5);
+    start();
+    int64_t a = join("a", 1);
+    struct slice s;
+    cr_assert(next(&s));
+    cr_expect_eq(result(a, &s.jobs[0]), VERDICT_ACCEPTED);
+    struct job_result r = fixture_result(&arena, s.jobs[1].eval.task, 0.5);
+    memset(r.weights_sha256, 'f', 64);
+    enum verdict v = VERDICT_ACCEPTED;
+    begin();
+    cr_expect_eq(dispatch_result(dispatch, &(struct dispatch_ref){a, s.jobs[1].id, 1}, &r,
+                                 &no_samples, now_ns, &v, &err),
+                 ERR_DENIED);
+    commit();
+    cr_expect(strstr(err.text, "ffff") != NULL && strstr(err.text, "aaaa") != NULL, "%s", err.text);
+    cr_expect_eq(v, VERDICT_FENCED);
+    cr_expect_eq(ask("SELECT count(*) FROM job WHERE state = 'pending' AND failures = 0"), 1);
+    cr_expect_eq(ask("SELECT count(*) FROM failures WHERE outcome = 'refused' AND code = 'DENIED'"),
+                 1);
+    dispatch_credit(dispatch, a, 1);
+    cr_expect_not(next(&s), "this worker is not given the checkpoint again");
+    join("b", 1);
+    cr_expect(next(&s));
+}
+
+Test(dispatch_fail, a_result_without_identity_is_a_failed_attempt)
+{
+    plan(1, 1, 1);
+    start();
+    int64_t a = join("a", 1);
+    struct slice s;
+    cr_assert(next(&s));
+    struct job_result r = fixture_result(&arena, s.jobs[0].eval.task, 0.5);
+    r.weights_sha256[0] = '\0';
+    cr_expect_eq(report(a, &s.jobs[0], &r), VERDICT_ACCEPTED);
+    cr_expect_eq(ask("SELECT failures FROM job"), 1);
+    cr_expect_eq(count_state("done"), 0);
+}
+
+Test(dispatch_fail, another_numerics_version_is_refused)
+{
+    start();
+    struct worker_hello h = hello_of("a");
+    h.numerics++;
+    int64_t session = 0;
+    cr_expect_eq(dispatch_hello(dispatch, &h, now_ns, &session, &err), ERR_VERSION);
+}
+
+/* ---- restarts and reconnects ---- */
+
+Test(dispatch_fail, leases_survive_a_restart_of_the_coordinator)
+{
+    plan(1, 2, 5);
+    start();
+    join("a", 1);
+    struct slice s;
+    cr_assert(next(&s));
+    start(); /* a new process over the same database */
+    cr_expect_eq(count_state("leased"), s.n_jobs);
+    struct worker_hello h = hello_of("a");
+    int64_t jobs[8];
+    int attempts[8];
+    for (h.n_held = 0; h.n_held < s.n_jobs - 1; h.n_held++) {
+        jobs[h.n_held] = s.jobs[h.n_held].id;
+        attempts[h.n_held] = s.jobs[h.n_held].attempt;
+    }
+    h.held_jobs = jobs;
+    h.held_attempts = attempts;
+    int64_t session = greet(&h);
+    cr_expect_eq(dispatch_in_hand(dispatch, session), s.n_jobs - 1);
+    cr_expect_eq(result(session, &s.jobs[0]), VERDICT_ACCEPTED);
+    cr_expect_eq(result(session, &s.jobs[s.n_jobs - 1]), VERDICT_FENCED,
+                 "it did not name that one");
+    cr_expect_eq(ask("SELECT sum(failures) FROM job"), 0);
+}
+
+Test(dispatch_fail, leases_of_a_former_process_end_without_cost_when_nobody_returns)
+{
+    plan(1, 1, 5);
+    start();
+    join("a", 1);
+    struct slice s;
+    cr_assert(next(&s));
+    start();
+    join("b", 1);
+    cr_expect_not(next(&s));
+    now_ns += 14 * S;
+    tick();
+    cr_expect_eq(count_state("leased"), 5);
+    now_ns += 2 * S;
+    tick();
+    cr_expect_eq(count_state("pending"), 5);
+    cr_expect_eq(ask("SELECT sum(failures) FROM job"), 0);
+}
+
+Test(dispatch_fail, a_reconnecting_worker_keeps_its_session_and_is_told_what_it_lost)
+{
+    plan(1, 2, 5);
+    start();
+    int64_t a = join("a", 1);
+    struct slice s;
+    cr_assert(next(&s));
+    struct worker_hello h = hello_of("a");
+    int64_t jobs[] = {s.jobs[0].id, 9999};
+    int attempts[] = {1, 1};
+    h.held_jobs = jobs;
+    h.held_attempts = attempts;
+    h.n_held = 2;
+    int64_t session = 0;
+    begin();
+    OK(dispatch_hello(dispatch, &h, now_ns, &session, &err));
+    struct revoke *r = NULL;
+    int n = 0;
+    OK(dispatch_revokes(dispatch, &arena, &r, &n, &err));
+    commit();
+    cr_expect_eq(session, a);
+    cr_assert_eq(n, 1);
+    cr_expect_eq(r[0].job, 9999);
+    cr_expect_eq(count_state("leased"), 1);
+}
+
+Test(dispatch_fail, a_rolled_back_group_can_be_handled_again)
+{
+    plan(1, 2, 5);
+    start();
+    int64_t a = join("a", 0);
+    struct slice s, again;
+    bool found = false;
+    begin();
+    dispatch_credit(dispatch, a, 1);
+    OK(dispatch_next(dispatch, now_ns, &arena, &s, &found, &err));
+    cr_assert(found);
+    store_rollback(store);
+    dispatch_rolled_back(dispatch);
+    cr_expect_not(next(&again), "the credit came in the group that was rolled back");
+    dispatch_credit(dispatch, a, 1);
+    cr_assert(next(&again));
+    cr_expect_eq(again.jobs[0].id, s.jobs[0].id);
+    cr_expect_eq(result(a, &again.jobs[0]), VERDICT_ACCEPTED);
+}
+
+/* ---- faults ---- */
+
+/* A disk that fills up at any point: after the rollback the same step works, and nothing was lost or counted twice. */
+Test(dispatch_fail, a_full_disk_at_any_step_is_survived)
+{
+    plan(2, 6, 5);
+    start();
+    int64_t a = join("a", 1);
+    struct slice s;
+    int n_faults = 0;
+    const struct store_samples samples = {arena_alloc(&arena, 3000), 3000, "zstd-f32/1"};
+    for (int64_t done = 0; done < 60;) {
+        int64_t pages = ask("PRAGMA page_count");
+        OK(store_exec(store, arena_printf(&arena, "PRAGMA max_page_count=%lld", (long long)pages),
+                      &err));
+        for (int is_retry = 0; is_retry < 2; is_retry++) {
+            bool found = false;
+            struct err e;
+            enum err_code rc = store_begin(store, &e);
+            if (rc == ERR_OK)
+                rc = dispatch_next(dispatch, now_ns, &arena, &s, &found, &e);
+            for (int i = 0; found && i < s.n_jobs && rc == ERR_OK; i++) {
+                struct job_result r = fixture_result(&arena, s.jobs[i].eval.task, 0.5);
+                enum verdict v = VERDICT_FENCED;
+                rc = dispatch_result(dispatch,
+                                     &(struct dispatch_ref){a, s.jobs[i].id, s.jobs[i].attempt}, &r,
+                                     &samples, now_ns, &v, &e);
+                cr_assert(rc != ERR_OK || v == VERDICT_ACCEPTED);
+            }
+            if (rc == ERR_OK)
+                rc = store_commit(store, &e);
+            else
+                store_rollback(store);
+            if (rc == ERR_OK) {
+                cr_assert(found);
+                done += s.n_jobs;
+                break;
+            }
+            cr_assert_eq(is_retry, 0, "%s", e.text);
+            n_faults++;
+            dispatch_rolled_back(dispatch);
+            OK(store_exec(store, "PRAGMA max_page_count=1000000", &err));
+        }
+        dispatch_credit(dispatch, a, 1);
+    }
+    cr_expect(n_faults > 5, "%d", n_faults);
+    cr_expect_eq(count_state("done"), 60);
+    cr_expect_eq(ask("SELECT count(*) FROM run"), 60);
+    cr_expect_eq(ask("SELECT count(*) FROM sample"), 60);
+}
