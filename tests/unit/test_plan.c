@@ -154,7 +154,7 @@ Test(plan, a_head_that_may_come_in_parts_needs_no_more_than_a_step)
     cr_expect_gt(p.head_rows, 0);
     cr_expect_eq(p.head_rows % 256, 0);
     cr_expect_leq(s.head_cols * (p.head_rows * 2 + 256 * 2), p.block_bytes);
-    cr_expect_eq(p.row_bytes, s.row_within + 200, "statistics of rows are kept between parts");
+    cr_expect_eq(p.row_bytes, s.row_within + 100, "statistics of rows are kept between parts");
     const int64_t whole = s.head_cols * (s.head_rows * 2 + 256 * 2);
     d.budget = whole * 4 / 3 + 4 * s.small * 4;
     d.wants_whole_head = true;

@@ -85,8 +85,8 @@ static bool try_streaming(const struct plan_shape *s, const struct plan_device *
         p->block_bytes = larger(p->block_bytes, whole);
     p->head_chunk = smaller(s->head_rows, d->head_chunk);
     p->head_rows = head_rows_in(s, d, p->block_bytes, p->stage_bytes);
-    if (p->head_rows < s->head_rows) /* likelihoods and divergences */
-        p->row_bytes += 2 * d->head_row_bytes;
+    if (p->head_rows < s->head_rows)
+        p->row_bytes += d->head_row_bytes;
     p->kept_bytes = p->budget - p->small_bytes - p->block_bytes;
     return true;
 }
