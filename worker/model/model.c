@@ -173,7 +173,6 @@ static struct plan_device device_of(const struct model *m, int64_t memory_bytes)
                                 .act_bytes = info->act_bytes,
                                 .head_step = info->head_step,
                                 .head_chunk = info->is_host ? HOST_CHUNK : GPU_CHUNK,
-                                .wants_whole_head = !info->is_host,
                                 .head_row_bytes = head_row_bytes(m),
                                 .flops_per_s = info->is_host ? rate_cpu_core() * info->threads
                                                              : rate_by_size(n),
