@@ -205,9 +205,9 @@ enum err_code kern_copy_rows(struct kern *k, const struct kern_rows_args *a, str
     return k->ops->copy_rows(k, a, e);
 }
 
-int64_t kern_head_row_bytes(const struct kern *k, int64_t V)
+int64_t kern_head_bytes(const struct kern *k, int64_t V, int64_t R, int64_t n)
 {
-    return k->ops->head_row_bytes != NULL ? k->ops->head_row_bytes(V) : 0;
+    return k->ops->head_bytes != NULL ? k->ops->head_bytes(V, R, n) : 0;
 }
 
 enum err_code kern_score(struct kern *k, const struct kern_score_args *a, struct err *e)

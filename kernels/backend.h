@@ -49,7 +49,7 @@ struct backend_ops {
     enum err_code (*linear)(struct kern *k, const struct kern_linear_args *a, struct err *e);
     enum err_code (*attention)(struct kern *k, const struct kern_attention_args *a, struct err *e);
     enum err_code (*copy_rows)(struct kern *k, const struct kern_rows_args *a, struct err *e);
-    int64_t (*head_row_bytes)(int64_t V); /* NULL where head_step is 0 */
+    int64_t (*head_bytes)(int64_t V, int64_t R, int64_t n); /* NULL where head_step is 0 */
     enum err_code (*score)(struct kern *k, const struct kern_score_args *a, struct err *e);
     enum err_code (*kl)(struct kern *k, const struct kern_kl_args *a, struct err *e);
     enum err_code (*logits)(struct kern *k, const struct kern_logits_args *a, struct err *e);

@@ -163,15 +163,16 @@ struct kern_rows_args {
 MUST_USE enum err_code kern_copy_rows(struct kern *k, const struct kern_rows_args *a,
                                       struct err *e);
 
-/* A head that comes in parts of the vocabulary, one call after the other: rows [first, first + n) of its V stand at `head`
- * now; first is a multiple of kern_info.head_step. `state` is device memory of kern_head_row_bytes(V) for each of the R
- * rows, zeroed in front of the first part. Host arrays stay the caller's between the calls; answers are there behind the
- * last part. */
+/* A head that comes in parts of the vocabulary, one call after the other from its front to its end: rows [first, first + n)
+ * of its V stand at `head` now; first is a multiple of kern_info.head_step. The other arguments stay what they are, but
+ * their arrays may lie elsewhere. `state` is what is known so far: device memory of kern_head_bytes for R rows with n
+ * targets in all (kern_kl: 0), in proportion to both, 8-byte aligned, zeroed in front of the first part. Answers come behind
+ * the last part, nothing is written to the host before; they are those of the whole head to the bit. */
 struct kern_head_part {
     int64_t first, n;
     void *state;
 };
-int64_t kern_head_row_bytes(const struct kern *k, int64_t V);
+int64_t kern_head_bytes(const struct kern *k, int64_t V, int64_t R, int64_t n);
 
 /* For every target i: log_softmax(x[row[i], :] * head[V, d]^T)[token[i]] and whether token[i] is the arg max
  * (ties: smallest id). Works in vocabulary tiles with a running log-sum-exp: [rows, V] never exists.

@@ -53,7 +53,7 @@ enum err_code cpu_embed(struct kern *k, const struct kern_embed_args *a, struct 
 enum err_code cpu_copy_rows(struct kern *k, const struct kern_rows_args *a, struct err *e);
 enum err_code cpu_layernorm(struct kern *k, const struct kern_norm_args *a, struct err *e);
 enum { CPU_HEAD_STEP = 256 }; /* columns of a tile of logits */
-int64_t cpu_head_row_bytes(int64_t V);
+int64_t cpu_head_bytes(int64_t V, int64_t R, int64_t n);
 enum err_code cpu_score(struct kern *k, const struct kern_score_args *a, struct err *e);
 enum err_code cpu_kl(struct kern *k, const struct kern_kl_args *a, struct err *e);
 enum err_code cpu_logits(struct kern *k, const struct kern_logits_args *a, struct err *e);

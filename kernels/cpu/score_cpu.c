@@ -130,14 +130,13 @@ static int64_t first_target(const struct kern_score_args *a, int64_t row)
     return lo;
 }
 
-/* The target's own logit goes into logprob[] until its row's sum is known. */
 static void gather_targets(const struct kern_score_args *a, const struct product_tile *t,
-                           const float *logits, int64_t from, int64_t to)
+                           const float *logits, int64_t from, int64_t to, float *of_targets)
 {
     for (int64_t i = from; i < to; i++) {
         int64_t col = a->token[i] - t->col;
         if (col >= 0 && col < t->cols)
-            a->logprob[i] = logits[(a->row[i] - t->row) * t->cols + col];
+            of_targets[i] = logits[(a->row[i] - t->row) * t->cols + col];
     }
 }
 
@@ -222,6 +221,14 @@ static void work_compute(const struct work *w, const struct product_rows *x,
     product_tile(&w->head, x, &in_band, out, t->cols, false);
 }
 
+/* Logits of targets, until their rows' sums are known: behind the statistics that live on between parts, else where the
+ * answers go. */
+static float *target_logits(const struct work *w, const struct kern_score_args *a)
+{
+    struct row_stats *stats = w->stats;
+    return a->part != NULL ? (float *)(void *)(stats + a->R * w->g.n_spans) : a->logprob;
+}
+
 static void score_piece(const struct work *w, const struct kern_score_args *a,
                         const struct product_rows *x, int64_t piece)
 {
@@ -237,7 +244,7 @@ static void score_piece(const struct work *w, const struct kern_score_args *a,
         for (int64_t r = 0; r < t.rows; r++)
             stats_fold(w->c->vec, &stats[(t.row + r) * g->n_spans + span], logits + r * t.cols,
                        t.cols, t.col);
-        gather_targets(a, &t, logits, from, to);
+        gather_targets(a, &t, logits, from, to, target_logits(w, a));
     }
 }
 
@@ -265,9 +272,10 @@ enum err_code cpu_score(struct kern *k, const struct kern_score_args *a, struct 
     for (int64_t r = 0; r < a->R; r++)
         for (int64_t s = 1; s < w.g.n_spans; s++)
             stats_merge(&stats[r * w.g.n_spans], &stats[r * w.g.n_spans + s]);
+    const float *of_targets = target_logits(&w, a);
     for (int64_t i = 0; i < a->n; i++) {
         const struct row_stats *s = &stats[a->row[i] * w.g.n_spans];
-        a->logprob[i] = (float)((double)a->logprob[i] - stats_log_sum(s));
+        a->logprob[i] = (float)((double)of_targets[i] - stats_log_sum(s));
         a->is_top[i] = a->token[i] == s->top;
     }
     return ERR_OK;
@@ -341,7 +349,8 @@ enum err_code cpu_kl(struct kern *k, const struct kern_kl_args *a, struct err *e
     return ERR_OK;
 }
 
-int64_t cpu_head_row_bytes(int64_t V)
+int64_t cpu_head_bytes(int64_t V, int64_t R, int64_t n)
 {
-    return ceil_div(V, span_of(V)) * (int64_t)sizeof(struct kl_stats);
+    return R * ceil_div(V, span_of(V)) * (int64_t)sizeof(struct kl_stats) +
+           n * (int64_t)sizeof(float);
 }

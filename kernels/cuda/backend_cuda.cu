@@ -281,8 +281,8 @@ static enum err_code describe(struct cuda_kern *c, int device, struct err *e)
     info->threads = 1;
     info->batch_tokens = 16384; /* products of the smallest models then fill the GPU */
     info->activation_bytes = (int64_t)1 << 30;
-    info->head_step = 1024; /* columns that a warp folds at a time (loss_cuda.cu) */
-    info->row_step = 128;   /* tiles of products; few shapes, whose algorithms are chosen once */
+    info->head_step = HEAD_STEP;
+    info->row_step = 128; /* tiles of products; few shapes, whose algorithms are chosen once */
     c->n_multiprocessors = prop.multiProcessorCount;
     c->shared_bytes = prop.sharedMemPerBlockOptin;
 #ifdef ISOBIT_HAS_SM_90A
@@ -370,7 +370,7 @@ const struct backend_ops isobit_kern_backend = {
     .linear = cuda_linear,
     .attention = cuda_attention,
     .copy_rows = cuda_copy_rows,
-    .head_row_bytes = cuda_head_row_bytes,
+    .head_bytes = cuda_head_bytes,
     .score = cuda_score,
     .kl = cuda_kl,
     .logits = cuda_logits,

@@ -144,6 +144,10 @@ void cuda_rotary_close(struct cuda_kern *c);
 void cuda_book_close(struct cuda_kern *c);
 void cuda_quant_close(struct cuda_kern *c);
 
+/* Parts of a head start at multiples of this: there, too, start tiles of logits (loss_cuda.cu) and runs of tiles that are
+ * folded together (gemm_head.cu) in a whole head, so that sums are cut and added up in one way only. */
+static constexpr int HEAD_STEP = 3840;
+
 /* ---- operations of the table ---- */
 
 enum err_code cuda_linear(struct kern *k, const struct kern_linear_args *a, struct err *e);
@@ -154,7 +158,7 @@ enum err_code cuda_cast_f32(struct kern *k, void *dst, const float *src, int64_t
 enum err_code cuda_embed(struct kern *k, const struct kern_embed_args *a, struct err *e);
 enum err_code cuda_copy_rows(struct kern *k, const struct kern_rows_args *a, struct err *e);
 enum err_code cuda_layernorm(struct kern *k, const struct kern_norm_args *a, struct err *e);
-int64_t cuda_head_row_bytes(int64_t V);
+int64_t cuda_head_bytes(int64_t V, int64_t R, int64_t n);
 enum err_code cuda_score(struct kern *k, const struct kern_score_args *a, struct err *e);
 enum err_code cuda_kl(struct kern *k, const struct kern_kl_args *a, struct err *e);
 enum err_code cuda_logits(struct kern *k, const struct kern_logits_args *a, struct err *e);

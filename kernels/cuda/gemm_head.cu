@@ -5,7 +5,10 @@
  *   log sum e^logit = (C + log2 (sum of s 2^(c - C))) / log2 e      of a row, C the largest c
  *
  * A target is the arg max if it has the row's maximum and no smaller id has: none in its tile, which the ending looks up,
- * and none in an earlier tile, as the first tile with the maximum is the target's. */
+ * and none in an earlier tile, as the first tile with the maximum is the target's.
+ *
+ * A row's tiles are folded run by run, and the runs one behind the other. A run starts at every multiple of HEAD_STEP, where
+ * parts of a head start too: between two parts a row is its state, and the sums are those of the whole head. */
 #include "kernels/cuda/gemm_act.cuh"
 #include "kernels/cuda/gemm_head.cuh"
 #include "kernels/cuda/gemm_kernel.cuh"
@@ -18,14 +21,10 @@ struct head_partial {
     float max, sum;
 };
 
-struct head_target {
-    float logit;
-    int32_t is_first; /* no smaller id of its tile has the same */
-};
-
 struct head_ending_args {
     struct head_partial *partials; /* [tiles][rows] */
     int rows;
+    int from;                     /* entry of the vocabulary in the product's first column */
     const int32_t *first, *token; /* of the product's rows, as in cuda_head_args */
     struct head_target *targets;
 };
@@ -143,7 +142,7 @@ struct head_ending {
     __device__ __forceinline__ void targets_find(const float (&d)[N_SUMS], struct head_queue q)
     {
         while (__any_sync(ALL_LANES, q.token >= 0)) {
-            const int place = q.token - col;
+            const int place = q.token - a.from - col;
             unsigned hits =
                 __ballot_sync(ALL_LANES, q.token >= 0 && place >= 0 && place < HEAD_COLS);
             for (; hits != 0; hits &= hits - 1) {
@@ -188,19 +187,6 @@ struct head_ending {
 
 /* ---- folding the partials of a row ---- */
 
-struct head_row {
-    double log_sum;
-    float max;
-    int32_t tile; /* the first with this maximum */
-};
-
-/* So far, over tiles in ascending order. */
-struct head_state {
-    float max;
-    int32_t tile;
-    double sum;
-};
-
 /* What a sum relative to maximum `from` is worth relative to `to`. */
 static __device__ __forceinline__ double head_factor(float from, float to)
 {
@@ -219,48 +205,64 @@ static __device__ __forceinline__ void head_state_add(struct head_state *s, floa
     }
 }
 
-/* A block takes 32 rows, a warp a range of their tiles. */
-static constexpr int FOLD_ROWS = WARP, FOLD_RANGES = 16;
+/* A block takes 32 rows, its warps a run of their tiles each, time after time. */
+static constexpr int FOLD_ROWS = WARP, FOLD_WARPS = 16, FOLD_RUN = HEAD_STEP / HEAD_COLS;
+static_assert(HEAD_STEP % head_layout::cols_of_cluster == 0, "a part starts with whole clusters");
 
-static __global__ void __launch_bounds__(FOLD_ROWS *FOLD_RANGES)
-    head_fold_kernel(struct head_row *out, const struct head_partial *partials, int ld, int n_tiles,
-                     int n_rows)
+/* Tiles of a product: `first` of the vocabulary's and those behind it; their partials, [n][ld]. */
+struct head_tiles {
+    const struct head_partial *partials;
+    int ld, first, n;
+};
+
+/* The run of one row from the product's tile `begin` on. */
+static __device__ __forceinline__ struct head_state head_fold_run(const struct head_tiles &t,
+                                                                  int row, int begin)
 {
-    __shared__ struct head_state states[FOLD_RANGES][FOLD_ROWS];
-    const int x = threadIdx.x % FOLD_ROWS, y = threadIdx.x / FOLD_ROWS;
-    const int row = blockIdx.x * FOLD_ROWS + x, length = (n_tiles + FOLD_RANGES - 1) / FOLD_RANGES;
     struct head_state s = {-INFINITY, 0, 0.0};
-    if (row < n_rows) {
-        const int end = min((y + 1) * length, n_tiles);
+    const int end = min(begin + FOLD_RUN, t.n);
 #pragma unroll 4
-        for (int i = y * length; i < end; i++) {
-            const struct head_partial p = partials[(int64_t)i * ld + row];
-            head_state_add(&s, p.max, p.sum, i);
-        }
+    for (int i = begin; i < end; i++) {
+        const struct head_partial p = t.partials[(int64_t)i * t.ld + row];
+        head_state_add(&s, p.max, p.sum, t.first + i);
     }
-    states[y][x] = s;
-    __syncthreads();
-    if (y > 0 || row >= n_rows)
-        return;
-    for (int i = 1; i < FOLD_RANGES; i++)
-        if (i * length < n_tiles)
-            head_state_add(&s, states[i][x].max, states[i][x].sum, states[i][x].tile);
-    out[row].log_sum = ((double)__fmul_rn(s.max, LOG2_E) + log2(s.sum)) / (double)LOG2_E;
-    out[row].max = s.max;
-    out[row].tile = s.tile;
+    return s;
 }
 
-static __global__ void head_answer_kernel(struct head_answer *out, const struct head_row *rows,
+static __global__ void __launch_bounds__(FOLD_ROWS *FOLD_WARPS)
+    head_fold_kernel(struct head_state *states, struct head_tiles t, int n_rows)
+{
+    __shared__ struct head_state runs[FOLD_WARPS][FOLD_ROWS];
+    const int x = threadIdx.x % FOLD_ROWS, y = threadIdx.x / FOLD_ROWS;
+    const int row = blockIdx.x * FOLD_ROWS + x;
+    struct head_state s = {-INFINITY, 0, 0.0};
+    if (y == 0 && row < n_rows && t.first > 0)
+        s = states[row];
+    for (int begin = 0; begin < t.n; begin += FOLD_WARPS * FOLD_RUN) {
+        const int mine = begin + y * FOLD_RUN, n = (t.n - begin + FOLD_RUN - 1) / FOLD_RUN;
+        if (row < n_rows && y < n)
+            runs[y][x] = head_fold_run(t, row, mine);
+        __syncthreads();
+        for (int i = 0; y == 0 && row < n_rows && i < min(n, FOLD_WARPS); i++)
+            head_state_add(&s, runs[i][x].max, runs[i][x].sum, runs[i][x].tile);
+        __syncthreads();
+    }
+    if (y == 0 && row < n_rows)
+        states[row] = s;
+}
+
+static __global__ void head_answer_kernel(struct head_answer *out, const struct head_state *states,
                                           const struct head_target *targets, const int32_t *row,
                                           const int32_t *token, int64_t n)
 {
     const int64_t i = grid_thread();
     if (i >= n)
         return;
-    const struct head_row r = rows[row[i]];
+    const struct head_state s = states[row[i]];
     const struct head_target t = targets[i];
-    out[i].logprob = (float)((double)t.logit - r.log_sum);
-    out[i].is_top = t.is_first && t.logit == r.max && r.tile == token[i] / HEAD_COLS;
+    const double log_sum = ((double)__fmul_rn(s.max, LOG2_E) + log2(s.sum)) / (double)LOG2_E;
+    out[i].logprob = (float)((double)t.logit - log_sum);
+    out[i].is_top = t.is_first && t.logit == s.max && s.tile == token[i] / HEAD_COLS;
 }
 
 /* ---- host ---- */
@@ -270,9 +272,9 @@ static constexpr int64_t PARTIALS_MOST =
     6 << 20; /* 48 MiB: they stay in the cache until they are folded */
 
 /* Rows of one product: few enough for the partials, whole clusters of tiles. */
-static int64_t rows_at_once(int64_t R, int64_t V)
+static int64_t rows_at_once(int64_t R, int64_t N)
 {
-    const int64_t step = 2 * GEMM_ROWS, most = PARTIALS_MOST / ceil_div(V, HEAD_COLS) / step * step;
+    const int64_t step = 2 * GEMM_ROWS, most = PARTIALS_MOST / ceil_div(N, HEAD_COLS) / step * step;
     return min(R, max(most, step));
 }
 
@@ -281,10 +283,9 @@ bool cuda_head_can(const struct cuda_kern *c, const void *x, const void *head, i
     return gemm_can(c, x, head, d);
 }
 
-size_t cuda_head_bytes(int64_t R, int64_t V, int64_t n)
+size_t cuda_head_scratch(int64_t R, int64_t N)
 {
-    return (size_t)(ceil_div(V, HEAD_COLS) * rows_at_once(R, V)) * sizeof(struct head_partial) +
-           (size_t)R * sizeof(struct head_row) + (size_t)n * sizeof(struct head_target);
+    return (size_t)(ceil_div(N, HEAD_COLS) * rows_at_once(R, N)) * sizeof(struct head_partial);
 }
 
 static enum err_code product_start(struct cuda_kern *c, const struct gemm_operands *o,
@@ -297,25 +298,32 @@ static enum err_code product_start(struct cuda_kern *c, const struct gemm_operan
     return gemm_launch<__half, head_layout, head_ending>(c, &p, o, what_head, e);
 }
 
+/* All entries for `n` rows from `row` on. */
+static enum err_code rows_fold(struct cuda_kern *c, const struct cuda_head_args *a, int64_t row,
+                               int64_t n, struct err *e)
+{
+    struct head_partial *partials = (struct head_partial *)a->scratch;
+    const char *x = (const char *)a->x + row * a->d * c->base.info.act_bytes;
+    const struct gemm_operands o = {x, a->head, n, a->N, a->d, HEAD_GROUP};
+    const struct head_ending_args ending = {partials,       (int)n,   (int)a->from,
+                                            a->first + row, a->token, a->targets};
+    const struct head_tiles tiles = {partials, (int)n, (int)(a->from / HEAD_COLS),
+                                     (int)ceil_div(a->N, HEAD_COLS)};
+    TRY(product_start(c, &o, &ending, e));
+    head_fold_kernel<<<(unsigned)ceil_div(n, FOLD_ROWS), FOLD_ROWS * FOLD_WARPS, 0, c->stream>>>(
+        a->states + row, tiles, (int)n);
+    return cuda_launched(what_head, e);
+}
+
 enum err_code cuda_head(struct cuda_kern *c, const struct cuda_head_args *a, struct err *e)
 {
-    const int64_t at_once = rows_at_once(a->R, a->V), n_tiles = ceil_div(a->V, HEAD_COLS);
-    struct head_row *rows = (struct head_row *)a->scratch;
-    struct head_target *targets = (struct head_target *)(rows + a->R);
-    struct head_ending_args ending = {(struct head_partial *)(targets + a->n), (int)at_once, NULL,
-                                      a->token, targets};
-    for (int64_t row = 0; row < a->R; row += at_once) {
-        const int64_t n = min(at_once, a->R - row);
-        const char *x = (const char *)a->x + row * a->d * c->base.info.act_bytes;
-        const struct gemm_operands o = {x, a->head, n, a->V, a->d, HEAD_GROUP};
-        ending.first = a->first + row;
-        TRY(product_start(c, &o, &ending, e));
-        head_fold_kernel<<<(unsigned)ceil_div(n, FOLD_ROWS), FOLD_ROWS * FOLD_RANGES, 0,
-                           c->stream>>>(rows + row, ending.partials, (int)at_once, (int)n_tiles,
-                                        (int)n);
-        TRY(cuda_launched(what_head, e));
-    }
+    const int64_t at_once = rows_at_once(a->R, a->N);
+    CHECK(a->from % HEAD_STEP == 0);
+    for (int64_t row = 0; row < a->R; row += at_once)
+        TRY(rows_fold(c, a, row, min(at_once, a->R - row), e));
+    if (a->answers == NULL)
+        return ERR_OK;
     head_answer_kernel<<<grid_for(a->n, THREADS), THREADS, 0, c->stream>>>(
-        a->answers, rows, targets, a->row, a->token, a->n);
+        a->answers, a->states, a->targets, a->row, a->token, a->n);
     return cuda_launched(what_head, e);
 }

@@ -1,6 +1,7 @@
 /* Log-likelihoods and divergences straight from hidden states: the head product runs in tiles of rows x vocabulary in
  * fp32, and one warp a row folds each tile into running statistics, so that [rows, vocabulary] never exists. Where the
- * device allows, log-likelihoods come from gemm_head.cu instead, whose product folds its own tiles.
+ * device allows, log-likelihoods come from gemm_head.cu instead, whose product folds its own tiles. Of a head in parts, rows
+ * and targets have a state that goes from part to part; tiles are the same as those of the whole head.
  *
  *   log p(token) = logit - max - log sum e^(logit - max)
  *   KL(p || q) = D / S_p - lse_p + lse_q,  D = sum e^(p - max p) (p - q), S_p = sum e^(p - max p)
@@ -11,8 +12,8 @@
 #include "kernels/cuda/cuda_util.cuh"
 #include "kernels/cuda/gemm_head.cuh"
 
-/* A tile of 32 MiB is written and read within the second-level cache; two waves of products of 128 x 256. */
-static constexpr int THREADS = 256, TILE_ROWS = 2048, TILE_COLS = 4096;
+/* A tile of 30 MiB is written and read within the second-level cache; two waves of products of 128 x 256, nearly. */
+static constexpr int THREADS = 256, TILE_ROWS = 2048, TILE_COLS = HEAD_STEP;
 
 /* Zeroed: nothing seen yet. */
 struct row_stats {
@@ -256,6 +257,12 @@ static struct tile tile_at(const struct loss *l, int64_t row, int64_t col)
     return t;
 }
 
+/* What a call knows of rows and targets: the caller's, from part to part of a head, or its `own` for a whole head. */
+static void *state_of(const struct kern_head_part *part, void *own)
+{
+    return part != NULL ? part->state : own;
+}
+
 /* Scratch: `n_tiles` tiles in front, then `bytes` for the operation, zeroed. */
 static enum err_code loss_init(struct loss *l, int n_tiles, size_t bytes, void **rest,
                                struct err *e)
@@ -274,62 +281,42 @@ static enum err_code loss_init(struct loss *l, int n_tiles, size_t bytes, void *
 
 /* Device arrays of one scoring call. */
 struct score {
-    struct row_stats *stats; /* [R] */
     struct targets targets;
     struct head_answer *answers; /* [n] of the targets */
     const int32_t *row;
 };
 
 static enum err_code score_tiles(struct loss *l, const struct kern_score_args *a,
-                                 const struct score *s, struct err *e)
+                                 const struct score *s, struct row_stats *stats, struct err *e)
 {
     for (int64_t row = 0; row < a->R; row += TILE_ROWS) {
         for (int64_t col = l->first; col < l->end; col += TILE_COLS) {
             struct tile t = tile_at(l, row, col);
             TRY(tile_compute(l, &t, a->x, l->tiles[0], e));
             score_kernel<<<(unsigned)ceil_div(t.rows, ROWS), THREADS, 0, l->c->stream>>>(
-                s->stats, s->targets, l->tiles[0], t);
+                stats, s->targets, l->tiles[0], t);
             TRY(cuda_launched("log-softmax of a tile", e));
         }
     }
     return ERR_OK;
 }
 
-/* Between the parts of a head, statistics stay with the caller's state and the targets' logits in logprob[]. */
-static enum err_code score_resume(struct loss *l, const struct kern_score_args *a, struct score *s,
-                                  struct err *e)
-{
-    s->stats = (struct row_stats *)a->part->state;
-    CUDA_TRY(cudaMemcpyAsync(s->targets.logit, a->logprob, (size_t)a->n * sizeof(float),
-                             cudaMemcpyHostToDevice, l->c->stream),
-             "logits to the GPU");
-    return ERR_OK;
-}
-
-static enum err_code score_pause(struct loss *l, const struct kern_score_args *a,
-                                 const struct score *s, struct err *e)
-{
-    return cuda_pull(l->c, a->logprob, s->targets.logit, (size_t)a->n * sizeof(float),
-                     "logits from the GPU", e);
-}
-
-/* Tile by tile: any type, any device, a head in parts. */
+/* Tile by tile: any type, any device. */
 static enum err_code score_tiled(struct loss *l, const struct kern_score_args *a, struct score *s,
                                  struct err *e)
 {
-    const size_t n = (size_t)a->n, stats = (size_t)a->R * sizeof *s->stats;
+    const size_t n = (size_t)a->n;
+    const size_t kept = (size_t)a->R * sizeof(struct row_stats) + n * sizeof(float);
     void *rest;
-    TRY(loss_init(l, 1, stats + n * (sizeof(float) + sizeof *s->answers), &rest, e));
-    s->stats = (struct row_stats *)rest;
-    s->answers = (struct head_answer *)(s->stats + a->R);
-    s->targets.logit = (float *)(s->answers + n);
-    if (a->part != NULL)
-        TRY(score_resume(l, a, s, e));
-    TRY(score_tiles(l, a, s, e));
+    TRY(loss_init(l, 1, n * sizeof *s->answers + (a->part == NULL ? kept : 0), &rest, e));
+    s->answers = (struct head_answer *)rest;
+    struct row_stats *stats = (struct row_stats *)state_of(a->part, s->answers + n);
+    s->targets.logit = (float *)(stats + a->R);
+    TRY(score_tiles(l, a, s, stats, e));
     if (l->end < a->V)
-        return score_pause(l, a, s, e);
+        return ERR_OK;
     answer_kernel<<<grid_for(a->n, THREADS), THREADS, 0, l->c->stream>>>(
-        s->answers, s->targets.logit, s->stats, s->row, s->targets.token, a->n);
+        s->answers, s->targets.logit, stats, s->row, s->targets.token, a->n);
     return cuda_launched("log-likelihoods", e);
 }
 
@@ -337,14 +324,28 @@ static enum err_code score_tiled(struct loss *l, const struct kern_score_args *a
 static enum err_code score_fused(struct loss *l, const struct kern_score_args *a, struct score *s,
                                  struct err *e)
 {
-    const size_t head = cuda_head_bytes(a->R, a->V, a->n);
+    struct cuda_head_args args = {};
+    const size_t n = (size_t)a->n, answers = n * sizeof *s->answers;
+    const size_t kept = (size_t)a->R * sizeof *args.states + n * sizeof *args.targets;
     void *p;
-    TRY(cuda_buffer_get(l->c, &l->c->scratch, head + (size_t)a->n * sizeof *s->answers,
+    args.N = l->end - l->first;
+    TRY(cuda_buffer_get(l->c, &l->c->scratch,
+                        cuda_head_scratch(a->R, args.N) + answers + (a->part == NULL ? kept : 0),
                         "scratch memory of log-likelihoods", &p, e));
-    s->answers = (struct head_answer *)((char *)p + head);
-    const struct cuda_head_args args = {
-        a->x,   a->head,          a->R,       a->d, a->V, a->n, s->targets.first,
-        s->row, s->targets.token, s->answers, p};
+    s->answers = (struct head_answer *)((char *)p + cuda_head_scratch(a->R, args.N));
+    args.x = a->x;
+    args.head = a->head;
+    args.R = a->R;
+    args.d = a->d;
+    args.from = l->first;
+    args.n = a->n;
+    args.first = s->targets.first;
+    args.row = s->row;
+    args.token = s->targets.token;
+    args.states = (struct head_state *)state_of(a->part, s->answers + n);
+    args.targets = (struct head_target *)(args.states + a->R);
+    args.answers = l->end < a->V ? NULL : s->answers;
+    args.scratch = p;
     return cuda_head(l->c, &args, e);
 }
 
@@ -390,7 +391,7 @@ enum err_code cuda_score(struct kern *k, const struct kern_score_args *a, struct
     if (a->n == 0)
         return ERR_OK;
     TRY(targets_push(&l, a, &s, e));
-    if (a->part == NULL && cuda_head_can(l.c, a->x, a->head, a->d))
+    if (cuda_head_can(l.c, a->x, a->head, a->d))
         TRY(score_fused(&l, a, &s, e));
     else
         TRY(score_tiled(&l, a, &s, e));
@@ -400,10 +401,14 @@ enum err_code cuda_score(struct kern *k, const struct kern_score_args *a, struct
     return cuda_answer_later(l.c, s.answers, (size_t)a->n * sizeof *s.answers, &to, e);
 }
 
-int64_t cuda_head_row_bytes(int64_t V)
+int64_t cuda_head_bytes(int64_t V, int64_t R, int64_t n)
 {
+    static_assert(sizeof(struct kl_stats) >= sizeof(struct row_stats) &&
+                      sizeof(struct kl_stats) >= sizeof(struct head_state) &&
+                      sizeof(struct head_target) >= sizeof(float),
+                  "the same bytes serve every operation");
     (void)V;
-    return sizeof(struct kl_stats);
+    return R * (int64_t)sizeof(struct kl_stats) + n * (int64_t)sizeof(struct head_target);
 }
 
 /* ---- divergence ---- */
@@ -458,11 +463,10 @@ enum err_code cuda_kl(struct kern *k, const struct kern_kl_args *a, struct err *
     void *rest;
     if (a->R == 0)
         return ERR_OK;
-    TRY(loss_init(&l, 2, R * (sizeof(struct kl_stats) + sizeof(struct divergence)), &rest, e));
-    struct kl_stats *stats = (struct kl_stats *)rest;
-    struct divergence *out = (struct divergence *)(stats + R);
-    if (a->part != NULL)
-        stats = (struct kl_stats *)a->part->state;
+    const size_t kept = a->part == NULL ? R * sizeof(struct kl_stats) : 0;
+    TRY(loss_init(&l, 2, R * sizeof(struct divergence) + kept, &rest, e));
+    struct divergence *out = (struct divergence *)rest;
+    struct kl_stats *stats = (struct kl_stats *)state_of(a->part, out + R);
     TRY(kl_tiles(&l, a, stats, e));
     if (l.end < a->V)
         return ERR_OK;

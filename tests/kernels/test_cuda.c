@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "tests/support/cuda_lab.h"
+#include "tests/support/head_parts.h"
 
 /* ---- rows ---- */
 
@@ -489,6 +490,61 @@ static void test_score_of_many_rows(struct lab *l)
     both_free(l, &head);
 }
 
+static struct both both_of(struct lab *l, const float *values, int64_t n)
+{
+    struct both b = both_random(l, n, 0, 0);
+    memcpy(b.host, values, (size_t)n * sizeof(*values));
+    lab_to_device(l, &b);
+    return b;
+}
+
+static void compare_parts(struct lab *l, const struct head_operands *o,
+                          const struct head_device *at, int64_t part,
+                          const struct head_answers *whole)
+{
+    struct head_answers parts;
+    struct err e;
+    lab_must(head_answers_get(l->gpu, o, at, part, &parts, &e), &e);
+    const int64_t n = head_answers_differ(o, whole, &parts);
+    lab_check(l, n == 0, "head of %ld rows in parts of %ld, R %ld d %ld: %ld answers differ",
+              (long)o->V, (long)part, (long)o->R, (long)o->d, (long)n);
+    head_answers_release(&parts);
+}
+
+/* A head in parts of so many steps each, and in one part: the answers of the whole, to the bit. */
+static void test_head_in_parts(struct lab *l, int64_t R, int64_t d, int64_t V, int64_t steps)
+{
+    const int64_t step = kern_get_info(l->gpu)->head_step;
+    struct head_operands o = head_operands_new(R, d, V, step, rng_u64(&l->rng));
+    struct both x = both_of(l, o.x, R * d), ref = both_of(l, o.ref, R * d),
+                head = both_of(l, o.head, V * d);
+    const struct head_device at = {x.device, ref.device, head.device};
+    struct head_answers whole;
+    struct err e;
+    lab_must(head_answers_get(l->gpu, &o, &at, 0, &whole, &e), &e);
+    lab_check(l, head_answers_wrong(&o, &whole) == 0, "the top of a whole head of %ld rows",
+              (long)V);
+    compare_parts(l, &o, &at, steps * step, &whole);
+    compare_parts(l, &o, &at, V, &whole);
+    head_answers_release(&whole);
+    head_operands_free(&o);
+    both_free(l, &x);
+    both_free(l, &ref);
+    both_free(l, &head);
+}
+
+/* Steps are of 3,840 rows, tiles of 192: last parts that are uneven, smaller than a tile, whole; rows beyond one product's;
+ * more runs of tiles than a fold takes at a time. */
+static void test_heads_in_parts(struct lab *l)
+{
+    static const int64_t cases[][4] = {
+        {130, 72, 9001, 1},  {130, 72, 9001, 2},   {5, 64, 7685, 1},    {257, 32, 11520, 1},
+        {300, 72, 50304, 1}, {300, 72, 50304, 5},  {77, 128, 50257, 3}, {1, 8, 16, 1},
+        {40, 16, 250880, 1}, {4700, 8, 250880, 20}};
+    for (size_t i = 0; i < (l->is_short ? 5 : ARRAY_LEN(cases)); i++)
+        test_head_in_parts(l, cases[i][0], cases[i][1], cases[i][2], cases[i][3]);
+}
+
 static void test_losses(struct lab *l)
 {
     static const int64_t shapes[][3] = {{1, 8, 16},      {5, 48, 512},    {130, 64, 9001},
@@ -499,6 +555,7 @@ static void test_losses(struct lab *l)
     test_ties(l, 7000, 7001);
     test_ties(l, 7000, 7100); /* one tile */
     test_score_of_many_rows(l);
+    test_heads_in_parts(l);
 }
 
 /* ---- running ---- */

@@ -1,4 +1,5 @@
 /* kern_score and kern_kl on the cpu against soft maxima in double. */
+#include "tests/support/head_parts.h"
 #include "tests/support/kern_score.h"
 
 #include <string.h>
@@ -116,6 +117,31 @@ Test(score, divergences_equal_their_definition_in_double)
     for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
         check_kl(k, &shapes[i], 0.3, i + 1);
         check_kl(k, &shapes[i], 0.003, i + 1);
+    }
+    kern_close(k);
+}
+
+/* Parts within a span and across spans, a last one of a few rows, laid out for the products and not. */
+Test(score, a_head_in_parts_has_the_answers_of_the_whole)
+{
+    static const struct shape heads[] = {{5, 8, 1000}, {130, 24, 5379}, {67, 12, 4096}};
+    struct kern *k = fixture_kern(2);
+    struct err e = {0};
+    const int64_t step = kern_get_info(k)->head_step;
+    for (size_t i = 0; i < ARRAY_LEN(heads); i++) {
+        struct head_operands o = head_operands_new(heads[i].R, heads[i].d, heads[i].V, step, i + 1);
+        const struct head_device at = {o.x, o.ref, o.head};
+        struct head_answers whole, parts;
+        cr_assert_eq(head_answers_get(k, &o, &at, 0, &whole, &e), ERR_OK, "%s", e.text);
+        cr_expect_eq(head_answers_wrong(&o, &whole), 0);
+        for (int64_t part = step; part < o.V + step; part += 2 * step) {
+            cr_assert_eq(head_answers_get(k, &o, &at, part, &parts, &e), ERR_OK, "%s", e.text);
+            cr_expect_eq(head_answers_differ(&o, &whole, &parts), 0, "V %ld in parts of %ld",
+                         (long)o.V, (long)part);
+            head_answers_release(&parts);
+        }
+        head_answers_release(&whole);
+        head_operands_free(&o);
     }
     kern_close(k);
 }

@@ -156,6 +156,13 @@ static int64_t host_memory(void)
     return (int64_t)(0.8 * (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE));
 }
 
+/* Of a row with one target: for its likelihood, and for its divergence. */
+static int64_t head_row_bytes(const struct model *m)
+{
+    return kern_head_bytes(m->k, m->wiring.vocab, 1, 1) +
+           kern_head_bytes(m->k, m->wiring.vocab, 1, 0);
+}
+
 static struct plan_device device_of(const struct model *m, int64_t memory_bytes)
 {
     const struct kern_info *info = kern_get_info(m->k);
@@ -166,8 +173,7 @@ static struct plan_device device_of(const struct model *m, int64_t memory_bytes)
                                 .act_bytes = info->act_bytes,
                                 .head_step = info->head_step,
                                 .head_chunk = info->is_host ? HOST_CHUNK : GPU_CHUNK,
-                                .wants_whole_head = !info->is_host,
-                                .head_row_bytes = kern_head_row_bytes(m->k, m->wiring.vocab),
+                                .head_row_bytes = head_row_bytes(m),
                                 .flops_per_s = info->is_host ? rate_cpu_core() * info->threads
                                                              : rate_by_size(n),
                                 .host_bytes = info->is_host ? 0 : host_memory(),

@@ -18,7 +18,7 @@ struct quant_group {
     struct quant_cache *cache;
 };
 
-/* A head in parts: the same part of it to likelihoods and to divergences, each with statistics of its own. */
+/* A head in parts: the same part of it to likelihoods and to divergences, each with a state of its own. */
 struct model_head_part {
     struct kern_head_part score, kl;
 };

@@ -154,6 +154,14 @@ static enum err_code record(struct model *m, const struct model_batch *b, const 
     return kern_copy_rows(m->k, &a, e);
 }
 
+/* The same part of the head, with what is known of the rows from `from` on. */
+static struct kern_head_part part_from(const struct model *m, int64_t from)
+{
+    struct kern_head_part part = m->part->kl;
+    part.state = (char *)part.state + kern_head_bytes(m->k, m->wiring.vocab, from, 0);
+    return part;
+}
+
 /* KL of the rows [from, from + n) of the list; both sides are gathered into the wide buffer. */
 static enum err_code compare_rows(struct model *m, const struct model_batch *b, const void *hidden,
                                   int64_t from, int64_t n, struct err *e)
@@ -168,6 +176,8 @@ static enum err_code compare_rows(struct model *m, const struct model_batch *b, 
     take.x = b->compare->rows;
     take.x_rows = l->ref_at + from;
     TRY(kern_copy_rows(m->k, &take, e));
+    const struct kern_head_part part =
+        m->part != NULL ? part_from(m, from) : (struct kern_head_part){0};
     struct kern_kl_args a = {.x = x,
                              .ref = ref,
                              .head = model_head(m),
@@ -176,7 +186,7 @@ static enum err_code compare_rows(struct model *m, const struct model_batch *b, 
                              .V = m->wiring.vocab,
                              .kl = l->kl + from,
                              .same_top = l->same_top + from,
-                             .part = m->part != NULL ? &m->part->kl : NULL};
+                             .part = m->part != NULL ? &part : NULL};
     return kern_kl(m->k, &a, e);
 }
 

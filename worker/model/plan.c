@@ -79,14 +79,11 @@ static bool try_streaming(const struct plan_shape *s, const struct plan_device *
     *least = p->small_bytes + larger(window, head_bytes(s, d, head_rows_min(s, d), p->stage_bytes));
     if (*least > p->budget)
         return false;
-    const int64_t whole = head_bytes(s, d, s->head_rows, p->stage_bytes);
     p->block_bytes = *least - p->small_bytes;
-    if (d->wants_whole_head && p->small_bytes + whole <= p->budget / 4 * 3)
-        p->block_bytes = larger(p->block_bytes, whole);
     p->head_chunk = smaller(s->head_rows, d->head_chunk);
     p->head_rows = head_rows_in(s, d, p->block_bytes, p->stage_bytes);
-    if (p->head_rows < s->head_rows) /* likelihoods and divergences */
-        p->row_bytes += 2 * d->head_row_bytes;
+    if (p->head_rows < s->head_rows)
+        p->row_bytes += d->head_row_bytes;
     p->kept_bytes = p->budget - p->small_bytes - p->block_bytes;
     return true;
 }

@@ -39,9 +39,8 @@ struct plan_device {
     int64_t host_bytes; /* of the host for masters; 0: the device is the host */
     int act_bytes;
     int64_t head_step;      /* of kern_info */
-    int64_t head_row_bytes; /* kept for a row between parts of a head */
+    int64_t head_row_bytes; /* kept for a row and a target between parts of a head */
     int64_t head_chunk;     /* rows of a head on their way at a time */
-    bool wants_whole_head;  /* parts are slower there, and may differ in the last bits */
     double flops_per_s, read_per_s, link_per_s;
 };
 

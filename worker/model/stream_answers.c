@@ -1,7 +1,5 @@
 /* From the last layer to answers. A head that stands on the device as a whole serves unit after unit; one that comes in parts
  * serves all units part by part, and what is known of their rows lives on between the parts. */
-#include <string.h>
-
 #include "base/mem.h"
 #include "worker/model/stream_impl.h"
 
@@ -59,23 +57,17 @@ static enum err_code answer_whole(struct stream_run *r, struct err *e)
 
 /* ---- a head in parts ---- */
 
-/* What a unit keeps from part to part: statistics on the device, logits of its targets. */
-struct kept_unit {
-    struct model_head_part part;
-    float *logprob;
-};
-
 /* The final hidden states take the place of the unit's activations, which nobody reads any more. */
-static enum err_code keep_hidden(struct stream_run *r, int64_t unit, struct kept_unit *u,
+static enum err_code keep_hidden(struct stream_run *r, int64_t unit, struct model_head_part *kept,
                                  struct err *e)
 {
+    static const char what[] = "statistics of logits";
     struct model *m = r->m;
     struct model_batch b;
     struct model_answer *unused;
     int64_t T, n_rows;
     const void *hidden;
     TRY(list_unit(r, unit, &b, &unused, &T, &n_rows, e));
-    u->logprob = xcalloc((size_t)b.n_targets + 1, sizeof *u->logprob);
     if (n_rows == 0)
         return ERR_OK;
     TRY(model_hidden(m, m->lists->rows, n_rows, T, &hidden, e));
@@ -83,14 +75,17 @@ static enum err_code keep_hidden(struct stream_run *r, int64_t unit, struct kept
     const struct kern_rows_args copy = {
         .y = m->ws.x, .x = hidden, .n = rows, .d = m->wiring.d_embed};
     TRY(kern_copy_rows(m->k, &copy, e));
-    const size_t bytes = (size_t)(rows * kern_head_row_bytes(m->k, m->wiring.vocab));
-    TRY(kern_alloc(m->k, bytes, "statistics of logits", &u->part.score.state, e));
+    TRY(kern_alloc(m->k, (size_t)kern_head_bytes(m->k, m->wiring.vocab, rows, b.n_targets), what,
+                   &kept->score.state, e));
+    /* Targets that share a row may each have a reference, and then are rows of their own. */
     if (b.compare != NULL)
-        TRY(kern_alloc(m->k, bytes, "statistics of logits", &u->part.kl.state, e));
+        TRY(kern_alloc(m->k, (size_t)kern_head_bytes(m->k, m->wiring.vocab, b.n_targets, 0), what,
+                       &kept->kl.state, e));
     return ERR_OK;
 }
 
-static enum err_code answer_part(struct stream_run *r, int64_t unit, struct kept_unit *u,
+/* Queues the part, and behind the last one waits: only then something comes to the host. */
+static enum err_code answer_part(struct stream_run *r, int64_t unit, struct model_head_part *kept,
                                  int64_t first, int64_t n, struct err *e)
 {
     struct model *m = r->m;
@@ -99,40 +94,37 @@ static enum err_code answer_part(struct stream_run *r, int64_t unit, struct kept
     int64_t T, n_rows, n_refs = 0;
     const bool is_last = first + n == m->wiring.vocab;
     TRY(list_unit(r, unit, &b, &answers, &T, &n_rows, e));
-    const size_t size = (size_t)b.n_targets * sizeof *u->logprob;
-    u->part.score.first = u->part.kl.first = first;
-    u->part.score.n = u->part.kl.n = n;
+    kept->score.first = kept->kl.first = first;
+    kept->score.n = kept->kl.n = n;
     if (first > 0)
         b.record = NULL; /* once, in front of whoever compares with it in this pass */
     if (n_rows > 0) {
-        memcpy(m->lists->logprob, u->logprob, size);
-        m->part = &u->part;
+        m->part = kept;
         enum err_code rc = model_answer(m, &b, m->ws.x, n_rows, &n_refs, e);
         m->part = NULL;
         TRY(rc);
-        TRY(kern_sync(m->k, e));
-        memcpy(u->logprob, m->lists->logprob, size);
     }
-    if (is_last)
+    if (is_last) {
+        TRY(kern_sync(m->k, e));
         model_deliver(m->lists, &b, n_refs, answers);
-    if (is_last)
         TRY(r->p->take(r->p->arg, unit, e));
+    }
     return stream_step_done(r, e);
 }
 
-static enum err_code answer_parts(struct stream_run *r, struct kept_unit *units, struct err *e)
+static enum err_code answer_parts(struct stream_run *r, struct model_head_part *kept, struct err *e)
 {
     const int64_t V = r->m->wiring.vocab, step = r->s->window.plan.head_rows;
     int config = -1;
     for (int64_t i = 0; i < r->p->n_units; i++) {
         TRY(apply_config(r, i, &config, e));
-        TRY(keep_hidden(r, i, &units[i], e));
+        TRY(keep_hidden(r, i, &kept[i], e));
     }
     for (int64_t first = 0; first < V; first += step) {
         const int64_t n = V - first < step ? V - first : step;
         TRY(stream_head(r->m, first, n, e));
         for (int64_t i = 0; i < r->p->n_units; i++)
-            TRY(answer_part(r, i, &units[i], first, n, e));
+            TRY(answer_part(r, i, &kept[i], first, n, e));
     }
     return ERR_OK;
 }
@@ -141,13 +133,12 @@ enum err_code stream_answers(struct stream_run *r, struct err *e)
 {
     if (r->s->window.plan.head_rows >= r->m->wiring.vocab)
         return answer_whole(r, e);
-    struct kept_unit *units = xcalloc((size_t)r->p->n_units, sizeof *units);
-    enum err_code rc = answer_parts(r, units, e);
+    struct model_head_part *kept = xcalloc((size_t)r->p->n_units, sizeof *kept);
+    enum err_code rc = answer_parts(r, kept, e);
     for (int64_t i = 0; i < r->p->n_units; i++) {
-        kern_free(r->m->k, units[i].part.score.state);
-        kern_free(r->m->k, units[i].part.kl.state);
-        xfree(units[i].logprob);
+        kern_free(r->m->k, kept[i].score.state);
+        kern_free(r->m->k, kept[i].kl.state);
     }
-    xfree(units);
+    xfree(kept);
     return rc;
 }
