@@ -235,10 +235,10 @@ enum err_code kern_quant_check(struct kern *k, int64_t *call, struct err *e)
     return k->ops->quant_check != NULL ? k->ops->quant_check(k, call, e) : ERR_OK;
 }
 
-enum err_code kern_histogram(struct kern *k, const struct kern_quant_args *a, int64_t *hist,
-                             struct err *e)
+enum err_code kern_order_statistics(struct kern *k, const struct kern_quant_args *a,
+                                    const int64_t *rank, int n, float *value, struct err *e)
 {
-    return k->ops->histogram(k, a, hist, e);
+    return k->ops->order_statistics(k, a, rank, n, value, e);
 }
 
 enum err_code kern_spread(struct kern *k, const uint16_t *w16, int64_t rows, int64_t cols,

@@ -55,8 +55,8 @@ struct backend_ops {
     enum err_code (*logits)(struct kern *k, const struct kern_logits_args *a, struct err *e);
     enum err_code (*quantize)(struct kern *k, const struct kern_quant_args *a, struct err *e);
     enum err_code (*quant_check)(struct kern *k, int64_t *call, struct err *e); /* NULL: at once */
-    enum err_code (*histogram)(struct kern *k, const struct kern_quant_args *a, int64_t *hist,
-                               struct err *e);
+    enum err_code (*order_statistics)(struct kern *k, const struct kern_quant_args *a,
+                                      const int64_t *rank, int n, float *value, struct err *e);
     enum err_code (*spread)(struct kern *k, const uint16_t *w16, int64_t rows, int64_t cols,
                             bool by_rows, unsigned __int128 *keys, struct err *e);
 };

@@ -236,10 +236,14 @@ MUST_USE enum err_code kern_quantize(struct kern *k, const struct kern_quant_arg
 enum { KERN_QUANT_CALLS = 64 };
 MUST_USE enum err_code kern_quant_check(struct kern *k, int64_t *call, struct err *e);
 
-/* hist[65536] (host) = counts of the fp16 bit patterns of what kern_quantize would put into blocks: without
- * the kept columns, after centering. Only rows, cols, block, center, keep, w16 of `a` are read. */
-MUST_USE enum err_code kern_histogram(struct kern *k, const struct kern_quant_args *a,
-                                      int64_t *hist, struct err *e);
+/* value[n] (host) = order statistics of what kern_quantize would put into blocks: without the kept columns, after centering.
+ * rank[n] (host) ascends within the rows * (cols - n_keep) weights, 0 being the smallest; equal ranks are possible, and n = 0.
+ * Both zeros are +0. Only rows, cols, block, center, keep, w16 of `a` are read. Waits. Errors: ERR_FORMAT; ERR_NUMERIC says
+ * how many weights are not finite. */
+enum { KERN_RANKS = 256 }; /* the largest n */
+MUST_USE enum err_code kern_order_statistics(struct kern *k, const struct kern_quant_args *a,
+                                             const int64_t *rank, int n, float *value,
+                                             struct err *e);
 
 /* Exact rank keys of spec section 6: key[i] = n * sum x^2 - (sum x)^2 over row i (by_rows) or column i, in
  * units of 2^-48, as 128-bit integers. w16 [rows, cols] on the device; keys on the host. */

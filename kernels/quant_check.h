@@ -42,6 +42,34 @@ MUST_USE static inline enum err_code quant_check_keep(const struct kern_quant_ar
     return ERR_OK;
 }
 
+/* Ranks ascend, some of them equal, within the weights that are not kept. */
+MUST_USE static inline enum err_code quant_check_ranks(const struct kern_quant_args *a,
+                                                       const int64_t *rank, int n, struct err *e)
+{
+    const int64_t count = a->rows * (a->cols - a->n_keep);
+    int64_t before = 0;
+    if (n < 0 || n > KERN_RANKS)
+        return err_set(e, ERR_FORMAT, "%d order statistics; 0 to %d are possible", n, KERN_RANKS);
+    for (int i = 0; i < n; i++) {
+        if (rank[i] < before || rank[i] >= count)
+            return err_set(e, ERR_FORMAT,
+                           "rank %" PRId64
+                           " (number %d of %d) is not in ascending order within 0..%" PRId64,
+                           rank[i], i + 1, n, count - 1);
+        before = rank[i];
+    }
+    return ERR_OK;
+}
+
+/* Of all weights n_bad > 0 are not finite. */
+static inline enum err_code quant_refuse_some(int64_t n_bad, bool is_centered, struct err *e)
+{
+    return err_set(e, ERR_NUMERIC,
+                   "%" PRId64
+                   " of its weights are not finite fp16 numbers%s and cannot be quantized",
+                   n_bad, is_centered ? " after centering" : "");
+}
+
 /* The weight at flat index i: not finite itself, or (value: what it is) beyond fp16 once it is centered. */
 static inline enum err_code quant_refuse(int64_t i, bool is_finite, double value, struct err *e)
 {

@@ -6,8 +6,6 @@
 #include "worker/cmd.h"
 #include "worker/quant/quant.h"
 
-enum { HIST_BINS = 65536 };
-
 struct codebook_opts {
     const char *dtype, *exponent_bits, *model, *tensor;
     int64_t k, subnormal_shift;
@@ -61,9 +59,21 @@ static enum err_code read_config(const struct codebook_opts *o, struct config *c
     return ERR_OK;
 }
 
-/* Quantiles do not depend on the order of the weights, so a tensor that is stored transposed is counted as it is. */
-static enum err_code count_tensor(const struct ckpt *ckpt, const char *name, int64_t *hist,
-                                  struct err *e)
+/* On the cpu, whatever device a worker would take. Quantiles do not depend on the order of the weights, so a tensor is one
+ * row, and one that is stored transposed is taken as it is. */
+static enum err_code fill_from_weights(const struct config *c, const uint16_t *w16, int64_t n,
+                                       struct codebook *out, struct err *e)
+{
+    struct kern *k = NULL;
+    const struct kern_quant_args args = {.w16 = w16, .rows = 1, .cols = n};
+    TRY(kern_open(&(struct kern_options){.device = "cpu"}, &k, e));
+    enum err_code code = codebook_of_weights(k, c, &args, out, e);
+    kern_close(k);
+    return code;
+}
+
+static enum err_code fill_from_tensor(const struct config *c, const struct ckpt *ckpt,
+                                      const char *name, struct codebook *out, struct err *e)
 {
     const struct ckpt_tensor *t = ckpt_find(ckpt, name);
     if (t == NULL)
@@ -74,13 +84,14 @@ static enum err_code count_tensor(const struct ckpt *ckpt, const char *name, int
     void *w16 = NULL;
     TRY(big_alloc(bytes, name, &w16, e));
     enum err_code code = ckpt_read_f16(ckpt, t, false, w16, NULL, e);
-    for (int64_t i = 0; code == ERR_OK && i < t->count; i++)
-        hist[((const uint16_t *)w16)[i]]++;
+    if (code == ERR_OK)
+        code = fill_from_weights(c, w16, t->count, out, e);
     big_free(w16, bytes);
     return code;
 }
 
-static enum err_code count_weights(const struct codebook_opts *o, int64_t *hist, struct err *e)
+static enum err_code fill_from_model(const struct config *c, const struct codebook_opts *o,
+                                     struct codebook *out, struct err *e)
 {
     struct arena a = {0};
     struct ckpt *ckpt = NULL;
@@ -89,7 +100,7 @@ static enum err_code count_weights(const struct codebook_opts *o, int64_t *hist,
     if (code == ERR_OK)
         code = ckpt_open(&model, &ckpt, e);
     if (code == ERR_OK)
-        code = count_tensor(ckpt, o->tensor, hist, e);
+        code = fill_from_tensor(c, ckpt, o->tensor, out, e);
     ckpt_close(ckpt);
     arena_release(&a);
     return code;
@@ -100,7 +111,7 @@ static enum err_code fill(const struct codebook_opts *o, struct codebook *out, s
     struct config c;
     TRY(read_config(o, &c, e));
     bool is_given = o->model != NULL && o->tensor != NULL;
-    if (!dtype_ops_of(c.dtype)->is_data_dependent) {
+    if (!dtype_is_data_dependent(c.dtype)) {
         if (o->model != NULL || o->tensor != NULL)
             return err_set(e, ERR_USAGE,
                            "--model and --tensor mean nothing with --dtype %s; leave them out",
@@ -111,12 +122,7 @@ static enum err_code fill(const struct codebook_opts *o, struct codebook *out, s
         return err_set(e, ERR_USAGE,
                        "--dtype %s depends on the weights: name them with --model and --tensor",
                        o->dtype);
-    int64_t *hist = xcalloc(HIST_BINS, sizeof(*hist));
-    enum err_code code = count_weights(o, hist, e);
-    if (code == ERR_OK)
-        code = codebook_fill(&c, hist, out, e);
-    xfree(hist);
-    return code;
+    return fill_from_model(&c, o, out, e);
 }
 
 static int run(const void *opts, int n_args, char **args)

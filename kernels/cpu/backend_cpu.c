@@ -219,6 +219,6 @@ const struct backend_ops backend_ops_cpu = {
     .kl = cpu_kl,
     .logits = cpu_logits,
     .quantize = cpu_quantize,
-    .histogram = cpu_histogram,
+    .order_statistics = cpu_order_statistics,
     .spread = cpu_spread,
 };

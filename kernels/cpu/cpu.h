@@ -58,8 +58,8 @@ enum err_code cpu_score(struct kern *k, const struct kern_score_args *a, struct 
 enum err_code cpu_kl(struct kern *k, const struct kern_kl_args *a, struct err *e);
 enum err_code cpu_logits(struct kern *k, const struct kern_logits_args *a, struct err *e);
 enum err_code cpu_quantize(struct kern *k, const struct kern_quant_args *a, struct err *e);
-enum err_code cpu_histogram(struct kern *k, const struct kern_quant_args *a, int64_t *hist,
-                            struct err *e);
+enum err_code cpu_order_statistics(struct kern *k, const struct kern_quant_args *a,
+                                   const int64_t *rank, int n, float *value, struct err *e);
 enum err_code cpu_spread(struct kern *k, const uint16_t *w16, int64_t rows, int64_t cols,
                          bool by_rows, unsigned __int128 *keys, struct err *e);
 

@@ -1,5 +1,5 @@
 /* What goes into the blocks of a tensor (quantization spec, sections 4 and 6): its fp16 weights, less the mean when
- * centering, with the columns that stay 16 bit as +0. Shared by quantizing and by the histogram. */
+ * centering, with the columns that stay 16 bit as +0. Shared by quantizing and by order statistics. */
 #ifndef ISOBIT_KERNELS_CPU_QUANT_SOURCE_H
 #define ISOBIT_KERNELS_CPU_QUANT_SOURCE_H
 

@@ -1,12 +1,12 @@
-/* Exact statistics of fp16 tensors on the CPU: the histogram behind quantile codebooks and the rank keys behind
+/* Exact statistics of fp16 tensors on the CPU: the order statistics behind quantile codebooks and the rank keys behind
  * outlier columns (quantization spec, sections 2.4 and 6). Integers only, so threads may add in any order. */
 #include <inttypes.h>
-#include <string.h>
 
 #include "base/mem.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/f16.h"
 #include "kernels/cpu/quant_source.h"
+#include "kernels/quant_check.h"
 
 enum { HIST_BINS = 65536 };
 
@@ -45,25 +45,52 @@ static void count_all(const struct quant_source *s, int64_t *hist)
     }
 }
 
-enum err_code cpu_histogram(struct kern *k, const struct kern_quant_args *a, int64_t *hist,
-                            struct err *e)
+static int64_t count_bad(const int64_t *hist)
+{
+    int64_t n = 0;
+    for (int i = 0; i < HIST_BINS; i++)
+        n += (i & F16_MAGNITUDE) >= F16_INFINITY ? hist[i] : 0;
+    return n;
+}
+
+/* The i-th finite number in ascending order: negative ones from the largest magnitude down. */
+static uint16_t f16_in_order(int i)
+{
+    return (uint16_t)(i < F16_INFINITY ? 0x8000 + F16_INFINITY - 1 - i : i - F16_INFINITY);
+}
+
+static void ranks_find(const int64_t *hist, const int64_t *rank, int n, float *value)
+{
+    int64_t end = 0; /* the rank behind the numbers gone through */
+    for (int i = 0, j = 0; j < n; i++) {
+        uint16_t bits = f16_in_order(i);
+        end += hist[bits];
+        for (; j < n && rank[j] < end; j++)
+            value[j] = (bits & F16_MAGNITUDE) != 0 ? f16_to_f32(bits) : 0;
+    }
+}
+
+enum err_code cpu_order_statistics(struct kern *k, const struct kern_quant_args *a,
+                                   const int64_t *rank, int n, float *value, struct err *e)
 {
     struct quant_source s;
+    int64_t *hist = NULL;
+    int64_t n_bad = 0;
     enum err_code code = quant_source_init(&s, k, a, e);
+    if (code == ERR_OK)
+        code = quant_check_ranks(a, rank, n, e);
     if (code != ERR_OK)
         goto out;
-    memset(hist, 0, HIST_BINS * sizeof(*hist));
+    hist = xcalloc(HIST_BINS, sizeof(*hist));
     count_all(&s, hist);
     hist[0] -= a->rows * a->n_keep; /* kept columns were read as +0 */
-    int64_t n_bad = 0;
-    for (int i = 0; i < HIST_BINS; i++)
-        n_bad += (i & F16_MAGNITUDE) >= F16_INFINITY ? hist[i] : 0;
+    n_bad = count_bad(hist);
     if (n_bad > 0)
-        code = err_set(e, ERR_NUMERIC,
-                       "%" PRId64
-                       " of its weights are not finite fp16 numbers%s and cannot be quantized",
-                       n_bad, a->center != KERN_CENTER_NONE ? " after centering" : "");
+        code = quant_refuse_some(n_bad, a->center != KERN_CENTER_NONE, e);
+    else
+        ranks_find(hist, rank, n, value);
 out:
+    xfree(hist);
     quant_source_release(&s);
     return code;
 }

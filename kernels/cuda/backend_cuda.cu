@@ -309,6 +309,7 @@ static void cuda_close(struct kern *k)
             (void)cudaEventDestroy(c->ring.filled[i]);
     cuda_buffer_release(&c->scratch);
     cuda_buffer_release(&c->counts);
+    (void)cudaFreeHost(c->order);
     if (c->stream != NULL)
         (void)cudaStreamDestroy(c->stream);
     xfree(c);
@@ -376,6 +377,6 @@ const struct backend_ops isobit_kern_backend = {
     .logits = cuda_logits,
     .quantize = cuda_quantize,
     .quant_check = cuda_quant_check,
-    .histogram = cuda_histogram,
+    .order_statistics = cuda_order_statistics,
     .spread = cuda_spread,
 };

@@ -36,6 +36,7 @@ struct cuda_attention_plan;
 struct cuda_rotary_plan;
 struct cuda_book;
 struct quant_checks;
+struct quant_order;
 struct cuda_answers;
 
 struct cuda_kern {
@@ -50,7 +51,8 @@ struct cuda_kern {
     cudaEvent_t worked, copied; /* copies wait for `worked`, work waits for `copied` */
     struct cuda_ring ring;
     struct cuda_buffer scratch; /* of the call that runs */
-    struct cuda_buffer counts;  /* of a histogram */
+    struct cuda_buffer counts;  /* of weights by their bits */
+    struct quant_order *order;  /* order statistics in pinned memory, or NULL */
     struct cuda_gemm_plans *gemms;
     struct cuda_attention_plan *attention;
     struct cuda_rotary_plan *rotary;
@@ -164,8 +166,8 @@ enum err_code cuda_kl(struct kern *k, const struct kern_kl_args *a, struct err *
 enum err_code cuda_logits(struct kern *k, const struct kern_logits_args *a, struct err *e);
 enum err_code cuda_quantize(struct kern *k, const struct kern_quant_args *a, struct err *e);
 enum err_code cuda_quant_check(struct kern *k, int64_t *call, struct err *e);
-enum err_code cuda_histogram(struct kern *k, const struct kern_quant_args *a, int64_t *hist,
-                             struct err *e);
+enum err_code cuda_order_statistics(struct kern *k, const struct kern_quant_args *a,
+                                    const int64_t *rank, int n, float *value, struct err *e);
 enum err_code cuda_spread(struct kern *k, const uint16_t *w16, int64_t rows, int64_t cols,
                           bool by_rows, unsigned __int128 *keys, struct err *e);
 

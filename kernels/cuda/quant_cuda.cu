@@ -180,64 +180,108 @@ static enum err_code check_book(const struct kern_quant_args *a, struct err *e)
     return ERR_OK;
 }
 
-/* Books on both sides: most tensors of a configuration share one, and configurations that take turns layer by layer come back
- * to theirs. */
-enum { BOOKS = 32 };
+/* Books on both sides, found by what they were made from: a quantile book belongs to one tensor and one k, and
+ * configurations come back to it. A full set gives up the oldest. Its device memory is then written by the same stream,
+ * behind the kernels that read it. */
+static constexpr int BOOKS = 896, CHAINS = 1024;
+static_assert(BOOKS * sizeof(struct book) <= (size_t)32 << 20, "books take little of the GPU");
+
 struct kept_book {
-    float v[BOOK_MAX]; /* what it was made from */
-    int n;             /* 0: nothing yet */
+    float v[BOOK_MAX];
+    int n;                  /* of v */
+    struct kept_book *next; /* of its chain */
     struct book host;
     struct cuda_buffer device;
 };
 
 struct cuda_book {
-    struct kept_book kept[BOOKS];
-    int next; /* whose place the next new one takes */
+    struct kept_book *chain[CHAINS];
+    struct kept_book *kept[BOOKS]; /* by age from `oldest` on; NULL or n = 0: nothing kept */
+    int oldest;
 };
 
 void cuda_book_close(struct cuda_kern *c)
 {
     if (c->book == NULL)
         return;
-    for (int i = 0; i < BOOKS; i++)
-        cuda_buffer_release(&c->book->kept[i].device);
+    for (int i = 0; i < BOOKS; i++) {
+        if (c->book->kept[i] != NULL)
+            cuda_buffer_release(&c->book->kept[i]->device);
+        xfree(c->book->kept[i]);
+    }
     xfree(c->book);
     c->book = NULL;
 }
 
-static enum err_code book_make(struct cuda_kern *c, const struct kern_quant_args *a,
-                               struct kept_book *b, struct err *e)
+/* The chain of v[n]. Multiplying carries differences up; the shift brings them down again for the next value. */
+static struct kept_book **chain_of(struct cuda_book *all, const float *v, int n)
+{
+    uint64_t hash = (uint64_t)n;
+    for (int i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &v[i], sizeof bits);
+        hash = (hash ^ bits) * 0x9e3779b97f4a7c15U;
+        hash ^= hash >> 32;
+    }
+    return &all->chain[hash % CHAINS];
+}
+
+static struct kept_book *book_find(struct kept_book *chain, const float *v, int n)
+{
+    while (chain != NULL && (chain->n != n || memcmp(chain->v, v, (size_t)n * sizeof *v) != 0))
+        chain = chain->next;
+    return chain;
+}
+
+/* The place of the oldest book, or a new one; in no chain. */
+static struct kept_book *book_take(struct cuda_book *all)
+{
+    struct kept_book **place = &all->kept[all->oldest];
+    if (*place == NULL)
+        *place = (struct kept_book *)xcalloc(1, sizeof **place);
+    struct kept_book *b = *place;
+    if (b->n > 0) {
+        struct kept_book **at = chain_of(all, b->v, b->n);
+        while (*at != b)
+            at = &(*at)->next;
+        *at = b->next;
+    }
+    b->n = 0;
+    return b;
+}
+
+static enum err_code book_upload(struct cuda_kern *c, struct kept_book *b, struct err *e)
 {
     static const char what[] = "codebook to the GPU";
     void *device, *pushed;
-    b->n = 0;
-    book_init(&b->host, a->book, a->n_book);
     TRY(cuda_buffer_get(c, &b->device, sizeof b->host, what, &device, e));
     TRY(cuda_push(c, &b->host, book_bytes(&b->host), &pushed, e));
     CUDA_TRY(
         cudaMemcpyAsync(device, pushed, book_bytes(&b->host), cudaMemcpyDeviceToDevice, c->stream),
         what);
-    memcpy(b->v, a->book, (size_t)a->n_book * sizeof *a->book);
-    b->n = a->n_book;
     return ERR_OK;
 }
 
 static enum err_code book_get(struct cuda_kern *c, const struct kern_quant_args *a,
                               const struct kept_book **out, struct err *e)
 {
-    const size_t bytes = (size_t)a->n_book * sizeof *a->book;
     if (c->book == NULL)
         c->book = (struct cuda_book *)xcalloc(1, sizeof *c->book);
     struct cuda_book *all = c->book;
-    for (int i = 0; i < BOOKS; i++) {
-        *out = &all->kept[i];
-        if ((*out)->n == a->n_book && memcmp((*out)->v, a->book, bytes) == 0)
-            return ERR_OK;
-    }
-    struct kept_book *b = &all->kept[all->next];
-    all->next = (all->next + 1) % BOOKS;
+    struct kept_book **chain = chain_of(all, a->book, a->n_book);
+    *out = book_find(*chain, a->book, a->n_book);
+    if (*out != NULL)
+        return ERR_OK;
+    struct kept_book *b = book_take(all);
+    book_init(&b->host, a->book, a->n_book);
+    TRY(book_upload(c, b, e));
+    memcpy(b->v, a->book, (size_t)a->n_book * sizeof *a->book);
+    b->n = a->n_book;
+    b->next = *chain;
+    *chain = b;
+    all->oldest = (all->oldest + 1) % BOOKS;
     *out = b;
-    return book_make(c, a, b, e);
+    return ERR_OK;
 }
 
 enum err_code cuda_quantize(struct kern *k, const struct kern_quant_args *a, struct err *e)

@@ -1,5 +1,5 @@
 /* What goes into the blocks of a tensor on the GPU (quantization spec, sections 4 and 6): its fp16 weights, less the
- * mean when centering, with the columns that stay 16 bit as +0. Shared by quantizing and by the histogram. Means are
+ * mean when centering, with the columns that stay 16 bit as +0. Shared by quantizing and by order statistics. Means are
  * exact: sums are integers in units of 2^-24, so that any order of adding gives the same. Private. */
 #ifndef ISOBIT_KERNELS_CUDA_QUANT_SOURCE_CUH
 #define ISOBIT_KERNELS_CUDA_QUANT_SOURCE_CUH

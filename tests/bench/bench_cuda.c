@@ -3,6 +3,7 @@
  * layers of them stand for all. Prints a table, then one JSON line: pythia-70m's shape. With the argument `quantize` the
  * quantizers alone, beside a device copy; with the name of a shape that one alone.
  * Benchmark: cuda */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -298,19 +299,16 @@ static double run_shape(struct kern *k, const struct shape *shape)
 
 enum { ROWS = 32768, COLS = 16384 };
 
-static void fill_book(enum dtype d, int k, struct codebook *book)
+/* Of the weights of `a`. */
+static void fill_book(struct bench *b, const struct kern_quant_args *a, enum dtype d, int k,
+                      struct codebook *book)
 {
     struct err e;
     struct config c = config_default();
-    int64_t *hist = xcalloc(65536, sizeof(*hist));
-    struct rng r = {3};
-    for (int i = 0; i < 1 << 20; i++)
-        hist[f32_to_f16((float)rng_normal(&r))]++;
     c.k = k;
     c.dtype = d;
     config_normalize(&c);
-    must(codebook_fill(&c, hist, book, &e), &e);
-    xfree(hist);
+    must(codebook_of_weights(b->k, &c, a, book, &e), &e);
 }
 
 static void run_quantizer(struct bench *b, const struct kern_quant_args *a, const char *name)
@@ -348,52 +346,45 @@ static void run_copy(struct bench *b, void *from, void *to)
 static void run_codebook(struct bench *b, const struct kern_quant_args *like)
 {
     double seconds[REPEATS];
-    struct err e;
     struct codebook book;
-    struct config c = config_default();
     struct kern_quant_args a = *like;
-    int64_t *hist = xcalloc(65536, sizeof(*hist));
-    c.k = 8;
-    c.dtype = DTYPE_quantile;
-    config_normalize(&c);
     a.rows = 50000000 / COLS;
     for (int i = -1; i < REPEATS; i++) {
         int64_t start = clock_mono_ns();
-        must(kern_histogram(b->k, &a, hist, &e), &e);
-        must(codebook_fill(&c, hist, &book, &e), &e);
+        fill_book(b, &a, DTYPE_quantile, 8, &book);
         if (i >= 0)
             seconds[i] = clock_seconds_since(start);
     }
     printf("quantile codebook of 50 M weights: %.2f ms\n", median(seconds) * 1e3);
-    xfree(hist);
 }
 
-/* What a tensor costs beyond its weights: calls on a small one, each with its check, and making a codebook of its
- * histogram. */
+/* What a tensor costs beyond its weights: calls on a small one, each with its check; making a quantile codebook of it; and
+ * both, with a book that is new to the kern. */
 static void run_overhead(struct bench *b, const struct kern_quant_args *like)
 {
     enum { CALLS = 200, SMALL = 16 };
     struct err e;
     struct codebook book;
-    struct config c = config_default();
     struct kern_quant_args a = *like;
-    int64_t *hist = xcalloc(65536, sizeof(*hist));
-    c.k = 4;
-    c.dtype = DTYPE_quantile;
-    config_normalize(&c);
     a.rows = SMALL;
-    must(kern_histogram(b->k, &a, hist, &e), &e);
+    must(kern_quantize(b->k, &a, &e), &e);
     int64_t start = clock_mono_ns();
     for (int i = 0; i < CALLS; i++)
         must(kern_quantize(b->k, &a, &e), &e);
-    must(kern_sync(b->k, &e), &e);
     const double call = clock_seconds_since(start) / CALLS;
     start = clock_mono_ns();
     for (int i = 0; i < CALLS; i++)
-        must(codebook_fill(&c, hist, &book, &e), &e);
-    printf("a call with %d weights: %.1f us; a codebook from a histogram: %.1f us\n", SMALL * COLS,
-           call * 1e6, clock_seconds_since(start) / CALLS * 1e6);
-    xfree(hist);
+        fill_book(b, &a, DTYPE_quantile, 4, &book);
+    const double make = clock_seconds_since(start) / CALLS;
+    a.book = book.v;
+    a.n_book = book.n;
+    start = clock_mono_ns();
+    for (int i = 0; i < CALLS; i++) {
+        book.v[1] = nextafterf(book.v[1], 0);
+        must(kern_quantize(b->k, &a, &e), &e);
+    }
+    printf("a call with %d weights: %.1f us, %.1f with a new book; a quantile codebook: %.1f us\n",
+           SMALL * COLS, call * 1e6, clock_seconds_since(start) / CALLS * 1e6, make * 1e6);
 }
 
 static void run_quantizers(struct kern *k)
@@ -408,14 +399,14 @@ static void run_quantizers(struct kern *k)
     struct kern_quant_args a = {.w16 = w16, .rows = ROWS, .cols = COLS, .book = book.v, .out = out};
     run_copy(&b, w16, out);
     run_codebook(&b, &a);
-    fill_book(DTYPE_int, 4, &book);
+    fill_book(&b, &a, DTYPE_int, 4, &book);
     a.n_book = book.n;
     a.block = 64;
     run_overhead(&b, &a);
     for (size_t i = 0; i < ARRAY_LEN(types); i++) {
         for (int bits = 3; bits <= 8; bits++) {
             char name[32];
-            fill_book(types[i], bits, &book);
+            fill_book(&b, &a, types[i], bits, &book);
             a.n_book = book.n;
             snprintf(name, sizeof name, "%s %d", dtype_label(types[i]), bits);
             for (size_t j = 0; j < ARRAY_LEN(blocks); j++) {
@@ -429,12 +420,12 @@ static void run_quantizers(struct kern *k)
     a.block = 64;
     a.center = KERN_CENTER_BLOCK;
     run_quantizer(&b, &a, "centered");
-    int64_t *hist = xcalloc(65536, sizeof(*hist)), start = clock_mono_ns();
-    struct err e;
     a.center = KERN_CENTER_NONE;
-    must(kern_histogram(k, &a, hist, &e), &e);
-    printf("histogram: %.2f TB/s\n", 2e-12 * ROWS * COLS / clock_seconds_since(start));
-    xfree(hist);
+    const int64_t start = clock_mono_ns(), middle = (int64_t)ROWS * COLS / 2;
+    struct err e;
+    float value;
+    must(kern_order_statistics(k, &a, &middle, 1, &value, &e), &e);
+    printf("order statistics: %.2f TB/s\n", 2e-12 * ROWS * COLS / clock_seconds_since(start));
     kern_free(k, w16);
     kern_free(k, out);
     kern_free(k, b.chunk);

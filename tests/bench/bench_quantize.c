@@ -73,11 +73,12 @@ static void run_quantize(struct bench *b, const void *arg)
     must(kern_quantize(b->k, arg, &e), &e);
 }
 
-static void run_histogram(struct bench *b, const void *arg)
+static void run_order_statistics(struct bench *b, const void *arg)
 {
-    static int64_t hist[65536];
+    static const int64_t middle = (int64_t)ROWS * COLS / 2;
+    float value;
     struct err e;
-    must(kern_histogram(b->k, arg, hist, &e), &e);
+    must(kern_order_statistics(b->k, arg, &middle, 1, &value, &e), &e);
 }
 
 static void run_spread(struct bench *b, const void *arg)
@@ -121,11 +122,8 @@ static double bench_row(struct bench *b, const struct row *row)
                        .dtype = row->dtype,
                        .exponent_bits = row->dtype == DTYPE_float ? (row->k + 1) / 2 : 0};
     struct codebook book;
-    int64_t *hist = xcalloc(65536, sizeof(*hist));
     struct err e;
-    must(kern_histogram(b->k, &args, hist, &e), &e);
-    must(codebook_fill(&c, hist, &book, &e), &e);
-    xfree(hist);
+    must(codebook_of_weights(b->k, &c, &args, &book, &e), &e);
     args.book = book.v;
     args.n_book = book.n;
     struct speed g = measure(b, run_quantize, &args);
@@ -169,7 +167,7 @@ int main(void)
     struct speed cast = measure(&b, run_cast, NULL);
     print_row("fp16 to fp32", cast);
     struct kern_quant_args whole = {.w16 = b.w16, .rows = ROWS, .cols = COLS};
-    print_row("histogram", measure(&b, run_histogram, &whole));
+    print_row("order statistics", measure(&b, run_order_statistics, &whole));
     print_row("rank keys", measure(&b, run_spread, NULL));
     double value = 0;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {

@@ -1,6 +1,8 @@
-/* Quantizers, histograms and rank keys of the cuda module against the cpu backend: every bit must agree, under every option
- * and on awkward tensors. A plain program; skips (77) where there is no module or no GPU. */
+/* Quantizers, order statistics and rank keys of the cuda module against the cpu backend: every bit must agree, under every
+ * option and on awkward tensors. The cpu works once for all compute types. A plain program; skips (77) where there is no
+ * module or no GPU. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tests/support/cuda_lab.h"
@@ -26,6 +28,7 @@ static void tensor_upload(struct lab *l, struct tensor *t)
     lab_must(
         kern_upload(l->gpu, t->device, t->host, (size_t)(t->rows * t->cols) * sizeof(uint16_t), &e),
         &e);
+    lab_must(kern_sync(l->gpu, &e), &e); /* kerns of other compute types read it */
 }
 
 static void tensor_free(struct lab *l, struct tensor *t)
@@ -52,50 +55,86 @@ static void tensor_fill(struct lab *l, struct tensor *t)
     tensor_upload(l, t);
 }
 
-struct quant_result {
-    float *out; /* cpu */
-    void *device_out;
-    uint8_t *codes, *codes_gpu;
-    uint16_t *max, *max_gpu;
+/* What the cpu makes of a tensor. */
+struct reference {
+    enum err_code code;
+    struct err e;
+    float *out;
+    uint8_t *codes;
+    uint16_t *max;
     int64_t n, n_blocks;
 };
 
-static int64_t count_differences(struct lab *l, const struct quant_result *r, int64_t *first)
+/* `a` holds everything but weights and outputs, here and below. */
+static void reference_init(struct lab *l, const struct tensor *t, struct kern_quant_args a,
+                           struct reference *r)
 {
-    struct err e;
-    int64_t n_bad = 0;
-    size_t bytes = (size_t)r->n * (size_t)kern_get_info(l->gpu)->act_bytes;
-    void *raw = xmalloc(bytes);
-    lab_must(kern_download(l->gpu, raw, r->device_out, bytes, &e), &e);
-    *first = -1;
-    for (int64_t i = 0; i < r->n; i++) {
-        bool is_same =
-            f32_bits(lab_element(l, raw, i)) == f32_bits(lab_round_to(l->compute, r->out[i])) &&
-            r->codes[i] == r->codes_gpu[i];
-        n_bad += !is_same;
-        *first = !is_same && *first < 0 ? i : *first;
-    }
-    for (int64_t b = 0; b < r->n_blocks; b++)
-        n_bad += r->max[b] != r->max_gpu[b];
-    xfree(raw);
-    return n_bad;
+    *r = (struct reference){.n = t->rows * t->cols};
+    int64_t block = a.block <= 0 || a.block > r->n ? r->n : a.block;
+    r->n_blocks = (r->n + block - 1) / block;
+    r->out = xcalloc((size_t)r->n, sizeof(float));
+    r->codes = xcalloc((size_t)r->n, 1);
+    r->max = xcalloc((size_t)r->n_blocks, sizeof(uint16_t));
+    a.rows = t->rows;
+    a.cols = t->cols;
+    a.w16 = t->host;
+    a.out = r->out;
+    a.codes = r->codes;
+    a.absmax = r->max;
+    r->code = kern_quantize(l->cpu, &a, &r->e);
 }
 
-static void check_quantized(struct lab *l, const struct tensor *t, struct quant_result *r,
-                            const void *max, const char *what, const char *how)
+static void reference_release(struct reference *r)
+{
+    xfree(r->out);
+    xfree(r->codes);
+    xfree(r->max);
+}
+
+/* What the GPU makes of it in one compute type; codes and max are poisoned where it writes none. */
+struct quant_result {
+    void *device_out, *device_codes, *device_max;
+    void *out; /* compute type */
+    uint8_t *codes;
+    uint16_t *max;
+};
+
+static void poison(struct lab *l, void *device, void *host, size_t bytes)
 {
     struct err e;
-    int64_t first;
-    lab_must(kern_download(l->gpu, r->max_gpu, max, (size_t)r->n_blocks * sizeof(uint16_t), &e),
-             &e);
-    int64_t n_bad = count_differences(l, r, &first);
-    lab_check(l, n_bad == 0, "%s%s: %ld of %ld differ, first %ld: weight %04x code %d, cpu %d",
-              what, how, (long)n_bad, (long)r->n, (long)first, first >= 0 ? t->host[first] : 0,
-              first >= 0 ? r->codes_gpu[first] : 0, first >= 0 ? r->codes[first] : 0);
+    memset(host, POISON, bytes);
+    lab_must(kern_upload(l->gpu, device, host, bytes, &e), &e);
+}
+
+/* The output and the maxima; with codes also those. */
+static void check_quantized(struct lab *l, const struct tensor *t, const struct reference *r,
+                            struct quant_result *g, bool has_codes, const char *what)
+{
+    struct err e;
+    int64_t n_bad = 0, first = -1;
+    const size_t bytes = (size_t)r->n * (size_t)kern_get_info(l->gpu)->act_bytes;
+    lab_must(kern_download(l->gpu, g->out, g->device_out, bytes, &e), &e);
+    lab_must(
+        kern_download(l->gpu, g->max, g->device_max, (size_t)r->n_blocks * sizeof(uint16_t), &e),
+        &e);
+    if (has_codes)
+        lab_must(kern_download(l->gpu, g->codes, g->device_codes, (size_t)r->n, &e), &e);
+    for (int64_t i = 0; i < r->n; i++) {
+        bool is_same =
+            f32_bits(lab_element(l, g->out, i)) == f32_bits(lab_round_to(l->compute, r->out[i])) &&
+            (!has_codes || r->codes[i] == g->codes[i]);
+        n_bad += !is_same;
+        first = !is_same && first < 0 ? i : first;
+    }
+    for (int64_t b = 0; b < r->n_blocks; b++)
+        n_bad += r->max[b] != g->max[b];
+    lab_check(l, n_bad == 0, "%s%s: %ld of %ld differ, first %ld: weight %04x, cpu's code %d", what,
+              has_codes ? "" : ", without codes", (long)n_bad, (long)r->n, (long)first,
+              first >= 0 ? t->host[first] : 0, first >= 0 ? r->codes[first] : 0);
 }
 
 /* Centered weights near 65504 that fp32 holds and fp16 does not: right to refuse when computing in fp16. */
-static bool is_beyond_fp16(const struct lab *l, const struct quant_result *r)
+static bool is_beyond_fp16(const struct lab *l, const struct reference *r)
 {
     bool is_beyond = false;
     for (int64_t i = 0; i < r->n && l->compute == KERN_FP16; i++)
@@ -103,84 +142,86 @@ static bool is_beyond_fp16(const struct lab *l, const struct quant_result *r)
     return is_beyond;
 }
 
-/* `a` holds everything but weights and outputs. */
+/* With codes and without: other kernels run. */
+static void run_quantize(struct lab *l, const struct tensor *t, struct kern_quant_args a,
+                         const struct reference *r, struct quant_result *g, const char *what)
+{
+    const bool is_refused = r->code == ERR_OK && is_beyond_fp16(l, r);
+    a.rows = t->rows;
+    a.cols = t->cols;
+    a.w16 = t->device;
+    a.out = g->device_out;
+    a.absmax = g->device_max;
+    for (int i = 0; i < 2; i++) {
+        const bool has_codes = i == 0;
+        struct err e = {0};
+        poison(l, g->device_out, g->out, (size_t)r->n * (size_t)kern_get_info(l->gpu)->act_bytes);
+        poison(l, g->device_max, g->max, (size_t)r->n_blocks * sizeof(uint16_t));
+        poison(l, g->device_codes, g->codes, (size_t)r->n);
+        a.codes = has_codes ? g->device_codes : NULL;
+        enum err_code code = kern_quantize(l->gpu, &a, &e);
+        if (is_refused)
+            lab_check(l, code == ERR_NUMERIC, "%s: weights beyond fp16 were taken", what);
+        else
+            lab_check(l, code == r->code && strcmp(r->e.text, e.text) == 0,
+                      "%s (codes: %d): cpu says '%s', cuda '%s'", what, has_codes, r->e.text,
+                      e.text);
+        if (code == ERR_OK && r->code == ERR_OK)
+            check_quantized(l, t, r, g, has_codes, what);
+    }
+}
+
+static void check_quantize(struct lab *l, enum kern_compute c, const struct tensor *t,
+                           struct kern_quant_args a, const struct reference *r, const char *what)
+{
+    const size_t n = (size_t)r->n, max_bytes = (size_t)r->n_blocks * sizeof(uint16_t);
+    lab_use(l, c);
+    struct quant_result g = {.device_out = lab_device_alloc(l, n * sizeof(float)),
+                             .device_codes = lab_device_alloc(l, n),
+                             .device_max = lab_device_alloc(l, max_bytes),
+                             .out = xmalloc(n * sizeof(float)),
+                             .codes = xmalloc(n),
+                             .max = xmalloc(max_bytes)};
+    run_quantize(l, t, a, r, &g, what);
+    kern_free(l->gpu, g.device_out);
+    kern_free(l->gpu, g.device_codes);
+    kern_free(l->gpu, g.device_max);
+    xfree(g.out);
+    xfree(g.codes);
+    xfree(g.max);
+}
+
 static void test_quantize(struct lab *l, const struct tensor *t, struct kern_quant_args a,
                           const char *what)
 {
-    struct err e_cpu = {0}, e_gpu = {0}, e;
-    struct quant_result r = {.n = t->rows * t->cols};
-    int64_t block = a.block <= 0 || a.block > r.n ? r.n : a.block;
-    size_t n = (size_t)r.n, max_bytes;
-    r.n_blocks = (r.n + block - 1) / block;
-    max_bytes = (size_t)r.n_blocks * sizeof(uint16_t);
-    r.out = xcalloc(n, sizeof(float));
-    r.codes = xcalloc(n, 1);
-    r.codes_gpu = xcalloc(n, 1);
-    r.max = xcalloc((size_t)r.n_blocks, sizeof(uint16_t));
-    r.max_gpu = xcalloc((size_t)r.n_blocks, sizeof(uint16_t));
-    r.device_out = lab_device_alloc(l, n * sizeof(float));
-    void *codes = lab_device_alloc(l, n), *max = lab_device_alloc(l, max_bytes);
-    a.rows = t->rows;
-    a.cols = t->cols;
-    a.w16 = t->host;
-    a.out = r.out;
-    a.codes = r.codes;
-    a.absmax = r.max;
-    enum err_code on_cpu = kern_quantize(l->cpu, &a, &e_cpu);
-    a.w16 = t->device;
-    a.out = r.device_out;
-    a.codes = codes;
-    a.absmax = max;
-    enum err_code on_gpu = kern_quantize(l->gpu, &a, &e_gpu);
-    if (on_cpu == ERR_OK && is_beyond_fp16(l, &r)) {
-        lab_check(l, on_gpu == ERR_NUMERIC, "%s: weights beyond fp16 were taken", what);
-        goto out;
-    }
-    lab_check(l, on_cpu == on_gpu && strcmp(e_cpu.text, e_gpu.text) == 0,
-              "%s: cpu says '%s', cuda '%s'", what, e_cpu.text, e_gpu.text);
-    if (on_cpu == ERR_OK && on_gpu == ERR_OK) {
-        lab_must(kern_download(l->gpu, r.codes_gpu, codes, n, &e), &e);
-        check_quantized(l, t, &r, max, what, "");
-        /* Without codes, other kernels run. */
-        memset(r.max_gpu, POISON, max_bytes);
-        lab_must(kern_upload(l->gpu, max, r.max_gpu, max_bytes, &e), &e);
-        void *poison = xmalloc(n * sizeof(float));
-        memset(poison, POISON, n * sizeof(float));
-        lab_must(kern_upload(l->gpu, r.device_out, poison, n * sizeof(float), &e), &e);
-        xfree(poison);
-        a.codes = NULL;
-        lab_must(kern_quantize(l->gpu, &a, &e), &e);
-        check_quantized(l, t, &r, max, what, ", without codes");
-    } else if (on_gpu != ERR_OK) {
-        a.codes = NULL;
-        on_gpu = kern_quantize(l->gpu, &a, &e_gpu);
-        lab_check(l, on_cpu == on_gpu && strcmp(e_cpu.text, e_gpu.text) == 0,
-                  "%s, without codes: cpu says '%s', cuda '%s'", what, e_cpu.text, e_gpu.text);
-    }
-out:;
-    void *device[] = {r.device_out, codes, max};
-    void *host[] = {r.out, r.codes, r.codes_gpu, r.max, r.max_gpu};
-    for (size_t i = 0; i < ARRAY_LEN(device); i++)
-        kern_free(l->gpu, device[i]);
-    for (size_t i = 0; i < ARRAY_LEN(host); i++)
-        xfree(host[i]);
+    struct reference r;
+    reference_init(l, t, a, &r);
+    for (int c = KERN_FP32; c < LAB_COMPUTES; c++)
+        if (l->gpus[c] != NULL)
+            check_quantize(l, (enum kern_compute)c, t, a, &r, what);
+    reference_release(&r);
 }
 
-/* Codebook of a configuration; the cpu's histogram serves the quantile type. False when there is none. */
+static void test_quantize_fp32(struct lab *l, const struct tensor *t, struct kern_quant_args a,
+                               const char *what)
+{
+    struct reference r;
+    reference_init(l, t, a, &r);
+    check_quantize(l, KERN_FP32, t, a, &r, what);
+    reference_release(&r);
+}
+
+/* Codebook of a configuration, by the cpu. False when there is none. */
 static bool book_of_config(struct lab *l, const struct tensor *t, struct config c,
                            struct kern_quant_args *a, struct codebook *book)
 {
     struct err e;
-    int64_t *hist = xcalloc(65536, sizeof(*hist));
     config_normalize(&c);
     struct kern_quant_args on_cpu = *a;
     on_cpu.w16 = t->host;
     on_cpu.rows = t->rows;
     on_cpu.cols = t->cols;
-    enum err_code code = kern_histogram(l->cpu, &on_cpu, hist, &e);
-    if (code == ERR_OK)
-        code = codebook_fill(&c, hist, book, &e);
-    xfree(hist);
+    enum err_code code = codebook_of_weights(l->cpu, &c, &on_cpu, book, &e);
     a->book = book->v;
     a->n_book = book->n;
     return code == ERR_OK;
@@ -196,23 +237,67 @@ static bool book_of(struct lab *l, const struct tensor *t, enum dtype d, int k,
     return book_of_config(l, t, c, a, book);
 }
 
-static void test_histogram(struct lab *l, const struct tensor *t, struct kern_quant_args a,
-                           const char *what)
+/* rank[n] on both sides. */
+static void test_ranks(struct lab *l, const struct tensor *t, struct kern_quant_args a,
+                       const int64_t *rank, int n, const char *what)
 {
     struct err e_cpu = {0}, e_gpu = {0};
-    int64_t *hist[2] = {xcalloc(65536, sizeof(int64_t)), xcalloc(65536, sizeof(int64_t))};
+    float value[2][KERN_RANKS];
+    memset(value, POISON, sizeof(value));
     a.rows = t->rows;
     a.cols = t->cols;
     a.w16 = t->host;
-    enum err_code on_cpu = kern_histogram(l->cpu, &a, hist[0], &e_cpu);
+    enum err_code on_cpu = kern_order_statistics(l->cpu, &a, rank, n, value[0], &e_cpu);
     a.w16 = t->device;
-    enum err_code on_gpu = kern_histogram(l->gpu, &a, hist[1], &e_gpu);
+    enum err_code on_gpu = kern_order_statistics(l->gpu, &a, rank, n, value[1], &e_gpu);
     lab_check(l, on_cpu == on_gpu && strcmp(e_cpu.text, e_gpu.text) == 0,
-              "%s: histogram: cpu says '%s', cuda '%s'", what, e_cpu.text, e_gpu.text);
-    lab_check(l, on_cpu != ERR_OK || memcmp(hist[0], hist[1], 65536 * sizeof(int64_t)) == 0,
-              "%s: histogram differs", what);
-    xfree(hist[0]);
-    xfree(hist[1]);
+              "%s: %d order statistics: cpu says '%s', cuda '%s'", what, n, e_cpu.text, e_gpu.text);
+    int n_bad = 0, first = -1;
+    for (int i = 0; i < n && on_cpu == ERR_OK; i++) {
+        bool is_same = f32_bits(value[0][i]) == f32_bits(value[1][i]);
+        n_bad += !is_same;
+        first = !is_same && first < 0 ? i : first;
+    }
+    lab_check(l, n_bad == 0, "%s: %d of %d order statistics differ, first of rank %ld: %a, cpu %a",
+              what, n_bad, n, first >= 0 ? (long)rank[first] : -1,
+              first >= 0 ? (double)value[1][first] : 0, first >= 0 ? (double)value[0][first] : 0);
+}
+
+static int compare_ranks(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a;
+    int64_t y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* From end to end, and neighbours around three places. */
+static void test_order_statistics(struct lab *l, const struct tensor *t, struct kern_quant_args a,
+                                  const char *what)
+{
+    enum { SPREAD = 130, NEAR = (KERN_RANKS - SPREAD) / 3 };
+    const int64_t count = t->rows * (t->cols - a.n_keep);
+    int64_t rank[KERN_RANKS];
+    int n = 0;
+    for (int i = 0; i < SPREAD && count > 0; i++)
+        rank[n++] = i * (count - 1) / (SPREAD - 1);
+    for (int i = 0; i < 3 * NEAR; i++) {
+        const int64_t r = (1 + i / NEAR) * count / 4 + i % NEAR - NEAR / 2;
+        if (r >= 0 && r < count)
+            rank[n++] = r;
+    }
+    qsort(rank, (size_t)n, sizeof(rank[0]), compare_ranks);
+    test_ranks(l, t, a, rank, n, what);
+}
+
+/* No rank at all, and the ends alone. */
+static void test_few_ranks(struct lab *l, const struct tensor *t, struct kern_quant_args a,
+                           const char *what)
+{
+    const int64_t ends[] = {0, t->rows * (t->cols - a.n_keep) - 1};
+    test_ranks(l, t, a, NULL, 0, what);
+    test_ranks(l, t, a, ends, 1, what);
+    test_ranks(l, t, a, ends + 1, 1, what);
+    test_ranks(l, t, a, ends, 2, what);
 }
 
 static void test_spread(struct lab *l, const struct tensor *t, const char *what)
@@ -251,8 +336,8 @@ static void test_blocks_and_options(struct lab *l, const struct tensor *t)
                                          (long)t->cols, (long)blocks[b], option);
             if (book_of(l, t, DTYPE_quantile, 4, &a, &book))
                 test_quantize(l, t, a, what);
-            if (option < 6)
-                test_histogram(l, t, a, what);
+            if (option < 6 && (b == 0 || a.center == KERN_CENTER_BLOCK))
+                test_order_statistics(l, t, a, what);
         }
     }
 }
@@ -357,7 +442,8 @@ static void test_all_signed_quotients(struct lab *l)
                 struct codebook book;
                 struct kern_quant_args a = {.block = 2 * N, .is_dequant_fp32 = true};
                 if (book_of(l, &t, type, k, &a, &book))
-                    test_quantize(l, &t, a, lab_label("2^-%d, type %d k %d", down, (int)type, k));
+                    test_quantize_fp32(l, &t, a,
+                                       lab_label("2^-%d, type %d k %d", down, (int)type, k));
             }
     }
     tensor_free(l, &t);
@@ -377,7 +463,7 @@ static void test_refusals(struct lab *l)
     for (int center = 0; center < 3; center++) {
         a.center = (enum kern_center)center;
         test_quantize(l, &t, a, "infinity");
-        test_histogram(l, &t, a, "infinity");
+        test_order_statistics(l, &t, a, "infinity");
     }
     a.center = KERN_CENTER_NONE;
     a.block = 0;
@@ -399,6 +485,152 @@ static void test_refusals(struct lab *l)
     for (int center = 0; center < 3; center++) {
         a.center = (enum kern_center)center;
         test_quantize(l, &t, a, "largest weights");
+        test_order_statistics(l, &t, a, "largest weights");
+    }
+    tensor_free(l, &t);
+}
+
+/* One value of every kind, and where it changes from one to the next. */
+static void test_equal_weights(struct lab *l)
+{
+    static const uint16_t values[][2] = {{0x0000, 0x0000}, {0x8000, 0x8000}, {0x8000, 0x0000},
+                                         {0x3c00, 0x3c00}, {0xfbff, 0x7bff}, {0x8001, 0x0001},
+                                         {0xbc00, 0x8000}, {0x83ff, 0x8400}};
+    static const int32_t keep[] = {0, 20, 39};
+    struct tensor t = tensor_new(l, 9, 40);
+    for (size_t v = 0; v < ARRAY_LEN(values); v++) {
+        for (int i = 0; i < 360; i++)
+            t.host[i] = values[v][i % 3 == 0];
+        tensor_upload(l, &t);
+        for (int option = 0; option < 6; option++) {
+            struct kern_quant_args a = {.block = 64,
+                                        .center = (enum kern_center)(option % 3),
+                                        .keep = option < 3 ? NULL : keep,
+                                        .n_keep = option < 3 ? 0 : 3};
+            const char *what = lab_label("values %zu option %d", v, option);
+            test_order_statistics(l, &t, a, what);
+            test_few_ranks(l, &t, a, what);
+        }
+    }
+    tensor_free(l, &t);
+}
+
+static void test_refused_ranks(struct lab *l)
+{
+    static const int32_t keep[] = {1};
+    static const int64_t ranks[][2] = {{-1, 0}, {5, 4}, {0, 12}};
+    struct tensor t = tensor_new(l, 4, 4);
+    tensor_upload(l, &t);
+    struct kern_quant_args a = {.block = 64, .keep = keep, .n_keep = 1};
+    for (size_t i = 0; i < ARRAY_LEN(ranks); i++)
+        test_ranks(l, &t, a, ranks[i], 2, lab_label("refused ranks %zu", i));
+    tensor_free(l, &t);
+}
+
+/* ---- calls that are checked later ---- */
+
+/* Calls on `good`, but on `bad` where the bit of `bad_calls` is set, with order statistics of `good` in between. What is to
+ * come: the first bad one, in the cpu's words. */
+static void run_later(struct lab *l, const struct tensor *good, const struct tensor *bad,
+                      unsigned bad_calls, const struct reference *why, const char *what)
+{
+    enum { CALLS = 12 };
+    static const float book[] = {-1, 0, 1};
+    const int64_t rank = 17;
+    struct err e = {0};
+    int64_t call = -1;
+    void *out = lab_device_alloc(l, (size_t)(good->rows * good->cols) * sizeof(float));
+    struct kern_quant_args a = {.rows = good->rows,
+                                .cols = good->cols,
+                                .block = 64,
+                                .book = book,
+                                .n_book = 3,
+                                .out = out,
+                                .is_checked_later = true};
+    for (int i = 0; i < CALLS; i++) {
+        float value;
+        a.w16 = (bad_calls >> i & 1) != 0 ? bad->device : good->device;
+        a.center = (enum kern_center)(i % 3);
+        lab_must(kern_quantize(l->gpu, &a, &e), &e);
+        a.w16 = good->device;
+        if (i % 4 == 1)
+            lab_must(kern_order_statistics(l->gpu, &a, &rank, 1, &value, &e), &e);
+    }
+    enum err_code code = kern_quant_check(l->gpu, &call, &e);
+    if (bad_calls == 0)
+        lab_check(l, code == ERR_OK, "%s: refused: %s", what, e.text);
+    else
+        lab_check(l,
+                  code == why->code && call == __builtin_ctz(bad_calls) &&
+                      strcmp(e.text, why->e.text) == 0,
+                  "%s: call %ld, '%s'; cpu '%s'", what, (long)call, e.text, why->e.text);
+    kern_free(l->gpu, out);
+}
+
+/* Order statistics that are refused are no call. */
+static void run_refused_statistics(struct lab *l, const struct tensor *good,
+                                   const struct tensor *bad)
+{
+    struct err e;
+    float value;
+    const int64_t rank = 0;
+    for (int center = 0; center < 3; center++) {
+        struct kern_quant_args a = {.w16 = bad->device,
+                                    .rows = bad->rows,
+                                    .cols = bad->cols,
+                                    .block = 64,
+                                    .center = (enum kern_center)center,
+                                    .is_checked_later = true};
+        lab_check(l, kern_order_statistics(l->gpu, &a, &rank, 1, &value, &e) == ERR_NUMERIC,
+                  "weights that are not finite were ranked");
+        run_later(l, good, bad, 0, NULL, "behind refused order statistics");
+    }
+}
+
+/* Faults of deferred calls: which call, what is said, and that the kern goes on. */
+static void test_checked_later(struct lab *l)
+{
+    static const uint16_t patterns[] = {0x7c00, 0xfc00, 0x7e00};
+    static const unsigned bad_calls[] = {1, 1 << 5, 1 << 11, 1 << 3 | 1 << 4 | 1 << 9};
+    static const float book[] = {-1, 0, 1};
+    struct tensor good = tensor_new(l, 16, 100), bad = tensor_new(l, 16, 100);
+    tensor_fill(l, &good);
+    for (size_t p = 0; p < ARRAY_LEN(patterns); p++) {
+        struct reference why;
+        memcpy(bad.host, good.host, 1600 * sizeof(uint16_t));
+        bad.host[321 + p] = patterns[p];
+        tensor_upload(l, &bad);
+        reference_init(l, &bad, (struct kern_quant_args){.block = 64, .book = book, .n_book = 3},
+                       &why);
+        for (int c = KERN_FP32; c < LAB_COMPUTES; c++) {
+            if (l->gpus[c] == NULL)
+                continue;
+            lab_use(l, (enum kern_compute)c);
+            for (size_t i = 0; i < ARRAY_LEN(bad_calls); i++) {
+                run_later(l, &good, &bad, bad_calls[i], &why, lab_label("bad calls %zu", i));
+                run_later(l, &good, &bad, 0, NULL, "after a fault");
+            }
+            run_refused_statistics(l, &good, &bad);
+        }
+        reference_release(&why);
+    }
+    tensor_free(l, &good);
+    tensor_free(l, &bad);
+}
+
+/* More books than are kept, there and back: those that come again are kept, made anew, and never another's. */
+static void test_many_books(struct lab *l)
+{
+    const int n = l->is_short ? 20 : 1000;
+    struct tensor t = tensor_new(l, 1, 64);
+    tensor_fill(l, &t);
+    for (int i = 0; i < 2 * n; i++) {
+        float book[16] = {-1};
+        for (int j = 1; j < 16; j++)
+            book[j] = (float)(j - 8 + (i < n ? i : 2 * n - 1 - i) * 1e-4) / 8;
+        struct kern_quant_args a = {
+            .block = 64, .book = book, .n_book = 16, .is_dequant_fp32 = true};
+        test_quantize(l, &t, a, lab_label("book %d of many", i));
     }
     tensor_free(l, &t);
 }
@@ -418,12 +650,15 @@ static void test_quantizers(struct lab *l)
         tensor_free(l, &t);
     }
     test_refusals(l);
+    test_equal_weights(l);
+    test_refused_ranks(l);
+    test_checked_later(l);
+    test_many_books(l);
     if (l->is_short)
         return;
     test_all_patterns(l);
     test_all_quotients(l);
-    if (l->compute == KERN_FP32)
-        test_all_signed_quotients(l);
+    test_all_signed_quotients(l);
 }
 
 /* The three operations with which the module divides, for every pair of binary16 significands. */
@@ -448,5 +683,5 @@ static void run_all(struct lab *l)
 
 int main(void)
 {
-    return lab_main(run_all);
+    return lab_main_once(run_all);
 }

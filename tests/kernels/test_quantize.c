@@ -1,4 +1,4 @@
-/* kern_quantize, kern_histogram and kern_spread on the cpu, against a second implementation that follows the
+/* kern_quantize, kern_order_statistics and kern_spread on the cpu, against a second implementation that follows the
  * quantization spec word by word: doubles for the fp16 numbers, one float operation at a time, no tables. */
 #include <criterion/criterion.h>
 
@@ -541,7 +541,10 @@ Test(quantize, results_do_not_depend_on_the_number_of_threads)
     struct levels b = even_book(5);
     static const int32_t keep[] = {0, 5, 316};
     float *out[2] = {xcalloc(N, sizeof(float)), xcalloc(N, sizeof(float))};
-    int64_t *hist[2] = {xcalloc(PATTERNS, sizeof(int64_t)), xcalloc(PATTERNS, sizeof(int64_t))};
+    int64_t ranks[KERN_RANKS];
+    float statistics[2][KERN_RANKS];
+    for (int i = 0; i < KERN_RANKS; i++)
+        ranks[i] = (int64_t)i * ROWS * (COLS - 3) / KERN_RANKS;
     for (int variant = 0; variant < 6; variant++) {
         for (int i = 0; i < 2; i++) {
             struct kern *k = open_cpu(i == 0 ? 1 : 5);
@@ -557,29 +560,68 @@ Test(quantize, results_do_not_depend_on_the_number_of_threads)
                                         .n_keep = 3,
                                         .out = out[i]};
             cr_assert_eq(kern_quantize(k, &a, &e), ERR_OK);
-            cr_assert_eq(kern_histogram(k, &a, hist[i], &e), ERR_OK);
+            cr_assert_eq(kern_order_statistics(k, &a, ranks, KERN_RANKS, statistics[i], &e),
+                         ERR_OK);
             kern_close(k);
         }
         cr_expect_eq(memcmp(out[0], out[1], N * sizeof(float)), 0, "variant %d", variant);
-        cr_expect_eq(memcmp(hist[0], hist[1], PATTERNS * sizeof(int64_t)), 0, "variant %d",
+        cr_expect_eq(memcmp(statistics[0], statistics[1], sizeof(statistics[0])), 0, "variant %d",
                      variant);
     }
-    for (int i = 0; i < 2; i++) {
-        xfree(out[i]);
-        xfree(hist[i]);
-    }
+    xfree(out[0]);
+    xfree(out[1]);
     xfree(w);
 }
 
-Test(quantize, histogram_counts_what_goes_into_blocks)
+/* What goes into the blocks, ascending. Returns how many. */
+static int64_t reference_sorted(const struct kern_quant_args *a, float *y)
+{
+    const int64_t n = a->rows * a->cols;
+    int64_t n_live = 0;
+    uint16_t mean = reference_mean(a, 0, n);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t start = i / a->block * a->block;
+        if (a->center == KERN_CENTER_BLOCK && i == start)
+            mean = reference_mean(a, start, start + a->block < n ? start + a->block : n);
+        double x = value_of(a->w16[i]);
+        x = a->center == KERN_CENTER_NONE ? x : value_of(nearest_f16(x - value_of(mean)));
+        if (!is_kept(a, i))
+            y[n_live++] = (float)(x == 0 ? 0 : x);
+    }
+    qsort(y, (size_t)n_live, sizeof(*y), by_value);
+    return n_live;
+}
+
+/* Every rank there is, and +0 for both zeros. */
+static void check_statistics(struct kern *k, const struct kern_quant_args *a, const float *sorted,
+                             int64_t n)
+{
+    int64_t rank[KERN_RANKS];
+    float value[KERN_RANKS];
+    struct err e;
+    for (int64_t first = 0; first < n; first += KERN_RANKS) {
+        int len = n - first < KERN_RANKS ? (int)(n - first) : KERN_RANKS;
+        for (int i = 0; i < len; i++)
+            rank[i] = first + i;
+        cr_assert_eq(kern_order_statistics(k, a, rank, len, value, &e), ERR_OK, "%s", e.text);
+        for (int i = 0; i < len; i++)
+            cr_assert_eq(f32_bits(value[i]), f32_bits(sorted[first + i]),
+                         "center %d, %d kept: rank %ld of %ld is %a, expected %a", (int)a->center,
+                         a->n_keep, (long)rank[i], (long)n, value[i], sorted[first + i]);
+    }
+}
+
+Test(quantize, order_statistics_are_those_of_what_goes_into_blocks)
 {
     enum { ROWS = 33, COLS = 130, N = ROWS * COLS, BLOCK = 64 };
     struct rng r = {5};
     struct kern *k = open_cpu(2);
     uint16_t w[N];
-    random_weights(&r, w, N);
+    float sorted[N];
+    random_weights(&r, w, N); /* with zeros of either sign */
+    w[0] = 0x7bff;
+    w[N - 1] = 0xfbff;
     static const int32_t keep[] = {3, 64, 129};
-    int64_t *hist = xcalloc(PATTERNS, sizeof(*hist));
     for (int center = KERN_CENTER_NONE; center <= KERN_CENTER_BLOCK; center++) {
         for (int32_t n_keep = 0; n_keep <= 3; n_keep += 3) {
             struct kern_quant_args a = {.w16 = w,
@@ -589,25 +631,72 @@ Test(quantize, histogram_counts_what_goes_into_blocks)
                                         .center = (enum kern_center)center,
                                         .keep = keep,
                                         .n_keep = n_keep};
-            struct err e;
-            cr_assert_eq(kern_histogram(k, &a, hist, &e), ERR_OK);
-            uint16_t mean = reference_mean(&a, 0, N);
-            for (int i = 0; i < N; i++) {
-                int64_t start = i / BLOCK * BLOCK;
-                if (center == KERN_CENTER_BLOCK)
-                    mean = reference_mean(&a, start, start + BLOCK < N ? start + BLOCK : N);
-                uint16_t y = center == KERN_CENTER_NONE
-                                 ? w[i]
-                                 : nearest_f16(value_of(w[i]) - value_of(mean));
-                if (!is_kept(&a, i))
-                    hist[y]--;
-            }
-            for (int h = 0; h < PATTERNS; h++)
-                cr_assert_eq(hist[h], 0, "center %d, %d kept: pattern %04x off by %ld", center,
-                             n_keep, h, (long)hist[h]);
+            int64_t n = reference_sorted(&a, sorted);
+            cr_assert_eq(n, ROWS * (COLS - n_keep));
+            check_statistics(k, &a, sorted, n);
         }
     }
-    xfree(hist);
+    kern_close(k);
+}
+
+Test(quantize, order_statistics_of_tiny_and_of_equal_weights)
+{
+    struct kern *k = open_cpu(2);
+    struct err e;
+    static const int32_t keep[] = {0};
+    static const int64_t same[] = {0, 0, 0, 0, 0};
+    float value[5];
+    uint16_t w[25];
+    for (int i = 0; i < 25; i++)
+        w[i] = 0xc000;
+    w[24] = 0x8000;
+    struct kern_quant_args a = {.w16 = w, .rows = 1, .cols = 1, .block = 64};
+    cr_assert_eq(kern_order_statistics(k, &a, same, 5, value, &e), ERR_OK, "%s", e.text);
+    for (int i = 0; i < 5; i++)
+        cr_expect_eq(value[i], -2);
+    a.rows = a.cols = 5;
+    static const int64_t ends[] = {0, 0, 1, 23, 24};
+    cr_assert_eq(kern_order_statistics(k, &a, ends, 5, value, &e), ERR_OK, "%s", e.text);
+    cr_expect(value[0] == -2 && value[2] == -2 && value[3] == -2);
+    cr_expect(value[4] == 0 && !signbit(value[4]));
+    /* Nothing is left when every column is kept, and a mean of nothing is 0. */
+    a.rows = 25;
+    a.cols = 1;
+    a.keep = keep;
+    a.n_keep = 1;
+    for (int center = 0; center <= KERN_CENTER_BLOCK; center++) {
+        a.center = (enum kern_center)center;
+        cr_expect_eq(kern_order_statistics(k, &a, NULL, 0, NULL, &e), ERR_OK);
+        cr_expect_eq(kern_order_statistics(k, &a, same, 1, value, &e), ERR_FORMAT);
+        cr_expect(strstr(e.text, "rank 0 (number 1 of 1)") != NULL, "%s", e.text);
+    }
+    kern_close(k);
+}
+
+Test(quantize, ranks_that_do_not_ascend_within_the_weights_are_refused)
+{
+    static const struct {
+        int64_t rank[3];
+        int n;
+        const char *part;
+    } rows[] = {
+        {{-1, 0, 0}, 1, "rank -1 (number 1 of 1)"},
+        {{0, 12, 0}, 2, "rank 12 (number 2 of 2) is not in ascending order within 0..11"},
+        {{3, 5, 4}, 3, "rank 4 (number 3 of 3)"},
+        {{0}, -1, "-1 order statistics"},
+        {{0}, KERN_RANKS + 1, "257 order statistics; 0 to 256"},
+    };
+    struct kern *k = open_cpu(1);
+    uint16_t w[16] = {0};
+    static const int32_t keep[] = {1};
+    const struct kern_quant_args a = {
+        .w16 = w, .rows = 4, .cols = 4, .block = 64, .keep = keep, .n_keep = 1};
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        float value[3];
+        struct err e = {0};
+        cr_expect_eq(kern_order_statistics(k, &a, rows[i].rank, rows[i].n, value, &e), ERR_FORMAT);
+        cr_expect(strstr(e.text, rows[i].part) != NULL, "row %zu: '%s'", i, e.text);
+    }
     kern_close(k);
 }
 
@@ -651,6 +740,15 @@ static void expect_refused(struct kern *k, struct kern_quant_args a, enum err_co
     cr_expect(strstr(e.text, part) != NULL, "'%s' does not say '%s'", e.text, part);
 }
 
+static void expect_no_statistics(struct kern *k, struct kern_quant_args a, const char *part)
+{
+    struct err e = {0};
+    const int64_t rank = 0;
+    float value;
+    cr_expect_eq(kern_order_statistics(k, &a, &rank, 1, &value, &e), ERR_NUMERIC);
+    cr_expect(strstr(e.text, part) != NULL, "'%s' does not say '%s'", e.text, part);
+}
+
 Test(quantize, what_cannot_be_quantized_is_refused)
 {
     struct kern *k = open_cpu(2);
@@ -671,10 +769,10 @@ Test(quantize, what_cannot_be_quantized_is_refused)
             a.center = (enum kern_center)center;
             expect_refused(k, a, ERR_NUMERIC, "flat index 7001");
         }
-        int64_t *hist = xcalloc(PATTERNS, sizeof(*hist));
-        struct err e;
-        cr_expect_eq(kern_histogram(k, &a, hist, &e), ERR_NUMERIC);
-        xfree(hist);
+        a.center = KERN_CENTER_NONE;
+        expect_no_statistics(k, a, "2 of its weights are not finite fp16 numbers and cannot");
+        a.center = KERN_CENTER_BLOCK;
+        expect_no_statistics(k, a, "flat index 7001");
         w[7001] = w[7003] = 0;
     }
 
@@ -685,6 +783,7 @@ Test(quantize, what_cannot_be_quantized_is_refused)
     w[777] = nearest_f16(-60000);
     a.center = KERN_CENTER_TENSOR;
     expect_refused(k, a, ERR_NUMERIC, "flat index 777 (-60000)");
+    expect_no_statistics(k, a, "1 of its weights are not finite fp16 numbers after centering");
 
     /* The difference is a number, but the nearest entry with the mean added again is not. */
     struct levels coarse = even_book(2);

@@ -146,40 +146,72 @@ int32_t *lab_random_ints(struct lab *l, int64_t n, int64_t below)
     return out;
 }
 
-/* ERR_NOTFOUND when there is no module or no GPU. */
-static enum err_code lab_open(struct lab *l, struct err *e)
+void lab_use(struct lab *l, enum kern_compute c)
 {
-    struct kern_options gpu = {.device = "cuda:0", .compute = l->compute};
-    TRY(kern_open(&gpu, &l->gpu, e));
-    return kern_open(&(struct kern_options){.device = "cpu"}, &l->cpu, e);
+    static const double tolerance[] = {2e-6, 6e-4, 5e-3};
+    l->gpu = l->gpus[c];
+    l->compute = c;
+    l->tolerance = tolerance[c];
+}
+
+/* ERR_NOTFOUND when there is no module or no GPU. */
+static enum err_code lab_open(struct lab *l, int threads, struct err *e)
+{
+    for (int c = KERN_FP32; c < LAB_COMPUTES; c++) {
+        if (l->is_short && c != KERN_FP16)
+            continue;
+        struct kern_options gpu = {.device = "cuda:0", .compute = (enum kern_compute)c};
+        TRY(kern_open(&gpu, &l->gpus[c], e));
+    }
+    lab_use(l, KERN_FP16);
+    return kern_open(&(struct kern_options){.device = "cpu", .threads = threads}, &l->cpu, e);
+}
+
+static void lab_close(struct lab *l)
+{
+    for (int c = KERN_FP32; c < LAB_COMPUTES; c++)
+        kern_close(l->gpus[c]);
+    kern_close(l->cpu);
+}
+
+/* Returns how many checks failed. */
+static int lab_run(struct lab *l, void (*run_all)(struct lab *l), const char *what)
+{
+    l->rng = (struct rng){11};
+    l->n_checks = l->n_failures = 0;
+    run_all(l);
+    printf("%s: %d checks, %d failed\n", what, l->n_checks, l->n_failures);
+    return l->n_failures;
+}
+
+static int lab_main_as(void (*run_all)(struct lab *l), bool is_once)
+{
+    struct lab l = {.is_short = getenv("ISOBIT_TEST_SHORT") != NULL};
+    struct err e;
+    enum err_code code = lab_open(&l, is_once ? 1 : 0, &e);
+    if (code == ERR_NOTFOUND) {
+        printf("SKIPPED: %s\n", e.text);
+        return SKIPPED;
+    }
+    lab_must(code, &e);
+    printf("%s\n", kern_get_info(l.gpu)->device);
+    int n_failures = is_once ? lab_run(&l, run_all, "all compute types") : 0;
+    for (int c = KERN_FP32; c < LAB_COMPUTES && !is_once; c++) {
+        if (l.gpus[c] == NULL)
+            continue;
+        lab_use(&l, (enum kern_compute)c);
+        n_failures += lab_run(&l, run_all, compute_name(l.compute));
+    }
+    lab_close(&l);
+    return n_failures > 0;
 }
 
 int lab_main(void (*run_all)(struct lab *l))
 {
-    static const double tolerance[] = {2e-6, 6e-4, 5e-3};
-    const bool is_short = getenv("ISOBIT_TEST_SHORT") != NULL;
-    int n_failures = 0;
-    for (int compute = KERN_FP32; compute <= KERN_BF16; compute++) {
-        struct lab l = {.compute = (enum kern_compute)compute,
-                        .tolerance = tolerance[compute],
-                        .rng = {11},
-                        .is_short = is_short};
-        struct err e;
-        if (is_short && compute != KERN_FP16)
-            continue;
-        enum err_code code = lab_open(&l, &e);
-        if (code == ERR_NOTFOUND) {
-            printf("SKIPPED: %s\n", e.text);
-            return SKIPPED;
-        }
-        lab_must(code, &e);
-        if (compute == KERN_FP32 || is_short)
-            printf("%s\n", kern_get_info(l.gpu)->device);
-        run_all(&l);
-        printf("%s: %d checks, %d failed\n", compute_name(l.compute), l.n_checks, l.n_failures);
-        n_failures += l.n_failures;
-        kern_close(l.gpu);
-        kern_close(l.cpu);
-    }
-    return n_failures > 0;
+    return lab_main_as(run_all, false);
+}
+
+int lab_main_once(void (*run_all)(struct lab *l))
+{
+    return lab_main_as(run_all, true);
 }

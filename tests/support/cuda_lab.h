@@ -1,6 +1,6 @@
 /* A laboratory for tests of the cuda module: both backends open in one compute type, arrays that live on both sides, and
  * checks that count. Outputs are poisoned first, so that an element nobody wrote shows. Tests are plain programs, since
- * CUDA should start once a process; lab_main runs them for every compute type. */
+ * CUDA should start once a process; lab_main runs them for every compute type (short: fp16). */
 #ifndef ISOBIT_TESTS_SUPPORT_CUDA_LAB_H
 #define ISOBIT_TESTS_SUPPORT_CUDA_LAB_H
 
@@ -9,19 +9,24 @@
 #include "kernels/cpu/f16.h"
 #include "kernels/kernels.h"
 
-enum { SKIPPED = 77, POISON = 0xff };
+enum { SKIPPED = 77, POISON = 0xff, LAB_COMPUTES = KERN_BF16 + 1 };
 
 struct lab {
     struct kern *cpu, *gpu;
-    enum kern_compute compute; /* of gpu */
-    double tolerance;          /* relative, one rounded operation on top of fp32 sums */
+    struct kern *gpus[LAB_COMPUTES]; /* on one device, a compute type each; NULL: not tested */
+    enum kern_compute compute;       /* of gpu */
+    double tolerance;                /* relative, one rounded operation on top of fp32 sums */
     struct rng rng;
     bool is_short; /* ISOBIT_TEST_SHORT is set: for tools under which everything is slow */
     int n_checks, n_failures;
 };
 
-/* Runs `run_all` for fp32, fp16 and bf16 (short: fp16); the exit status of the program. */
+/* Both return the exit status of the program. lab_main runs `run_all` for each of gpus; lab_main_once runs it once, where the
+ * cpu's results serve all of them, and gives the cpu one thread: for many small tensors, where threads mostly wait. */
 int lab_main(void (*run_all)(struct lab *l));
+int lab_main_once(void (*run_all)(struct lab *l));
+/* Makes gpu the one of gpus[c], which is not NULL. */
+void lab_use(struct lab *l, enum kern_compute c);
 
 void lab_check(struct lab *l, bool is_ok, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* Ends the program on an error. */

@@ -7,8 +7,6 @@
 #include "base/mem.h"
 #include "worker/quant/quant.h"
 
-enum { BINS = 65536 };
-
 static struct config config_of(enum dtype dtype, int k, int exponent_bits, int shift)
 {
     return (struct config){.k = k,
@@ -131,7 +129,7 @@ Test(codebook, normal_float_has_its_published_table_and_follows_its_formula)
 Test(codebook, every_type_and_width_is_ascending_with_its_count_and_zero)
 {
     for (int d = 0; d < DTYPE_COUNT; d++) {
-        if (dtype_ops_of((enum dtype)d)->is_data_dependent)
+        if (dtype_is_data_dependent((enum dtype)d))
             continue;
         bool is_float = d == DTYPE_float;
         bool is_odd = is_float || d == DTYPE_int;
@@ -155,75 +153,98 @@ Test(codebook, every_type_and_width_is_ascending_with_its_count_and_zero)
 
 /* ---- quantile ---- */
 
-/* fp16 pattern of an integer below 2048 in magnitude, found by counting up. */
-static int pattern_of(int v)
-{
-    int mag = v < 0 ? -v : v;
-    int exponent = 0;
-    while (mag >> (exponent + 1) != 0)
-        exponent++;
-    int bits = mag == 0 ? 0 : ((exponent + 15) << 10) + ((mag << 10) >> exponent) - 1024;
-    return bits | (v < 0 ? 0x8000 : 0);
-}
+/* `count` weights of one value. */
+struct pile {
+    float value;
+    int64_t count;
+};
 
-static struct codebook quantile(int k, const int64_t *hist)
+/* pile[n] ascends. */
+static struct codebook quantile(int k, const struct pile *pile, int n)
 {
     struct err e;
     struct codebook b;
+    struct order_statistics s;
     struct config c = config_of(DTYPE_quantile, k, 0, 0);
-    cr_assert_eq(codebook_fill(&c, hist, &b, &e), ERR_OK, "%s", e.text);
+    int64_t count = 0;
+    for (int i = 0; i < n; i++)
+        count += pile[i].count;
+    cr_assert_eq(codebook_ranks(&c, count, &s, &e), ERR_OK, "%s", e.text);
+    int64_t end = 0;
+    for (int i = 0, j = 0; i < n; i++) {
+        end += pile[i].count;
+        for (; j < s.n && s.rank[j] < end; j++)
+            s.value[j] = pile[i].value;
+    }
+    cr_assert_eq(codebook_fill(&c, &s, &b, &e), ERR_OK, "%s", e.text);
     return b;
 }
 
 Test(codebook, quantile_takes_the_order_statistics_of_the_checkpoint)
 {
-    /* The spec's data times 100, so that they are fp16 numbers. */
-    static const int data[] = {-210, -140, -110, -80, -55, -40, -20, -5,
-                               3,    15,   33,   50,  77,  105, 160, 190};
+    /* The spec's data times 100. */
+    static const struct pile data[] = {
+        {-210, 1}, {-140, 1}, {-110, 1}, {-80, 1}, {-55, 1}, {-40, 1}, {-20, 1}, {-5, 1},
+        {3, 1},    {15, 1},   {33, 1},   {50, 1},  {77, 1},  {105, 1}, {160, 1}, {190, 1}};
     static const double expected[] = {-.875, -.5, -.25, 0, .01875, .20625, .48125, 1};
-    int64_t *hist = xcalloc(BINS, sizeof(*hist));
-    for (size_t i = 0; i < ARRAY_LEN(data); i++)
-        hist[pattern_of(data[i])]++;
-    struct codebook b = quantile(3, hist);
+    struct codebook b = quantile(3, data, ARRAY_LEN(data));
     for (int i = 0; i < 8; i++)
         cr_expect_eq(b.v[i], (float)expected[i], "value %d is %.9g", i, (double)b.v[i]);
     cr_expect_eq(b.n, 8);
-    xfree(hist);
 }
 
 Test(codebook, quantile_keeps_duplicates_and_survives_degenerate_tensors)
 {
-    int64_t *hist = xcalloc(BINS, sizeof(*hist));
-    struct codebook b = quantile(4, hist); /* every column is kept */
+    struct codebook b = quantile(4, NULL, 0); /* every column is kept */
     cr_expect(b.n == 1 && b.v[0] == 0);
-    hist[0x0000] = 5;
-    hist[0x8000] = 5;
-    b = quantile(4, hist);
+    static const struct pile zeros = {0, 10};
+    b = quantile(4, &zeros, 1);
     cr_expect(b.n == 1 && b.v[0] == 0 && !signbit(b.v[0]));
-    hist[pattern_of(-3)] = 2; /* with 16 weights at k = 4 the order statistics are 1 to 15 */
-    hist[pattern_of(2)] = 4;
-    b = quantile(4, hist);
+    static const struct pile one = {-3, 1};
+    b = quantile(4, &one, 1);
+    cr_expect(b.n == 16 && b.v[0] == -1 && b.v[14] == -1 && b.v[15] == 0);
+    /* With 16 weights at k = 4 the order statistics are 1 to 15. */
+    static const struct pile few[] = {{-3, 2}, {0, 10}, {2, 4}};
+    b = quantile(4, few, ARRAY_LEN(few));
     cr_expect_eq(b.n, 16);
     for (int i = 0; i < 16; i++) {
         float expected = i < 1 ? -1.0F : i < 12 ? 0.0F : (float)(2. / 3);
         cr_expect_eq(b.v[i], expected, "value %d is %.9g", i, (double)b.v[i]);
         cr_expect(b.v[i] != 0 || !signbit(b.v[i]));
     }
-    xfree(hist);
+}
+
+/* (2j + 1) / (2n) of the way from rank 0 to the last, rounded to the nearest rank, half up. */
+Test(codebook, quantile_ranks_are_those_of_the_definition)
+{
+    static const int64_t counts[] = {1, 2, 3, 7, 16, 255, 256, 1000003, (int64_t)1 << 50};
+    for (int k = 2; k <= 8; k++) {
+        for (size_t i = 0; i < ARRAY_LEN(counts); i++) {
+            struct config c = config_of(DTYPE_quantile, k, 0, 0);
+            struct order_statistics s;
+            struct err e;
+            cr_assert_eq(codebook_ranks(&c, counts[i], &s, &e), ERR_OK, "%s", e.text);
+            cr_expect_eq(s.n, (1 << k) - 1);
+            for (int j = 0; j < s.n; j++) {
+                /* In units of 1 / (2n): half a rank is n. */
+                __int128 position = (__int128)(2 * j + 1) * (counts[i] - 1);
+                __int128 off = position - (__int128)2 * s.n * s.rank[j];
+                cr_expect(-s.n <= off && off < s.n, "k=%d, %ld weights: rank %d is %ld", k,
+                          (long)counts[i], j, (long)s.rank[j]);
+            }
+        }
+    }
 }
 
 /* 64-bit positions: with 2^40 weights (2j + 1)(N - 1) is beyond 32 bits and, at k = 8, near 2^49. */
 Test(codebook, quantile_positions_do_not_overflow)
 {
-    int64_t *hist = xcalloc(BINS, sizeof(*hist));
-    hist[pattern_of(-4)] = (int64_t)1 << 39;
-    hist[pattern_of(8)] = (int64_t)1 << 39;
-    struct codebook b = quantile(8, hist);
+    static const struct pile halves[] = {{-4, (int64_t)1 << 39}, {8, (int64_t)1 << 39}};
+    struct codebook b = quantile(8, halves, ARRAY_LEN(halves));
     /* p = 255/510 = 1/2 falls on index (255 * (2^40 - 1) + 255) / 510 = 2^39: the first of the upper half */
     cr_expect_eq(b.v[126], -.5F);
     cr_expect_eq(b.v[127], 0);
     cr_expect_eq(b.v[128], 1);
-    xfree(hist);
 }
 
 /* fp16 numbers as if drawn from a normal distribution, counted by its distribution function. */
@@ -232,19 +253,21 @@ Test(codebook, quantile_of_normal_weights_tends_to_the_gaussian_limit)
     static const double k4[] = {-1, -.698807, -.527517, -.396918, -.285946, -.185775, -.091550, 0,
                                 0,  .091550,  .185775,  .285946,  .396918,  .527517,  .698807,  1};
     static const double k3[] = {-1, -.540281, -.249862, 0, 0, .249862, .540281, 1};
-    int64_t *hist = xcalloc(BINS, sizeof(*hist));
-    for (int h = 1; h < 0x7c00; h++) {
+    enum { LARGEST = 0x7bff, N = 2 * LARGEST + 1 };
+    struct pile *piles = xcalloc(N, sizeof(*piles));
+    for (int h = 1; h <= LARGEST; h++) {
         int exponent = h >> 10;
         double at = exponent > 0 ? ldexp(1024 + (h & 0x3ff), exponent - 25) : ldexp(h & 0x3ff, -24);
         double half = ldexp(0.5, exponent > 0 ? exponent - 25 : -24);
         double share = 0.5 * (erfc((at - half) * M_SQRT1_2) - erfc((at + half) * M_SQRT1_2));
-        hist[h] = hist[h | 0x8000] = (int64_t)(share * 1e12);
+        piles[LARGEST + h] = (struct pile){(float)at, (int64_t)(share * 1e12)};
+        piles[LARGEST - h] = (struct pile){-(float)at, (int64_t)(share * 1e12)};
     }
-    struct codebook b = quantile(4, hist);
+    struct codebook b = quantile(4, piles, N);
     expect_values("k=4", &b, k4, 16, 1e-3);
-    b = quantile(3, hist);
+    b = quantile(3, piles, N);
     expect_values("k=3", &b, k3, 8, 1e-3);
-    xfree(hist);
+    xfree(piles);
 }
 
 /* ---- the worked block of section 2.7, in double as the spec prints it ---- */
@@ -353,6 +376,7 @@ Test(codebook, impossible_options_are_refused_with_what_is_possible)
         {DTYPE_COUNT, 4, 0, 0, "does not exist"},
         {(enum dtype) - 1, 4, 0, 0, "does not exist"},
         {DTYPE_dynamic, INT32_MAX, 0, 0, "use k from 2 to 8"},
+        {DTYPE_quantile, 9, 0, 0, "dtype quantile; use k from 2 to 8"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct config c = config_of(rows[i].dtype, rows[i].k, rows[i].exponent_bits, rows[i].shift);
@@ -362,4 +386,9 @@ Test(codebook, impossible_options_are_refused_with_what_is_possible)
         cr_expect(strstr(e.text, rows[i].part) != NULL, "row %zu: '%s' does not say '%s'", i,
                   e.text, rows[i].part);
     }
+    struct config c = config_of(DTYPE_quantile, 9, 0, 0);
+    struct order_statistics s;
+    struct err e = {0};
+    cr_expect_eq(codebook_ranks(&c, 100, &s, &e), ERR_FORMAT);
+    cr_expect(strstr(e.text, "use k from 2 to 8") != NULL, "%s", e.text);
 }

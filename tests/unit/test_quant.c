@@ -249,11 +249,11 @@ Test(quant, what_is_remembered_of_a_tensor_changes_no_result)
     struct quant_cache *cache = quant_cache_new(1);
     float first[ROWS * COLS];
     for (int round = 0; round < 2; round++) {
-        for (int i = 0; i < 24; i++) {
-            struct config c = config_of(i % 2 == 0 ? DTYPE_quantile : DTYPE_nf, 3 + i % 3, 64);
+        for (int i = 0; i < 36; i++) {
+            struct config c = config_of(i % 2 == 0 ? DTYPE_quantile : DTYPE_nf, 3 + i / 12, 64);
             c.outlier_pct = i % 4 < 2 ? 0 : 6;
             c.center = (enum center)(i % 3);
-            const struct quant_tensor *use = i < 12 ? &t : &other;
+            const struct quant_tensor *use = i < 18 ? &t : &other;
             int64_t n_keep[2];
             struct err e;
             cr_assert_eq(quant_apply(k, &c, use, 1, NULL, &n_keep[0], &e), ERR_OK, "%s", e.text);

@@ -19,23 +19,48 @@ static const struct row {
 #undef X
 };
 
-const struct dtype_ops *dtype_ops_of(enum dtype d)
+static bool does_exist(enum dtype d)
 {
-    return rows[d].ops;
+    return (int)d >= 0 && d < DTYPE_COUNT;
 }
 
-enum err_code codebook_fill(const struct config *c, const int64_t *hist, struct codebook *out,
-                            struct err *e)
+bool dtype_is_data_dependent(enum dtype d)
 {
-    if ((int)c->dtype < 0 || c->dtype >= DTYPE_COUNT)
+    return does_exist(d) && rows[d].ops->ranks != NULL;
+}
+
+static enum err_code row_of(const struct config *c, const struct row **out, struct err *e)
+{
+    if (!does_exist(c->dtype))
         return err_set(e, ERR_FORMAT, "data type number %d does not exist", (int)c->dtype);
     const struct row *row = &rows[c->dtype];
     if (c->k < row->k_min || c->k > row->k_max)
         return err_set(e, ERR_FORMAT, "k=%d is not possible with dtype %s; use k from %d to %d",
                        c->k, row->label, row->k_min, row->k_max);
-    CHECK(!row->ops->is_data_dependent || hist != NULL);
+    *out = row;
+    return ERR_OK;
+}
+
+enum err_code codebook_ranks(const struct config *c, int64_t count, struct order_statistics *s,
+                             struct err *e)
+{
+    const struct row *row;
+    TRY(row_of(c, &row, e));
+    CHECK(row->ops->ranks != NULL);
+    *s = (struct order_statistics){0};
+    if (count > 0)
+        row->ops->ranks(c->k, count, s);
+    return ERR_OK;
+}
+
+enum err_code codebook_fill(const struct config *c, const struct order_statistics *s,
+                            struct codebook *out, struct err *e)
+{
+    const struct row *row;
+    TRY(row_of(c, &row, e));
+    CHECK(row->ops->ranks == NULL || s != NULL);
     *out = (struct codebook){0};
-    return row->ops->fill(c, hist, out, e);
+    return row->ops->fill(c, s, out, e);
 }
 
 static int compare_doubles(const void *a, const void *b)

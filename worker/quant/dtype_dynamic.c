@@ -3,10 +3,10 @@
  * most negative level is above -1, so a negative block maximum always shrinks. */
 #include "worker/quant/dtype.h"
 
-static enum err_code fill(const struct config *c, const int64_t *hist, struct codebook *out,
-                          struct err *e)
+static enum err_code fill(const struct config *c, const struct order_statistics *s,
+                          struct codebook *out, struct err *e)
 {
-    (void)hist;
+    (void)s;
     (void)e;
     double level[QUANT_BOOK_MAX];
     int n = 0;

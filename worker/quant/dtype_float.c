@@ -17,10 +17,10 @@ static enum err_code check(const struct config *c, struct err *e)
     return ERR_OK;
 }
 
-static enum err_code fill(const struct config *c, const int64_t *hist, struct codebook *out,
-                          struct err *e)
+static enum err_code fill(const struct config *c, const struct order_statistics *s,
+                          struct codebook *out, struct err *e)
 {
-    (void)hist;
+    (void)s;
     TRY(check(c, e));
     int n_exponents = 1 << c->exponent_bits;
     int n_fractions = 1 << (c->k - 1 - c->exponent_bits);

@@ -2,10 +2,10 @@
  * pattern unused. The rational form, not a float linspace, whose centre value is not quite 0. */
 #include "worker/quant/dtype.h"
 
-static enum err_code fill(const struct config *c, const int64_t *hist, struct codebook *out,
-                          struct err *e)
+static enum err_code fill(const struct config *c, const struct order_statistics *s,
+                          struct codebook *out, struct err *e)
 {
-    (void)hist;
+    (void)s;
     (void)e;
     int m = (1 << (c->k - 1)) - 1;
     double level[QUANT_BOOK_MAX];

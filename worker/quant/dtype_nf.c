@@ -47,10 +47,10 @@ static int tail(double off, int n, double sign, double *out)
     return n;
 }
 
-static enum err_code fill(const struct config *c, const int64_t *hist, struct codebook *out,
-                          struct err *e)
+static enum err_code fill(const struct config *c, const struct order_statistics *s,
+                          struct codebook *out, struct err *e)
 {
-    (void)hist;
+    (void)s;
     (void)e;
     if (c->k == 4) {
         out->n = (int)ARRAY_LEN(nf4);

@@ -4,12 +4,13 @@
 #include "schema/bits.h"
 #include "worker/quant/outlier.h"
 
-enum { HIST_BINS = 65536, K_MAX = 8 };
+enum { K_MAX = 8 };
+_Static_assert((int)QUANT_BOOK_MAX <= (int)KERN_RANKS, "the ranks of a codebook are found at once");
 
 /* What is known of one tensor: functions of the fp16 master alone. */
 struct quant_entry {
-    int64_t *hist; /* [HIST_BINS] of all its weights as they are; NULL until a configuration asks */
-    struct codebook *books[DTYPE_COUNT][K_MAX + 1]; /* made from it; NULL likewise */
+    /* Of all its weights as they are, a type and k; NULL until a configuration asks. */
+    struct codebook *books[DTYPE_COUNT][K_MAX + 1];
     struct outlier_order order;
 };
 
@@ -28,7 +29,6 @@ struct quant_cache *quant_cache_new(int n_tensors)
 
 static void entry_release(struct quant_entry *entry)
 {
-    xfree(entry->hist);
     for (int d = 0; d < DTYPE_COUNT; d++)
         for (int k = 0; k <= K_MAX; k++)
             xfree(entry->books[d][k]);
@@ -67,43 +67,28 @@ struct application {
     int32_t *keep;
 };
 
-/* From what goes into blocks when columns are taken out or a mean is subtracted. */
-static enum err_code fill_from_rest(struct application *ap, const struct kern_quant_args *args,
-                                    struct err *e)
+enum err_code codebook_of_weights(struct kern *k, const struct config *c,
+                                  const struct kern_quant_args *args, struct codebook *out,
+                                  struct err *e)
 {
-    int64_t *hist = xcalloc(HIST_BINS, sizeof(*hist));
-    enum err_code code = kern_histogram(ap->k, args, hist, e);
-    if (code == ERR_OK)
-        code = codebook_fill(ap->config, hist, &ap->book, e);
-    xfree(hist);
-    return code;
+    struct order_statistics s;
+    if (!dtype_is_data_dependent(c->dtype))
+        return codebook_fill(c, NULL, out, e);
+    TRY(codebook_ranks(c, args->rows * (args->cols - args->n_keep), &s, e));
+    TRY(kern_order_statistics(k, args, s.rank, s.n, s.value, e));
+    return codebook_fill(c, &s, out, e);
 }
 
-static enum err_code hist_get(struct application *ap, const struct kern_quant_args *args,
-                              struct quant_entry *entry, struct err *e)
-{
-    if (entry->hist != NULL)
-        return ERR_OK;
-    int64_t *hist = xcalloc(HIST_BINS, sizeof(*hist));
-    enum err_code code = kern_histogram(ap->k, args, hist, e);
-    if (code == ERR_OK)
-        entry->hist = hist;
-    else
-        xfree(hist);
-    return code;
-}
-
-/* The tensor's own histogram is counted once, and one codebook a type and k made from it, which block sizes share. */
+/* Block sizes share the codebook of a type and k, unless columns are taken out or means subtracted. */
 static enum err_code fill_from_data(struct application *ap, const struct kern_quant_args *args,
                                     struct quant_entry *entry, struct err *e)
 {
     const struct config *c = ap->config;
     if (args->n_keep > 0 || args->center != KERN_CENTER_NONE || c->k < 0 || c->k > K_MAX)
-        return fill_from_rest(ap, args, e);
+        return codebook_of_weights(ap->k, c, args, &ap->book, e);
     struct codebook **book = &entry->books[c->dtype][c->k];
     if (*book == NULL) {
-        TRY(hist_get(ap, args, entry, e));
-        TRY(codebook_fill(c, entry->hist, &ap->book, e));
+        TRY(codebook_of_weights(ap->k, c, args, &ap->book, e));
         *book = xmalloc(sizeof(**book));
         **book = ap->book;
     }
@@ -129,7 +114,7 @@ static enum err_code tensor_apply(struct application *ap, const struct quant_ten
         .out = t->out,
         .is_checked_later = true,
     };
-    if (dtype_ops_of(ap->config->dtype)->is_data_dependent)
+    if (dtype_is_data_dependent(ap->config->dtype))
         TRY(fill_from_data(ap, &args, entry, e));
     args.book = ap->book.v;
     args.n_book = ap->book.n;
@@ -183,7 +168,7 @@ enum err_code quant_apply(struct kern *k, const struct config *c,
 {
     CHECK(cache == NULL || cache->n == n);
     struct application ap = {.k = k, .config = c};
-    if ((int)c->dtype < 0 || c->dtype >= DTYPE_COUNT || !dtype_ops_of(c->dtype)->is_data_dependent)
+    if (!dtype_is_data_dependent(c->dtype))
         TRY(codebook_fill(c, NULL, &ap.book, e));
     ap.keep = xcalloc((size_t)widest(tensors, n), sizeof(*ap.keep));
     enum err_code code = apply_all(&ap, tensors, n, cache, n_keep, e);

@@ -17,18 +17,37 @@ struct codebook {
     int n;
 };
 
-/* One per row of dtype.def. `fill` makes the codebook for k bits; for data-dependent types (quantile) hist[65536]
- * counts the tensor's fp16 bit patterns and must be given, otherwise it is NULL. */
-struct dtype_ops {
-    bool is_data_dependent;
-    enum err_code (*fill)(const struct config *c, const int64_t *hist, struct codebook *out,
-                          struct err *e);
+/* What a data-dependent type (quantile) wants to know of the weights: value[i] is the one of rank rank[i], 0 being the
+ * smallest; ranks ascend. */
+struct order_statistics {
+    int64_t rank[QUANT_BOOK_MAX];
+    float value[QUANT_BOOK_MAX];
+    int n; /* 0 when there are no weights */
 };
-const struct dtype_ops *dtype_ops_of(enum dtype d);
 
-/* Codebook of a type that is not data dependent, or with `hist`. Errors: ERR_FORMAT for impossible options. */
-MUST_USE enum err_code codebook_fill(const struct config *c, const int64_t *hist,
+/* One per row of dtype.def. `ranks` sets rank[] and n for k bits and `count` weights; NULL: the type is not data dependent.
+ * `fill` makes the codebook for k bits; `s` is NULL without `ranks`. */
+struct dtype_ops {
+    void (*ranks)(int k, int64_t count, struct order_statistics *s);
+    enum err_code (*fill)(const struct config *c, const struct order_statistics *s,
+                          struct codebook *out, struct err *e);
+};
+/* False also for a type that does not exist. */
+bool dtype_is_data_dependent(enum dtype d);
+
+/* Codebook in three steps for a type that is data dependent: s->rank[] and s->n of `count` weights; the caller finds
+ * s->value[]; the codebook from them. Other types need the last alone, with s NULL. Errors: ERR_FORMAT for impossible
+ * options. */
+MUST_USE enum err_code codebook_ranks(const struct config *c, int64_t count,
+                                      struct order_statistics *s, struct err *e);
+MUST_USE enum err_code codebook_fill(const struct config *c, const struct order_statistics *s,
                                      struct codebook *out, struct err *e);
+
+/* All of them, for any type: the codebook of what kern_quantize would put into blocks (`args` as for kern_order_statistics).
+ * Errors: also those of kern_order_statistics. */
+MUST_USE enum err_code codebook_of_weights(struct kern *k, const struct config *c,
+                                           const struct kern_quant_args *args, struct codebook *out,
+                                           struct err *e);
 
 /* A tensor to quantize and where its outlier ranks come from. */
 struct quant_tensor {
@@ -47,7 +66,8 @@ struct quant_tensor {
     const int32_t *rank_at;
 };
 
-/* Per-tensor facts that serve every configuration of a checkpoint (histograms); opaque, one per model. */
+/* Per-tensor facts that serve every configuration of a checkpoint (codebooks of its weights, orders of columns); opaque, one
+ * per model. */
 struct quant_cache;
 struct quant_cache *quant_cache_new(int n_tensors);
 void quant_cache_free(struct quant_cache *q);
