@@ -233,7 +233,7 @@ MUST_USE enum err_code kern_quantize(struct kern *k, const struct kern_quant_arg
  * of kern_quant_check, which waits for all of them at once: *call is the first that failed, counted from the last check.
  * Their w16 stays as it is until then. At most KERN_QUANT_CALLS between two checks. Backends that do not queue report at
  * once all the same. */
-enum { KERN_QUANT_CALLS = 64 };
+enum { KERN_QUANT_CALLS = 1024 };
 MUST_USE enum err_code kern_quant_check(struct kern *k, int64_t *call, struct err *e);
 
 /* value[n] (host) = order statistics of what kern_quantize would put into blocks: without the kept columns, after centering.

@@ -16,6 +16,7 @@
 
 #include "kernels/cuda/attention_mma.cuh"
 #include "kernels/cuda/gemm_hopper.cuh"
+#include "kernels/cuda/launch_cuda.cuh"
 
 static constexpr int GROUP_ROWS = BLOCK_ROWS; /* queries of a warpgroup */
 static constexpr int ATOM_ROWS = 8, ATOM_BYTES = ATOM_ROWS * PANEL_ROW_BYTES;
@@ -590,6 +591,8 @@ static __global__ void __launch_bounds__(S::threads, S::blocks)
         copies_publish();
     }
     __syncthreads();
+    launch_wait();
+    launch_next();
     if (threadIdx.x < S::GROUPS * GROUP_SIZE) {
         if (S::is_long)
             asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(GROUP_REGISTERS));
@@ -634,17 +637,13 @@ static enum err_code wgmma_launch(struct cuda_kern *c, const struct attention_ar
     TRY(panel_map(c, &maps.box, a.qkv, a.T, a.row, BOX_ROWS, line, e));
     TRY(panel_map(c, &maps.atom, a.qkv, a.T, a.row, ATOM_ROWS, line, e));
     TRY(panel_map(c, &maps.row, a.qkv, a.T, a.row, 1, line, e));
-    CUDA_TRY(cudaFuncSetAttribute(wgmma_kernel<E, S>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  (int)bytes),
-             "shared memory of attention");
     const int64_t fit = (int64_t)(TOGETHER_BYTES / ((size_t)a.T * a.head_dim * 4));
     const int heads_together = fit >= a.heads ? a.heads : fit > 1 ? (int)fit : 1;
     const int64_t n_turns = (int64_t)a.n_pieces * a.heads;
     const int64_t most = (int64_t)c->n_multiprocessors * S::blocks;
-    wgmma_kernel<E, S>
-        <<<(unsigned)(n_turns < most ? n_turns : most), S::threads, bytes, c->stream>>>(
-            a, heads_together, maps);
-    return cuda_launched("attention", e);
+    return launch_overlapped(c, wgmma_kernel<E, S>,
+                             {n_turns < most ? n_turns : most, S::threads, bytes, 0}, "attention",
+                             e, a, heads_together, maps);
 }
 
 template <typename E, int HD>

@@ -14,6 +14,7 @@
 #define ISOBIT_KERNELS_CUDA_GEMM_KERNEL_CUH
 
 #include "kernels/cuda/gemm_hopper.cuh"
+#include "kernels/cuda/launch_cuda.cuh"
 
 static constexpr int GEMM_K = PANEL_WIDTH; /* of a stage */
 static constexpr int GEMM_BLOCKS = 2, GEMM_ROWS = GEMM_BLOCKS * BLOCK_ROWS;
@@ -225,6 +226,8 @@ static __global__ void __launch_bounds__(GEMM_THREADS, 1)
     if (threadIdx.x == 0)
         gemm_barriers_init<L>(s);
     cluster_sync();
+    launch_wait();
+    launch_next();
     if (group == 0) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 40;"); /* the sums need them */
         if (threadIdx.x == 0)
@@ -262,8 +265,6 @@ static enum err_code gemm_launch(struct cuda_kern *c, gemm_params<typename Endin
                                  const struct gemm_operands *o, const char *what, struct err *e)
 {
     const auto kernel = gemm_kernel<E, L, Ending>;
-    cudaLaunchConfig_t config = {};
-    cudaLaunchAttribute cluster = {};
     struct gemm_grid *g = &p->grid;
     TRY(panel_map(c, &p->x, o->x, o->T, o->K, L::x_box, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, e));
     TRY(panel_map(c, &p->w, o->w, o->N, o->K, L::w_box, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, e));
@@ -274,19 +275,9 @@ static enum err_code gemm_launch(struct cuda_kern *c, gemm_params<typename Endin
     g->cols = (int)ceil_div(o->N, L::cols_of_cluster);
     g->group = o->group * L::cols / L::cols_of_cluster;
     g->n_clusters = min(c->n_multiprocessors / GEMM_CLUSTER, g->rows * g->cols);
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim.x = GEMM_CLUSTER;
-    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-    config.gridDim = dim3((unsigned)(g->n_clusters * GEMM_CLUSTER));
-    config.blockDim = dim3(GEMM_THREADS);
-    config.dynamicSmemBytes = L::bytes;
-    config.stream = c->stream;
-    config.attrs = &cluster;
-    config.numAttrs = 1;
-    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::bytes),
-             what);
-    CUDA_TRY(cudaLaunchKernelEx(&config, kernel, *p), what);
-    return ERR_OK;
+    return launch_overlapped(
+        c, kernel, {(int64_t)g->n_clusters * GEMM_CLUSTER, GEMM_THREADS, L::bytes, GEMM_CLUSTER},
+        what, e, *p);
 }
 
 #endif

@@ -2,9 +2,10 @@
  * variance from differences to the mean. Rows of up to 8,192 that can be read in packs stay in registers: one warp takes
  * 1,024 elements, and those of up to as many share a block. Others take a block a row, which is read three times, from the
  * first-level cache after the first. */
-#include "kernels/cuda/cuda_util.cuh"
+#include "kernels/cuda/launch_cuda.cuh"
 
 static constexpr int THREADS_MAX = 256;
+static const char what[] = "layer norm";
 
 /* Pointers and sizes of one call; `rows` on the device. */
 struct norm {
@@ -102,6 +103,8 @@ static __global__ void __launch_bounds__(WARPS == 1 ? THREADS_MAX : WARPS * WARP
     const int64_t rows_a_block = blockDim.x / threads;
     const int64_t row = blockIdx.x * rows_a_block + threadIdx.x / threads;
     const int me = threadIdx.x % threads, packs = (int)(a.d / 8);
+    launch_wait();
+    launch_next();
     if (row >= n)
         return;
     const E *x = (const E *)a.x + (a.rows != NULL ? a.rows[row] : row) * a.d;
@@ -150,18 +153,21 @@ static __global__ void __launch_bounds__(WARPS == 1 ? THREADS_MAX : WARPS * WARP
 }
 
 template <typename E>
-static void norm_registers_launch(struct cuda_kern *c, const struct norm &a, int64_t n)
+static enum err_code norm_registers_launch(struct cuda_kern *c, const struct norm &a, int64_t n,
+                                           struct err *e)
 {
-    const unsigned blocks = (unsigned)n;
     if (a.d <= WARP_ELEMENTS)
-        norm_registers_kernel<E, 1>
-            <<<(unsigned)ceil_div(n, THREADS_MAX / WARP), THREADS_MAX, 0, c->stream>>>(a, n);
-    else if (a.d <= 2 * WARP_ELEMENTS)
-        norm_registers_kernel<E, 2><<<blocks, 2 * WARP, 0, c->stream>>>(a, n);
-    else if (a.d <= 4 * WARP_ELEMENTS)
-        norm_registers_kernel<E, 4><<<blocks, 4 * WARP, 0, c->stream>>>(a, n);
-    else
-        norm_registers_kernel<E, WARPS_MAX><<<blocks, WARPS_MAX * WARP, 0, c->stream>>>(a, n);
+        return launch_overlapped(c, norm_registers_kernel<E, 1>,
+                                 {ceil_div(n, THREADS_MAX / WARP), THREADS_MAX, 0, 0}, what, e, a,
+                                 n);
+    if (a.d <= 2 * WARP_ELEMENTS)
+        return launch_overlapped(c, norm_registers_kernel<E, 2>, {n, 2 * WARP, 0, 0}, what, e, a,
+                                 n);
+    if (a.d <= 4 * WARP_ELEMENTS)
+        return launch_overlapped(c, norm_registers_kernel<E, 4>, {n, 4 * WARP, 0, 0}, what, e, a,
+                                 n);
+    return launch_overlapped(c, norm_registers_kernel<E, WARPS_MAX>, {n, WARPS_MAX * WARP, 0, 0},
+                             what, e, a, n);
 }
 
 /* ---- launchers ---- */
@@ -172,16 +178,19 @@ static int threads_for(int64_t packs)
     return (int)(threads < THREADS_MAX ? threads : THREADS_MAX);
 }
 
-template <typename E> static void norm_launch(struct cuda_kern *c, const struct norm &a, int64_t n)
+template <typename E>
+static enum err_code norm_launch(struct cuda_kern *c, const struct norm &a, int64_t n,
+                                 struct err *e)
 {
     const bool is_packed = can_pack<E>(a.y, a.d) && can_pack<E>(a.x, a.d) &&
                            can_pack<E>(a.w, a.d) && can_pack<E>(a.b, a.d);
     if (is_packed && a.d <= WARPS_MAX * WARP_ELEMENTS)
-        norm_registers_launch<E>(c, a, n);
-    else if (is_packed)
+        return norm_registers_launch<E>(c, a, n, e);
+    if (is_packed)
         norm_kernel<E, 8><<<(unsigned)n, threads_for(a.d / 8), 0, c->stream>>>(a);
     else
         norm_kernel<E, 1><<<(unsigned)n, threads_for(a.d), 0, c->stream>>>(a);
+    return cuda_launched(what, e);
 }
 
 enum err_code cuda_layernorm(struct kern *k, const struct kern_norm_args *a, struct err *e)
@@ -195,6 +204,6 @@ enum err_code cuda_layernorm(struct kern *k, const struct kern_norm_args *a, str
     if (a->rows != NULL)
         TRY(cuda_push(c, a->rows, (size_t)n * sizeof *a->rows, &rows, e));
     struct norm args = {a->y, a->x, a->w, a->b, (const int32_t *)rows, a->eps, a->d};
-    CUDA_BY_TYPE(c, norm_launch<E>(c, args, n));
-    return cuda_launched("layer norm", e);
+    CUDA_BY_TYPE(c, return norm_launch<E>(c, args, n, e));
+    return ERR_OK;
 }

@@ -253,13 +253,9 @@ static struct kept_book *book_take(struct cuda_book *all)
 static enum err_code book_upload(struct cuda_kern *c, struct kept_book *b, struct err *e)
 {
     static const char what[] = "codebook to the GPU";
-    void *device, *pushed;
-    TRY(cuda_buffer_get(c, &b->device, sizeof b->host, what, &device, e));
-    TRY(cuda_push(c, &b->host, book_bytes(&b->host), &pushed, e));
-    CUDA_TRY(
-        cudaMemcpyAsync(device, pushed, book_bytes(&b->host), cudaMemcpyDeviceToDevice, c->stream),
-        what);
-    return ERR_OK;
+    void *room; /* for the largest, so that it stays when the place gets another one */
+    TRY(cuda_buffer_get(c, &b->device, sizeof b->host, what, &room, e));
+    return cuda_keep(c, &b->device, &b->host, book_bytes(&b->host), what, e);
 }
 
 static enum err_code book_get(struct cuda_kern *c, const struct kern_quant_args *a,

@@ -124,7 +124,7 @@ Test(score, divergences_equal_their_definition_in_double)
 /* Parts within a span and across spans, a last one of a few rows, laid out for the products and not. */
 Test(score, a_head_in_parts_has_the_answers_of_the_whole)
 {
-    static const struct shape heads[] = {{5, 8, 1000}, {130, 24, 5379}, {67, 12, 4096}};
+    static const struct score_shape heads[] = {{5, 8, 1000}, {130, 24, 5379}, {67, 12, 4096}};
     struct kern *k = fixture_kern(2);
     struct err e = {0};
     const int64_t step = kern_get_info(k)->head_step;

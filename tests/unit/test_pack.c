@@ -195,8 +195,11 @@ Test(pack, the_sample_is_evenly_spread_and_complete)
     const int64_t rows[][2] = {{65408, 4096}, {100, 100}, {101, 100}, {7, 3}, {4097, 4096}, {1, 1}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         int64_t n = rows[i][0], k = rows[i][1], found = 0;
+        struct pack_sample walk = pack_sample_from(0, n, k);
         for (int64_t at = 0; at < n; at++) {
-            int32_t row = pack_sample_row(at, n, k);
+            int32_t row = pack_sample_take(&walk, at);
+            struct pack_sample other = pack_sample_from(at, n, k); /* begins anywhere */
+            cr_assert_eq(pack_sample_take(&other, at), row);
             if (row < 0)
                 continue;
             cr_expect_eq(row, found, "row %zu", i);
@@ -205,7 +208,8 @@ Test(pack, the_sample_is_evenly_spread_and_complete)
         }
         cr_expect_eq(found, k);
     }
-    cr_expect_eq(pack_sample_row(0, 10, 0), -1);
+    struct pack_sample none = pack_sample_from(0, 10, 0);
+    cr_expect_eq(pack_sample_take(&none, 0), -1);
 }
 
 Test(pack, sampled_targets_keep_their_rows_when_they_run_alone)

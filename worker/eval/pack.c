@@ -154,14 +154,27 @@ void pack_arrays_release(struct pack_arrays *a)
     *a = (struct pack_arrays){0};
 }
 
-int32_t pack_sample_row(int64_t at, int64_t n_scored, int64_t n_sample)
+static void sample_seek(struct pack_sample *s, int64_t row)
 {
-    if (n_sample <= 0)
+    s->row = row;
+    s->next = row < s->n_sample ? row * s->n_scored / s->n_sample : INT64_MAX;
+}
+
+struct pack_sample pack_sample_from(int64_t at, int64_t n_scored, int64_t n_sample)
+{
+    struct pack_sample s = {.n_scored = n_scored, .n_sample = n_sample};
+    /* the smallest row with row * n_scored >= at * n_sample */
+    sample_seek(&s, n_sample > 0 ? (at * n_sample + n_scored - 1) / n_scored : 0);
+    return s;
+}
+
+int32_t pack_sample_take(struct pack_sample *s, int64_t at)
+{
+    if (at != s->next)
         return -1;
-    /* The only candidate is the smallest i with i * n_scored >= at * n_sample. */
-    int64_t row = (at * n_sample + n_scored - 1) / n_scored;
-    bool is_hit = row < n_sample && row * n_scored / n_sample == at;
-    return is_hit ? (int32_t)row : -1;
+    const int32_t row = (int32_t)s->row;
+    sample_seek(s, s->row + 1);
+    return row;
 }
 
 struct build {
@@ -178,10 +191,11 @@ static void add_targets(struct build *b, int64_t request, int32_t shared, int32_
 {
     const struct eval_request *r = &b->set->requests[request];
     const int32_t *tokens = b->set->tokens.v + r->at;
+    const int64_t before = b->pack->scored_before[request];
+    struct pack_sample sample = pack_sample_from(before, b->pack->n_scored, b->n_sample);
     for (int32_t i = 0; i < r->n_scored; i++) {
         int32_t pos = n_input(r) - r->n_scored + i;
-        int32_t ref =
-            pack_sample_row(b->pack->scored_before[request] + i, b->pack->n_scored, b->n_sample);
+        int32_t ref = pack_sample_take(&sample, before + i);
         if (b->only_sampled && ref < 0)
             continue;
         b->out->request[b->out->n_targets] = request;

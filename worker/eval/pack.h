@@ -52,8 +52,15 @@ void pack_arrays_release(struct pack_arrays *a);
 void pack_build(const struct eval_set *set, const struct eval_pack *p, int64_t batch,
                 int64_t n_sample, bool only_sampled, struct pack_arrays *out);
 
-/* The sample of scored positions is evenly spread: row i is scored token floor(i * n_scored / n_sample).
- * Row of scored token `at`, or -1. */
-int32_t pack_sample_row(int64_t at, int64_t n_scored, int64_t n_sample);
+/* The sample of scored positions is evenly spread: row i is scored token floor(i * n_scored / n_sample). A walk over scored
+ * tokens in ascending order. */
+struct pack_sample {
+    int64_t n_scored, n_sample;
+    int64_t row, next; /* the next row and its token */
+};
+/* Before scored token `at`; n_sample 0: no rows. */
+struct pack_sample pack_sample_from(int64_t at, int64_t n_scored, int64_t n_sample);
+/* Row of `at`, or -1; the walk goes on behind it. */
+int32_t pack_sample_take(struct pack_sample *s, int64_t at);
 
 #endif

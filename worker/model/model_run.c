@@ -233,11 +233,11 @@ static enum err_code queue(struct model *m, struct flight *f, struct err *e)
     const void *hidden;
     f->n_refs = 0;
     f->mark = -1;
-    TRY(model_lay_out(m, b, &T, e));
-    TRY(model_sort_targets(m, b, T, &n_rows, e));
-    if (n_rows == 0)
+    if (b->n_targets == 0)
         return ERR_OK;
+    TRY(model_lay_out(m, b, &T, e));
     TRY(model_forward(m, b->n_seqs, T, b->magnitudes, e));
+    TRY(model_sort_targets(m, b, T, &n_rows, e)); /* while a device already works */
     TRY(model_hidden(m, m->lists->rows, n_rows, T, &hidden, e));
     TRY(model_answer(m, b, hidden, n_rows, &f->n_refs, e));
     return kern_mark(m->k, &f->mark, e);
