@@ -17,7 +17,9 @@
 #include "worker/model/model.h"
 #include "worker/runner.h"
 
-enum { WINDOWS = 8, WINDOW = 2048, REPEATS = 9, GROUPS = 3, PASSES = 6 };
+enum { WINDOWS = 8, WINDOW = 2048, REPEATS = 9, GROUPS = 3, PASSES_MIN = 6 };
+/* A group of passes at least: shorter ones end before the GPU's power settles. */
+static const double group_seconds = 0.3;
 enum { ITEMS = 1024, SHARED = 72, CHOICES = 4, ENDING = 24, PER_ITEM = SHARED + CHOICES * ENDING };
 
 static void must(enum err_code code, const struct err *e)
@@ -64,7 +66,7 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* ---- limits: what this run's own parts would take back to back ---- */
+/* ---- limits: what a pass would take if nothing but its largest parts were there ---- */
 
 struct limits {
     struct loaded *l;
@@ -72,25 +74,21 @@ struct limits {
     int64_t T;
 };
 
-static double time_linear(struct limits *b, int64_t T, int64_t N, int64_t K)
+/* The parts, numbered as they follow each other in a layer; the head comes once. */
+enum part { PART_QKV, PART_ATTENTION, PART_OUT, PART_FFN1, PART_FFN2, PART_COPIES, PART_HEAD };
+enum { PARTS = PART_HEAD + 1 };
+
+static void run_linear(const struct limits *b, int64_t N, int64_t K)
 {
     struct err e;
-    struct kern_linear_args a = {.y = b->y, .x = b->x, .w = b->w, .T = T, .N = N, .K = K};
-    enum { RUNS = 20 };
+    const struct kern_linear_args a = {.y = b->y, .x = b->x, .w = b->w, .T = b->T, .N = N, .K = K};
     must(kern_linear(b->l->k, &a, &e), &e);
-    must(kern_sync(b->l->k, &e), &e);
-    int64_t start = clock_mono_ns();
-    for (int i = 0; i < RUNS; i++)
-        must(kern_linear(b->l->k, &a, &e), &e);
-    must(kern_sync(b->l->k, &e), &e);
-    return clock_seconds_since(start) / RUNS;
 }
 
-static double time_attention(struct limits *b, const struct model_info *info)
+static void run_attention(const struct limits *b, const struct model_info *info)
 {
     struct err e;
     struct kern_seq seqs[WINDOWS];
-    enum { RUNS = 10 };
     for (int i = 0; i < WINDOWS; i++)
         seqs[i] = (struct kern_seq){.start = i * WINDOW, .len = WINDOW, .parent = -1};
     struct kern_attention_args a = {.out = b->y,
@@ -106,27 +104,78 @@ static double time_attention(struct limits *b, const struct model_info *info)
                                     .n_seqs = WINDOWS,
                                     .T = b->T};
     must(kern_attention(b->l->k, &a, &e), &e);
+}
+
+/* The least traffic of a layer's two norms: 4 bytes an element each. */
+static void run_copies(const struct limits *b, const struct model_info *info)
+{
+    struct err e;
+    struct kern_rows_args a = {.y = b->y, .x = b->x, .n = 2 * b->T, .d = info->d};
+    must(kern_copy_rows(b->l->k, &a, &e), &e);
+}
+
+static void run_part(const struct limits *b, enum part part)
+{
+    const struct model_info *info = model_get_info(b->l->m);
+    switch (part) {
+    case PART_QKV:
+        run_linear(b, 3 * info->d, info->d);
+        break;
+    case PART_ATTENTION:
+        run_attention(b, info);
+        break;
+    case PART_OUT:
+        run_linear(b, info->d, info->d);
+        break;
+    case PART_FFN1:
+        run_linear(b, info->ffn, info->d);
+        break;
+    case PART_FFN2:
+        run_linear(b, info->d, info->ffn);
+        break;
+    case PART_COPIES:
+        run_copies(b, info);
+        break;
+    case PART_HEAD:
+        run_linear(b, info->vocab, info->d);
+        break;
+    }
+}
+
+/* Seconds of a part that runs alone, in short bursts, at clocks that a whole pass does not keep. */
+static double time_part(const struct limits *b, enum part part)
+{
+    struct err e;
+    enum { RUNS = 20 };
+    run_part(b, part);
     must(kern_sync(b->l->k, &e), &e);
     int64_t start = clock_mono_ns();
     for (int i = 0; i < RUNS; i++)
-        must(kern_attention(b->l->k, &a, &e), &e);
+        run_part(b, part);
     must(kern_sync(b->l->k, &e), &e);
     return clock_seconds_since(start) / RUNS;
 }
 
-/* Bytes a second of a device copy, read and written. */
-static double copy_rate(struct limits *b, int64_t n)
+/* Seconds of all parts of a pass in their order, as many passes as were timed, so that the GPU has the power and the clocks that
+ * it has in a pass. */
+static double time_in_turn(const struct limits *b, int passes)
 {
     struct err e;
-    enum { RUNS = 10 };
-    struct kern_rows_args a = {.y = b->y, .x = b->x, .n = n / 1024, .d = 1024};
-    must(kern_copy_rows(b->l->k, &a, &e), &e);
-    must(kern_sync(b->l->k, &e), &e);
-    int64_t start = clock_mono_ns();
-    for (int i = 0; i < RUNS; i++)
-        must(kern_copy_rows(b->l->k, &a, &e), &e);
-    must(kern_sync(b->l->k, &e), &e);
-    return (double)n * 4 * RUNS / clock_seconds_since(start);
+    const int n_layers = model_get_info(b->l->m)->n_layers;
+    double seconds[GROUPS];
+    for (int g = 0; g < GROUPS; g++) {
+        int64_t start = clock_mono_ns();
+        for (int p = 0; p < passes; p++) {
+            for (int layer = 0; layer < n_layers; layer++)
+                for (int part = 0; part < PART_HEAD; part++)
+                    run_part(b, (enum part)part);
+            run_part(b, PART_HEAD);
+        }
+        must(kern_sync(b->l->k, &e), &e);
+        seconds[g] = clock_seconds_since(start) / passes;
+    }
+    qsort(seconds, GROUPS, sizeof(*seconds), compare_doubles);
+    return seconds[GROUPS / 2];
 }
 
 /* Operands as real ones are: normal numbers. Zeros and narrow ranges run faster, since the GPU's power is the limit. */
@@ -146,37 +195,45 @@ static void fill_noise(struct kern *k, void *p, int64_t n, double deviation)
     xfree(noise);
 }
 
-/* Seconds of one pass if nothing but products, attention and the least traffic of norms (2 of them, 4 bytes an element)
- * were there; every part as fast as it runs alone here. */
-static double limit_seconds(struct loaded *l, struct buf *report)
+/* What a pass would take: with all parts in turn, and by the sum of what each takes alone. */
+struct limit {
+    double in_turn, alone, part[PARTS]; /* seconds; a part's in one layer */
+};
+
+static struct limit limit_measure(struct loaded *l, int passes)
 {
     struct err e;
     const struct model_info *info = model_get_info(l->m);
     const int64_t d = info->d, T = (int64_t)WINDOWS * WINDOW,
                   wide = info->ffn > 3 * d ? info->ffn : 3 * d;
     struct limits b = {.l = l, .T = T};
+    struct limit out = {0};
     int64_t w_elements = info->vocab * d > wide * d ? info->vocab * d : wide * d;
     must(kern_alloc(l->k, (size_t)(T * wide) * 2, "benchmark", &b.x, &e), &e);
     must(kern_alloc(l->k, (size_t)(T * info->vocab) * 2, "benchmark", &b.y, &e), &e);
     must(kern_alloc(l->k, (size_t)w_elements * 2, "benchmark", &b.w, &e), &e);
     fill_noise(l->k, b.x, T * wide, 1.0);
     fill_noise(l->k, b.w, w_elements, 0.02);
-    double layer = time_linear(&b, T, 3 * d, d) + time_linear(&b, T, d, d) +
-                   time_linear(&b, T, info->ffn, d) + time_linear(&b, T, d, info->ffn);
-    double head = time_linear(&b, T, info->vocab, d), attention = time_attention(&b, info);
-    double rate = copy_rate(&b, T * wide);
-    double copies = (double)T * (double)d * 2 * 4 / rate;
-    double total = info->n_layers * (layer + attention + copies) + head;
-    buf_printf(
-        report,
-        "\"limit_products_ms\": %.3f, \"limit_attention_ms\": %.3f, \"limit_copies_ms\": %.3f, "
-        "\"limit_head_ms\": %.3f, \"copy_tb_s\": %.2f",
-        info->n_layers * layer * 1e3, info->n_layers * attention * 1e3,
-        info->n_layers * copies * 1e3, head * 1e3, rate * 1e-12);
+    for (int part = 0; part < PARTS; part++) {
+        out.part[part] = time_part(&b, (enum part)part);
+        out.alone += out.part[part] * (part == PART_HEAD ? 1 : info->n_layers);
+    }
+    out.in_turn = time_in_turn(&b, passes);
     kern_free(l->k, b.x);
     kern_free(l->k, b.y);
     kern_free(l->k, b.w);
-    return total;
+    return out;
+}
+
+static void limit_print(const struct limit *limit, double took)
+{
+    static const char *const names[PARTS] = {"qkv",  "attention", "out", "ffn1",
+                                             "ffn2", "copies",    "head"};
+    printf("\"of_limit\": %.3f, \"of_limit_alone\": %.3f, \"limit_ms\": %.3f, \"alone_us\": {",
+           limit->in_turn / took, limit->alone / took, limit->in_turn * 1e3);
+    for (int i = 0; i < PARTS; i++)
+        printf("%s\"%s\": %.1f", i > 0 ? ", " : "", names[i], limit->part[i] * 1e6);
+    printf("}");
 }
 
 /* ---- perplexity ---- */
@@ -212,21 +269,25 @@ static int run_perplexity(const char *dir, const char *ids)
         .seqs = seqs, .n_seqs = WINDOWS, .targets = targets, .n_targets = TARGETS};
     double seconds[GROUPS], nll = 0;
     pass_many(&l, &batch, answers, 2);
+    int64_t start = clock_mono_ns();
+    pass_many(&l, &batch, answers, 2);
+    const int enough = (int)(2 * group_seconds / clock_seconds_since(start)) + 1,
+              passes = enough > PASSES_MIN ? enough : PASSES_MIN;
     for (int i = 0; i < GROUPS; i++) {
-        int64_t start = clock_mono_ns();
-        pass_many(&l, &batch, answers, PASSES);
-        seconds[i] = clock_seconds_since(start) / PASSES;
+        start = clock_mono_ns();
+        pass_many(&l, &batch, answers, passes);
+        seconds[i] = clock_seconds_since(start) / passes;
     }
     for (int i = 0; i < TARGETS; i++)
         nll -= (double)answers[i].logprob / TARGETS;
     qsort(seconds, GROUPS, sizeof(*seconds), compare_doubles);
-    struct buf report = {0};
-    const double limit = limit_seconds(&l, &report), took = seconds[GROUPS / 2];
+    const struct limit limit = limit_measure(&l, passes);
+    const double took = seconds[GROUPS / 2];
     printf("{\"side\": \"isobit\", \"what\": \"perplexity\", \"tokens_per_second\": %.0f, \"nll\": "
-           "%.5f, "
-           "\"ms\": %.3f, \"of_limit\": %.3f, %s}\n",
-           WINDOWS * WINDOW / took, nll, took * 1e3, limit / took, report.data);
-    buf_release(&report);
+           "%.5f, \"ms\": %.3f, ",
+           WINDOWS * WINDOW / took, nll, took * 1e3);
+    limit_print(&limit, took);
+    printf("}\n");
     xfree(targets);
     xfree(answers);
     unload(&l);

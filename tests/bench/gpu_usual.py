@@ -58,10 +58,16 @@ def load(folder):
                                                 attn_implementation="sdpa").to("cuda").eval()
 
 
-def timed(f, repeats):
-    """Seconds of one f() among several behind each other, the median of three such groups, and its value."""
+def timed(f, repeats, group_seconds=0.0):
+    """Seconds of one f() among several behind each other, the median of three such groups, and its value. A group has
+    `repeats` of them and lasts `group_seconds` at least: shorter ones end before the GPU's power settles."""
     for _ in range(2):
         value = f()
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    value = f()
+    torch.cuda.synchronize()
+    repeats = max(repeats, int(group_seconds / (time.perf_counter() - start)) + 1)
     seconds = []
     for _ in range(3):
         torch.cuda.synchronize()
@@ -77,7 +83,7 @@ def perplexity(folder, ids):
     model = load(folder)
     ids = torch.from_numpy(numpy.fromfile(ids, numpy.int32).reshape(WINDOWS, WINDOW)).long().cuda()
     with torch.inference_mode():
-        seconds, loss = timed(lambda: model(ids, labels=ids, use_cache=False).loss, 6)
+        seconds, loss = timed(lambda: model(ids, labels=ids, use_cache=False).loss, 6, 0.3)
     print(json.dumps({"side": "transformers", "what": "perplexity", "nll": loss.item(),
                       "tokens_per_second": round(ids.numel() / seconds), "ms": seconds * 1e3}))
 
