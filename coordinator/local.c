@@ -200,8 +200,9 @@ enum err_code local_start(const struct local_options *o, int64_t now_ns, struct 
 
 /* ---- looking after ---- */
 
-static void bury(struct local_worker *w, int i, int status, int64_t now_ns)
+static void bury(struct local_worker *w, int i, int status, bool may_restart, int64_t now_ns)
 {
+    const bool is_expected = status == 0 && !may_restart; /* it was told to drain */
     bool was_healthy = now_ns - w->started_ns > healthy_ns;
     proc_describe(status, w->how);
     w->pid = 0;
@@ -209,8 +210,9 @@ static void bury(struct local_worker *w, int i, int status, int64_t now_ns)
     w->wait_ns = was_healthy ? restart_min_ns : w->wait_ns;
     w->restart_ns = now_ns + w->wait_ns;
     w->wait_ns = 2 * w->wait_ns < restart_max_ns ? 2 * w->wait_ns : restart_max_ns;
-    log_event(LOG_WARN, "local", "worker-died", "worker=%d how=\"%s\" log=%s", i, w->how,
-              w->log_path);
+    log_event(is_expected ? LOG_INFO : LOG_WARN, "local",
+              is_expected ? "worker-ended" : "worker-died", "worker=%d how=\"%s\" log=%s", i,
+              w->how, w->log_path);
 }
 
 bool local_turn(struct local *l, bool may_restart, int64_t now_ns, struct err *why)
@@ -220,7 +222,7 @@ bool local_turn(struct local *l, bool may_restart, int64_t now_ns, struct err *w
         struct local_worker *w = &l->v[i];
         int status = 0;
         if (w->pid != 0 && proc_has_ended(w->pid, &status))
-            bury(w, i, status, now_ns);
+            bury(w, i, status, may_restart, now_ns);
         n_lost += w->pid == 0 && w->n_deaths >= MAX_DEATHS;
         if (w->pid != 0 || !may_restart || now_ns < w->restart_ns || w->n_deaths >= MAX_DEATHS)
             continue;

@@ -124,8 +124,8 @@ struct kern_rotary {
     int n_seqs;
 };
 
-/* y[T, N] = act(x[T, K] * W[N, K]^T + bias[N]) (+ y when `is_residual`). y may not alias x. With `rotary` the rows of y,
- * rounded to the compute type, are rotated. At most one of act, is_residual and rotary. */
+/* y[T, N] = act(x[T, K] * W[N, K]^T + bias[N]) (+ y when `is_residual`). y may not alias x. With `rotary` the rows of y are
+ * rotated, in fp32, before or after they are rounded to the compute type. At most one of act, is_residual and rotary. */
 struct kern_linear_args {
     void *y;
     const void *x, *w, *bias; /* bias may be NULL */

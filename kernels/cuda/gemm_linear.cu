@@ -130,7 +130,7 @@ template <typename E, kern_act ACT, int ROTATED> struct linear_ending {
     }
 
     /* Two neighbouring groups of eight columns: four fragments as stmatrix wants them. */
-    static __device__ __forceinline__ void fragments(float *d, uint32_t m[4])
+    static __device__ __forceinline__ void fragments(const float *d, uint32_t m[4])
     {
         float x[8];
 #pragma unroll
@@ -144,7 +144,7 @@ template <typename E, kern_act ACT, int ROTATED> struct linear_ending {
 
     /* 64 rows into panels. Lanes name the rows of the four fragments: eight and eight of the warp's 16, then again for the
      * next chunk. */
-    __device__ __forceinline__ void block_write(float *d) const
+    __device__ __forceinline__ void block_write(const float *d) const
     {
         const int lane = threadIdx.x % WARP, warp = threadIdx.x % GROUP_SIZE / WARP;
         const int row = warp * 16 + lane % 16, chunk = lane / 16;

@@ -79,7 +79,7 @@ static const struct row {
     {"impossible cell on the command line", "",
      "isobit-worker eval --model m --k 3 --dtype float --exponent-bits 3 --task perplexity --data "
      "t.txt",
-     3, "exponent"},
+     2, "exponent"},
     {"codebook of an impossible cell", "",
      "isobit-worker codebook --dtype float --k 3 --exponent-bits 3", 2, "exponent"},
     {"token outside the vocabulary", "", "isobit-worker logits --model m --tokens 1,999999", 3,

@@ -10,25 +10,30 @@ bin=${1:?usage: sanitize_gpu.sh BIN [SECONDS]} limit=${2:-900}
 tool=$(command -v compute-sanitizer) || { echo "sanitize_gpu.sh: compute-sanitizer is not in PATH; it comes with the CUDA toolkit" >&2; exit 4; }
 export ISOBIT_TEST_SHORT=1
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
-failed=0
 
-# check NAME PROGRAM TOOL-OPTION...
-check() {
-    local name=$1 program=$2; shift 2
-    timeout "$limit" "$tool" --error-exitcode 9 --print-limit 10 "$@" "$bin/$program" >"$dir/$name" 2>&1
-    local status=$?
-    printf '%-28s %s\n' "$name" "$(grep -E 'SUMMARY' "$dir/$name" | tail -1)"
-    case $status in
-        0) ;;
-        124) echo "  not finished within $limit s"; failed=1 ;;
-        *) grep -E '^=========' "$dir/$name" | head -40; failed=1 ;;
-    esac
+# run FILE PROGRAM TOOL-OPTION...: all at once, since they wait for the tool on the CPU most of the time
+run() {
+    local file=$dir/$1 program=$2; shift 2
+    timeout "$limit" "$tool" --error-exitcode 9 --print-limit 10 "$@" "$bin/$program" >"$file" 2>&1
+    echo $? >"$file.status"
 }
 
 for program in test_cuda test_cuda_quant; do
-    check "memcheck $program" "$program" --tool memcheck --report-api-errors no
-    check "racecheck $program" "$program" --tool racecheck --kernel-name-exclude kns=nvjet
-    check "synccheck $program" "$program" --tool synccheck
+    run "memcheck $program" "$program" --tool memcheck --report-api-errors no &
+    run "racecheck $program" "$program" --tool racecheck --kernel-name-exclude kns=nvjet &
+    run "synccheck $program" "$program" --tool synccheck &
 done
-check "initcheck test_cuda_quant" test_cuda_quant --tool initcheck
+run "initcheck test_cuda_quant" test_cuda_quant --tool initcheck &
+wait
+
+failed=0
+for status in "$dir"/*.status; do
+    file=${status%.status}
+    printf '%-28s %s\n' "$(basename "$file")" "$(grep -E 'SUMMARY' "$file" | tail -1)"
+    case $(cat "$status") in
+        0) ;;
+        124) echo "  not finished within $limit s"; failed=1 ;;
+        *) grep -E '^=========' "$file" | head -40; failed=1 ;;
+    esac
+done
 exit $failed
