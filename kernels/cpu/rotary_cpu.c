@@ -18,10 +18,10 @@ static enum err_code table_get(struct cpu_rotary *kept, const struct kern_rotary
 }
 
 /* One head's q or k in one row. */
-static void rotate(float *x, const float *pairs, int half)
+static void rotate(float *x, const float *pairs, int64_t half)
 {
 #pragma omp simd
-    for (int i = 0; i < half; i++) {
+    for (int64_t i = 0; i < half; i++) {
         const float c = pairs[2 * i], s = pairs[2 * i + 1], lo = x[i], hi = x[i + half];
         x[i] = lo * c - hi * s;
         x[i + half] = hi * c + lo * s;
