@@ -63,11 +63,12 @@ def timed(f, repeats, group_seconds=0.0):
     `repeats` of them and lasts `group_seconds` at least: shorter ones end before the GPU's power settles."""
     for _ in range(2):
         value = f()
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    value = f()
-    torch.cuda.synchronize()
-    repeats = max(repeats, int(group_seconds / (time.perf_counter() - start)) + 1)
+    if group_seconds > 0:
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        value = f()
+        torch.cuda.synchronize()
+        repeats = max(repeats, int(group_seconds / (time.perf_counter() - start)) + 1)
     seconds = []
     for _ in range(3):
         torch.cuda.synchronize()
