@@ -77,21 +77,15 @@ void runner_ahead_begin(struct runner *r)
         if (runner_find_prepared(r, &f->evals[i]) == NULL && !eval_ahead_has(f->sets, &f->evals[i]))
             open[n++] = f->evals[i];
     if (n > 0) {
-        runner_ahead_drop_sets(r);
+        runner_drop_sets_ahead(r);
         f->sets = eval_ahead_start(ckpt_dir(r->ckpt), r->set_context, open, n);
     }
     forget_evals(f);
 }
 
-void runner_ahead_drop_sets(struct runner *r)
-{
-    eval_ahead_stop(r->ahead.sets);
-    r->ahead.sets = NULL;
-}
-
 void runner_ahead_stop(struct runner *r)
 {
-    runner_ahead_drop_sets(r);
+    runner_drop_sets_ahead(r);
     forget_evals(&r->ahead);
     forget_next(&r->ahead);
 }

@@ -1,5 +1,7 @@
-/* struct runner, shared by runner.c (what is kept between jobs, jobs on a resident checkpoint), runner_passes.c (groups of
- * jobs on one that runs layer by layer) and runner_ahead.c (host work for jobs to come). Private. */
+/* struct runner, shared by the files that make it up. From the top down: runner_jobs.c (its life,
+ * jobs on a resident checkpoint), runner_passes.c (groups of jobs on one that runs layer by layer),
+ * runner_model.c (the checkpoint in force), runner_ahead.c (host work for jobs to come),
+ * runner_sets.c (evaluations ready to run), runner.c (facts). Private. */
 #ifndef ISOBIT_WORKER_RUNNER_IMPL_H
 #define ISOBIT_WORKER_RUNNER_IMPL_H
 
@@ -55,31 +57,50 @@ struct runner {
     int64_t unreported_bytes; /* of weight files read since the last result */
 };
 
+/* ---- runner.c ---- */
+
 bool runner_tell_progress(void *arg);
-/* The checkpoint of a job, and its evaluation packed for it. */
-MUST_USE enum err_code runner_ensure_model(struct runner *r, const struct model_ref *m,
-                                           enum compute compute, struct err *e);
-MUST_USE enum err_code runner_prepare(struct runner *r, const struct eval_spec *ev,
-                                      struct prepared **out, struct err *e);
-void runner_drop_prepared(struct runner *r);
+/* "path|hub|revision"; caller frees. */
+char *runner_model_key(const struct model_ref *m);
+/* Of one checkpoint and arithmetic. */
+bool runner_is_like(const struct job *a, const struct job *b);
 struct config runner_baseline(const struct runner *r);
 /* KL needs a head and embeddings that are the baseline's own. */
 bool runner_is_compared(const struct config *c, enum task t);
-/* Everything of a result that the evaluation does not know. */
-void runner_describe(struct runner *r, const struct bits *bits, struct job_result *out,
-                     struct arena *a);
 
-/* "path|hub|revision"; caller frees. */
-char *runner_model_key(const struct model_ref *m);
+/* ---- runner_sets.c ---- */
+
+/* The evaluation, packed for the checkpoint in force. */
+MUST_USE enum err_code runner_prepare(struct runner *r, const struct eval_spec *ev,
+                                      struct prepared **out, struct err *e);
 /* The evaluation's place among the prepared ones, or NULL. */
 struct prepared *runner_find_prepared(struct runner *r, const struct eval_spec *ev);
+/* Gives up what depends on the model; the sets stay. */
+void runner_unpack(struct runner *r);
+void runner_drop_prepared(struct runner *r);
+/* Those that are being made: for another tokenizer or context they are of no use. */
+void runner_drop_sets_ahead(struct runner *r);
+
+/* ---- runner_ahead.c ---- */
+
 /* The checkpoint of this key when it was opened ahead, the caller's now; else NULL. */
 struct ckpt *runner_ahead_take(struct runner *r, const char *key);
 /* Begins what waits for the checkpoint that is in force now. */
 void runner_ahead_begin(struct runner *r);
-/* Sets for another tokenizer or context are of no use; runner_ahead_stop gives up everything. */
-void runner_ahead_drop_sets(struct runner *r);
+/* Gives up everything. */
 void runner_ahead_stop(struct runner *r);
+
+/* ---- runner_model.c ---- */
+
+/* Puts a checkpoint in force. */
+MUST_USE enum err_code runner_ensure_model(struct runner *r, const struct model_ref *m,
+                                           enum compute compute, struct err *e);
+void runner_unload(struct runner *r);
+/* Everything of a result that the evaluation does not know. */
+void runner_describe(struct runner *r, const struct bits *bits, struct job_result *out,
+                     struct arena *a);
+
+/* ---- runner_passes.c ---- */
 
 /* Jobs of one checkpoint and arithmetic, in passes. Those that it does not get to in one go are left to the next call:
  * done[i] is set for those that were reported. */

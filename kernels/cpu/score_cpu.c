@@ -213,6 +213,22 @@ static struct product_tile work_piece(const struct work *w, int64_t piece, int64
     return t;
 }
 
+/* All pieces of all bands of the head; `a` is the piece's own. */
+static enum err_code work_run(struct work *w, const float *head,
+                              void (*piece)(const struct work *w, const void *a, int64_t piece),
+                              const void *a, struct err *e)
+{
+    bool is_over;
+    for (;;) {
+        TRY(work_band(w, head, &is_over, e));
+        if (is_over)
+            return ERR_OK;
+#pragma omp parallel for schedule(dynamic) num_threads(w->c->threads)
+        for (int64_t i = 0; i < work_pieces(w); i++)
+            piece(w, a, i);
+    }
+}
+
 static void work_compute(const struct work *w, const struct product_rows *x,
                          const struct product_tile *t, float *out)
 {
@@ -229,9 +245,15 @@ static float *target_logits(const struct work *w, const struct kern_score_args *
     return a->part != NULL ? (float *)(void *)(stats + a->R * w->g.n_spans) : a->logprob;
 }
 
-static void score_piece(const struct work *w, const struct kern_score_args *a,
-                        const struct product_rows *x, int64_t piece)
+struct score_operands {
+    const struct kern_score_args *a;
+    struct product_rows x;
+};
+
+static void score_piece(const struct work *w, const void *operands, int64_t piece)
 {
+    const struct score_operands *o = operands;
+    const struct kern_score_args *a = o->a;
     const struct grid *g = &w->g;
     int64_t span, end;
     struct product_tile t = work_piece(w, piece, &span, &end);
@@ -240,7 +262,7 @@ static void score_piece(const struct work *w, const struct kern_score_args *a,
     const int64_t from = first_target(a, t.row), to = first_target(a, t.row + t.rows);
     for (; t.col < end; t.col += PRODUCT_COLS) {
         t.cols = smaller(PRODUCT_COLS, end - t.col);
-        work_compute(w, x, &t, logits);
+        work_compute(w, &o->x, &t, logits);
         for (int64_t r = 0; r < t.rows; r++)
             stats_fold(w->c->vec, &stats[(t.row + r) * g->n_spans + span], logits + r * t.cols,
                        t.cols, t.col);
@@ -252,19 +274,11 @@ enum err_code cpu_score(struct kern *k, const struct kern_score_args *a, struct 
 {
     struct cpu_kern *c = cpu_of(k);
     struct work w;
-    struct product_rows x;
-    bool is_over;
+    struct score_operands o = {.a = a};
     TRY(work_make(c, grid_make(c, a->R, a->d, a->V, a->part), sizeof(struct row_stats),
                   a->part != NULL ? a->part->state : NULL, 1, &w, e));
-    TRY(product_rows_make(c, PRODUCT_X, a->x, a->R, a->d, &x, e));
-    for (;;) {
-        TRY(work_band(&w, a->head, &is_over, e));
-        if (is_over)
-            break;
-#pragma omp parallel for schedule(dynamic) num_threads(c->threads)
-        for (int64_t piece = 0; piece < work_pieces(&w); piece++)
-            score_piece(&w, a, &x, piece);
-    }
+    TRY(product_rows_make(c, PRODUCT_X, a->x, a->R, a->d, &o.x, e));
+    TRY(work_run(&w, a->head, score_piece, &o, e));
     if (w.g.end < a->V)
         return ERR_OK;
     struct row_stats *stats = w.stats;
@@ -291,8 +305,9 @@ struct kl_rows {
     struct product_rows x, ref;
 };
 
-static void kl_piece(const struct work *w, const struct kl_rows *rows, int64_t piece)
+static void kl_piece(const struct work *w, const void *operands, int64_t piece)
 {
+    const struct kl_rows *rows = operands;
     const struct grid *g = &w->g;
     const struct vec_ops *vec = w->c->vec;
     int64_t span, end;
@@ -320,19 +335,11 @@ enum err_code cpu_kl(struct kern *k, const struct kern_kl_args *a, struct err *e
     struct cpu_kern *c = cpu_of(k);
     struct work w;
     struct kl_rows rows;
-    bool is_over;
     TRY(work_make(c, grid_make(c, a->R, a->d, a->V, a->part), sizeof(struct kl_stats),
                   a->part != NULL ? a->part->state : NULL, 2, &w, e));
     TRY(product_rows_make(c, PRODUCT_X, a->x, a->R, a->d, &rows.x, e));
     TRY(product_rows_make(c, PRODUCT_REF, a->ref, a->R, a->d, &rows.ref, e));
-    for (;;) {
-        TRY(work_band(&w, a->head, &is_over, e));
-        if (is_over)
-            break;
-#pragma omp parallel for schedule(dynamic) num_threads(c->threads)
-        for (int64_t piece = 0; piece < work_pieces(&w); piece++)
-            kl_piece(&w, &rows, piece);
-    }
+    TRY(work_run(&w, a->head, kl_piece, &rows, e));
     if (w.g.end < a->V)
         return ERR_OK;
     struct kl_stats *stats = w.stats;

@@ -6,7 +6,7 @@
 
 #include "base/mem.h"
 #include "tests/support/support.h"
-#include "worker/model/model_impl.h"
+#include "worker/model/model_open.h"
 #include "worker/model/model_stream.h"
 
 static const char *const variants[] = {"bloom-5-heads",

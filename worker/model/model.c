@@ -1,335 +1,6 @@
-#include "worker/model/model.h"
-
-#include <math.h>
-#include <stdio.h>
-#include <string.h>
-#include <unistd.h>
-
-#include "base/mem.h"
-#include "schema/rates.h"
+/* Facts of a model that all its other files ask for: sizes, how it runs, what follows from its
+ * wiring. */
 #include "worker/model/model_impl.h"
-#include "worker/model/stream_impl.h"
-
-/* Slopes of the paper "Train short, test long" as BLOOM computes them: n = 2^floor(log2 H) heads take 2^(-8i/n),
- * i = 1..n; the others take every second of the series for 2n heads. */
-static float *make_slopes(int n_heads)
-{
-    float *slopes = xcalloc((size_t)n_heads, sizeof *slopes);
-    int n = 1;
-    while (2 * n <= n_heads)
-        n *= 2;
-    for (int h = 0; h < n_heads; h++)
-        slopes[h] = (float)(h < n ? exp2(-8.0 * (h + 1) / n) : exp2(-4.0 * (2 * (h - n) + 1) / n));
-    return slopes;
-}
-
-static int64_t larger(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
-/* Wide enough for q, k, v, for the MLP's inner layer, and for two sets of final rows side by side. */
-static int64_t wide_cols(const struct wiring *w)
-{
-    return larger(larger((int64_t)3 * w->d, w->ffn), (int64_t)2 * w->d_embed);
-}
-
-/* Large enough that a tile of every product has neighbours, no larger than the device has use for (docs/ENGINE.md has
- * the figures). Depends on the checkpoint and the kind of device alone. */
-enum { TOKENS_MIN = 1024, TOKENS_STEP = 128 };
-
-static int64_t choose_max_tokens(const struct wiring *w, const struct kern_info *info)
-{
-    int64_t per_token = ((int64_t)3 * w->d + wide_cols(w)) * info->act_bytes;
-    int64_t n = info->activation_bytes / per_token / TOKENS_STEP * TOKENS_STEP;
-    n = n < TOKENS_MIN ? TOKENS_MIN : n > info->batch_tokens ? info->batch_tokens : n;
-    return larger(n, w->context);
-}
-
-int64_t model_step_rows(const struct model *m, int64_t n)
-{
-    const int64_t step = kern_get_info(m->k)->row_step;
-    return (n + step - 1) / step * step;
-}
-
-static enum err_code alloc_rows(struct model *m, int64_t cols, void **out, struct err *e)
-{
-    size_t bytes;
-    if (!size_mul((size_t)model_step_rows(m, m->max_tokens), (size_t)cols, &bytes) ||
-        !size_mul(bytes, (size_t)m->weights.act_bytes, &bytes))
-        return err_set(e, ERR_NOMEM, "activations: size overflow");
-    return kern_alloc(m->k, bytes, "activations", out, e);
-}
-
-static void lists_init(struct batch_lists *l, size_t T)
-{
-    l->ids = xcalloc(T, sizeof *l->ids);
-    l->positions = xcalloc(T, sizeof *l->positions);
-    l->seqs = xcalloc(T, sizeof *l->seqs);
-    l->rows = xcalloc(T, sizeof *l->rows);
-    l->first = xcalloc(T + 1, sizeof *l->first);
-}
-
-static enum err_code workspace_init(struct model *m, struct err *e)
-{
-    const struct wiring *w = &m->wiring;
-    m->ws.wide_cols = wide_cols(w);
-    TRY(alloc_rows(m, w->d, &m->ws.x, e));
-    TRY(alloc_rows(m, w->d, &m->ws.h, e));
-    TRY(alloc_rows(m, m->ws.wide_cols, &m->ws.wide, e));
-    TRY(alloc_rows(m, w->d, &m->ws.mixed, e));
-    if (w->has_projection)
-        TRY(alloc_rows(m, w->d_embed, &m->ws.embed, e));
-    for (int i = 0; i < MODEL_IN_FLIGHT; i++)
-        lists_init(&m->flights[i].lists, (size_t)model_step_rows(m, m->max_tokens));
-    m->lists = &m->flights[0].lists;
-    return ERR_OK;
-}
-
-static void lists_release(struct batch_lists *l)
-{
-    void *all[] = {l->ids,   l->positions, l->seqs,   l->rows,    l->first,  l->row, l->token,
-                   l->order, l->logprob,   l->is_top, l->ref_row, l->ref_at, l->kl,  l->same_top};
-    for (size_t i = 0; i < ARRAY_LEN(all); i++)
-        xfree(all[i]);
-}
-
-static void fill_info(struct model *m, const char *label)
-{
-    const struct wiring *w = &m->wiring;
-    m->info = (struct model_info){.family = label,
-                                  .n_layers = w->n_layers,
-                                  .d = w->d,
-                                  .n_heads = w->n_heads,
-                                  .head_dim = w->head_dim,
-                                  .ffn = w->ffn,
-                                  .vocab = w->vocab,
-                                  .context = w->context,
-                                  .n_params = m->weights.n_params,
-                                  .flushed = m->weights.flushed};
-    const struct quant_group *g = &m->groups[QUANT_LINEAR];
-    for (int i = 0; i < g->n; i++)
-        m->info.n_params_linear += g->tensors[i].rows * g->tensors[i].cols;
-}
-
-/* ---- the plan ---- */
-
-static int64_t work_row_bytes(const struct model *m)
-{
-    const struct wiring *w = &m->wiring;
-    const int64_t cols =
-        (int64_t)3 * w->d + wide_cols(w) + (w->has_projection ? (int64_t)w->d_embed : 0);
-    return cols * m->weights.act_bytes;
-}
-
-static struct plan_shape shape_of(const struct model *m)
-{
-    const struct wiring *w = &m->wiring;
-    const int64_t act = m->weights.act_bytes;
-    struct plan_shape s = {.n_layers = w->n_layers,
-                           .total = m->weights.n_elements,
-                           .head_rows = w->vocab,
-                           .head_cols = w->d_embed,
-                           .batch_tokens = model_step_rows(m, m->max_tokens),
-                           .row_between = w->d * act,
-                           .row_within = ((int64_t)3 * w->d + wide_cols(w)) * act,
-                           .n_params = (double)m->weights.n_params};
-    window_sizes(m, s.part, &s.small);
-    s.work_bytes = s.batch_tokens * work_row_bytes(m);
-    for (int i = 0; i < m->weights.n_tensors; i++) {
-        const struct weight_tensor *t = &m->weights.tensors[i];
-        s.stored_bytes += ckpt_stored_bytes(t->src);
-        s.n_products += model_is_linear(t->role) ? (double)t->rows * (double)t->cols : 0;
-    }
-    return s;
-}
-
-/* Scratch memory of kernels, of the library of products and of the driver. */
-static const int64_t gpu_reserve = (int64_t)2 << 30;
-
-/* Rows of a head that are read and cast at a time. */
-enum { HOST_CHUNK = 256, GPU_CHUNK = 512 };
-
-/* What may be pinned. */
-static int64_t host_memory(void)
-{
-    return (int64_t)(0.8 * (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE));
-}
-
-/* Of a row with one target: for its likelihood, and for its divergence. */
-static int64_t head_row_bytes(const struct model *m)
-{
-    return kern_head_bytes(m->k, m->wiring.vocab, 1, 1) +
-           kern_head_bytes(m->k, m->wiring.vocab, 1, 0);
-}
-
-static struct plan_device device_of(const struct model *m, int64_t memory_bytes)
-{
-    const struct kern_info *info = kern_get_info(m->k);
-    const double n = (double)m->weights.n_params;
-    return (struct plan_device){.budget = memory_bytes,
-                                .memory_bytes = info->memory_bytes,
-                                .reserve = info->is_host ? 0 : gpu_reserve,
-                                .act_bytes = info->act_bytes,
-                                .head_step = info->head_step,
-                                .head_chunk = info->is_host ? HOST_CHUNK : GPU_CHUNK,
-                                .head_row_bytes = head_row_bytes(m),
-                                .flops_per_s = info->is_host ? rate_cpu_core() * info->threads
-                                                             : rate_by_size(n),
-                                .host_bytes = info->is_host ? 0 : host_memory(),
-                                .read_per_s = rate_storage(),
-                                .link_per_s = rate_link()};
-}
-
-static enum err_code make_plans(struct model *m, int64_t memory_bytes, struct model_plan *out,
-                                struct err *e)
-{
-    struct err unused;
-    *out = (struct model_plan){.shape = shape_of(m), .device = device_of(m, memory_bytes)};
-    TRY(plan_make(&out->shape, &out->device, 2, ckpt_dir(m->ckpt), &out->plan, e));
-    if (out->plan.mode == PLAN_STREAMING && m->wiring.d_embed > m->wiring.d)
-        return err_set(e, ERR_UNSUPPORTED,
-                       "%s: embeddings wider than the layers are not run layer by layer; raise "
-                       "--memory",
-                       ckpt_dir(m->ckpt));
-    if (out->plan.mode == PLAN_RESIDENT ||
-        plan_make(&out->shape, &out->device, 4, "", &out->stored, &unused) != ERR_OK)
-        out->stored = out->plan;
-    return ERR_OK;
-}
-
-void model_get_plan(const struct model *m, struct model_plan *out)
-{
-    *out = (struct model_plan){.plan = m->plan,
-                               .stored = m->plan_stored,
-                               .shape = shape_of(m),
-                               .device = device_of(m, m->plan.budget)};
-}
-
-bool model_is_streamed(const struct model *m)
-{
-    return m->plan.mode == PLAN_STREAMING;
-}
-
-/* ---- opening ---- */
-
-/* Within a budget, as somebody else planned, or resident. */
-struct model_way {
-    bool is_limited;
-    int64_t memory_bytes;
-    const struct plan *plan, *stored;
-};
-
-/* Everything that needs no memory on the device. */
-static enum err_code open_shapes(struct model *m, const char **label, struct err *e)
-{
-    char what[512];
-    const struct family_ops *ops;
-    snprintf(what, sizeof what, "%s/config.json", ckpt_dir(m->ckpt));
-    const json_t *config = ckpt_config(m->ckpt);
-    TRY(family_find(config, what, label, &ops, e));
-    TRY(family_wire(ops, config, what, &m->wiring, e));
-    TRY(weights_plan(ops, &m->wiring, m->ckpt, m->k, &m->weights, e));
-    m->max_tokens = choose_max_tokens(&m->wiring, kern_get_info(m->k));
-    return ERR_OK;
-}
-
-static enum err_code load_as_planned(struct model *m, struct err *e)
-{
-    if (m->plan.mode == PLAN_RESIDENT)
-        return weights_load(&m->weights, e);
-    m->stream = xcalloc(1, sizeof *m->stream);
-    if (m->plan.mode == PLAN_HOST_MASTER)
-        return hosted_load(m, e);
-    m->weights.view = &m->stream->view;
-    return ERR_OK;
-}
-
-static enum err_code open_into(struct model *m, const struct model_way *way, struct err *e)
-{
-    const char *label;
-    TRY(open_shapes(m, &label, e));
-    if (way->is_limited) {
-        struct model_plan p;
-        TRY(make_plans(m, way->memory_bytes, &p, e));
-        m->plan = p.plan;
-        m->plan_stored = p.stored;
-    } else if (way->plan != NULL) {
-        m->plan = *way->plan;
-        m->plan_stored = *way->stored;
-    }
-    TRY(load_as_planned(m, e));
-    TRY(workspace_init(m, e));
-    if (m->wiring.position == POSITION_ALIBI)
-        m->alibi_slopes = make_slopes(m->wiring.n_heads);
-    model_quant_init(m);
-    fill_info(m, label);
-    return ERR_OK;
-}
-
-static enum err_code open_model(struct ckpt *ckpt, struct kern *k, const struct model_way *way,
-                                struct model **out, struct err *e)
-{
-    struct model *m = xcalloc(1, sizeof *m);
-    m->ckpt = ckpt;
-    m->k = k;
-    enum err_code code = open_into(m, way, e);
-    if (code != ERR_OK) {
-        model_close(m);
-        return code;
-    }
-    *out = m;
-    return ERR_OK;
-}
-
-enum err_code model_open(struct ckpt *ckpt, struct kern *k, struct model **out, struct err *e)
-{
-    return open_model(ckpt, k, &(struct model_way){0}, out, e);
-}
-
-enum err_code model_open_within(struct ckpt *ckpt, struct kern *k, int64_t memory_bytes,
-                                struct model **out, struct err *e)
-{
-    return open_model(
-        ckpt, k, &(struct model_way){.is_limited = true, .memory_bytes = memory_bytes}, out, e);
-}
-
-enum err_code model_open_planned(struct ckpt *ckpt, struct kern *k, const struct plan *plan,
-                                 const struct plan *stored, struct model **out, struct err *e)
-{
-    return open_model(ckpt, k, &(struct model_way){.plan = plan, .stored = stored}, out, e);
-}
-
-enum err_code model_plan_only(struct ckpt *ckpt, struct kern *k, int64_t memory_bytes,
-                              struct model_plan *out, struct err *e)
-{
-    struct model *m = xcalloc(1, sizeof *m);
-    const char *label;
-    m->ckpt = ckpt;
-    m->k = k;
-    enum err_code code = open_shapes(m, &label, e);
-    if (code == ERR_OK)
-        code = make_plans(m, memory_bytes, out, e);
-    model_close(m);
-    return code;
-}
-
-void model_close(struct model *m)
-{
-    if (m == NULL)
-        return;
-    model_abandon(m);
-    stream_release(m);
-    void *buffers[] = {m->ws.x, m->ws.h, m->ws.wide, m->ws.mixed, m->ws.embed};
-    for (size_t i = 0; i < ARRAY_LEN(buffers); i++)
-        kern_free(m->k, buffers[i]);
-    for (int i = 0; i < MODEL_IN_FLIGHT; i++)
-        lists_release(&m->flights[i].lists);
-    model_quant_release(m);
-    weights_release(&m->weights);
-    xfree(m->alibi_slopes);
-    xfree(m);
-}
 
 const struct model_info *model_get_info(const struct model *m)
 {
@@ -341,28 +12,52 @@ int64_t model_max_tokens(const struct model *m)
     return m->max_tokens;
 }
 
-enum err_code model_ref_new(struct model *m, int64_t n, struct model_ref_rows **out, struct err *e)
+bool model_is_streamed(const struct model *m)
 {
-    size_t bytes;
-    if (!size_mul((size_t)n, (size_t)m->wiring.d_embed * (size_t)m->weights.act_bytes, &bytes))
-        return err_set(e, ERR_NOMEM, "hidden states of the 16-bit run: size overflow");
-    void *rows;
-    TRY(kern_alloc(m->k, bytes, "hidden states of the 16-bit run", &rows, e));
-    struct model_ref_rows *r = xcalloc(1, sizeof *r);
-    *r = (struct model_ref_rows){.rows = rows, .n = n};
-    *out = r;
-    return ERR_OK;
+    return m->plan.mode == PLAN_STREAMING;
 }
 
-int64_t model_ref_bytes(const struct model *m, int64_t n)
+bool model_is_hosted(const struct model *m)
 {
-    return n * m->wiring.d_embed * m->weights.act_bytes;
+    return m->plan.mode == PLAN_HOST_MASTER;
 }
 
-void model_ref_free(struct model *m, struct model_ref_rows *r)
+int64_t model_step_rows(const struct model *m, int64_t n)
 {
-    if (r == NULL)
-        return;
-    kern_free(m->k, r->rows);
-    xfree(r);
+    const int64_t step = kern_get_info(m->k)->row_step;
+    return (n + step - 1) / step * step;
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Wide enough for q, k, v, for the MLP's inner layer, and for two sets of final rows side by side. */
+int64_t model_wide_cols(const struct wiring *w)
+{
+    return larger(larger((int64_t)3 * w->d, w->ffn), (int64_t)2 * w->d_embed);
+}
+
+enum model_part model_part_of(const struct wiring *w, enum role role)
+{
+    switch (role) {
+    case ROLE_NORM1_W:
+    case ROLE_NORM1_B:
+        return w->is_post_norm ? MODEL_PART_OUT : MODEL_PART_QKV;
+    case ROLE_NORM2_W:
+    case ROLE_NORM2_B:
+        return w->is_post_norm ? MODEL_PART_FFN2 : w->is_parallel ? MODEL_PART_QKV : MODEL_PART_OUT;
+    case ROLE_QKV_W:
+    case ROLE_QKV_B:
+        return MODEL_PART_QKV;
+    case ROLE_OUT_W:
+    case ROLE_OUT_B:
+        return MODEL_PART_OUT;
+    case ROLE_FFN1_W:
+    case ROLE_FFN1_B:
+        return MODEL_PART_FFN1;
+    default:
+        return MODEL_PART_FFN2;
+    }
 }

@@ -1,6 +1,7 @@
 /* The forward pass of all families (evaluation spec, section 7), from the embedding to the residual stream behind the
  * last layer. */
-#include "worker/model/model_impl.h"
+#include "worker/model/model_forward.h"
+
 #include "worker/model/model_magnitude.h"
 
 static enum err_code norm(struct model *m, enum role role, int layer, const void *x, void *y,
@@ -197,29 +198,6 @@ static enum err_code step_ffn2(struct model *m, int layer, const struct model_ro
     TRY(linear(m, ROLE_FFN2_W, layer, m->ws.wide, m->ws.x, rows, e));
     return m->wiring.is_post_norm ? norm(m, ROLE_NORM2_W, layer, m->ws.x, m->ws.x, rows, e)
                                   : ERR_OK;
-}
-
-enum model_part model_part_of(const struct wiring *w, enum role role)
-{
-    switch (role) {
-    case ROLE_NORM1_W:
-    case ROLE_NORM1_B:
-        return w->is_post_norm ? MODEL_PART_OUT : MODEL_PART_QKV;
-    case ROLE_NORM2_W:
-    case ROLE_NORM2_B:
-        return w->is_post_norm ? MODEL_PART_FFN2 : w->is_parallel ? MODEL_PART_QKV : MODEL_PART_OUT;
-    case ROLE_QKV_W:
-    case ROLE_QKV_B:
-        return MODEL_PART_QKV;
-    case ROLE_OUT_W:
-    case ROLE_OUT_B:
-        return MODEL_PART_OUT;
-    case ROLE_FFN1_W:
-    case ROLE_FFN1_B:
-        return MODEL_PART_FFN1;
-    default:
-        return MODEL_PART_FFN2;
-    }
 }
 
 enum err_code model_part_run(struct model *m, int layer, enum model_part part,

@@ -1,15 +1,9 @@
 /* A checkpoint whose compute copy fits the device and whose fp16 master does not: the master stays in host memory, and each
  * configuration quantizes it on its way in, layer by layer, into the one compute copy on which all evaluations then run. */
-#include <string.h>
+#include "worker/model/model_hosted.h"
 
 #include "base/mem.h"
-#include "worker/model/model_magnitude.h"
-#include "worker/model/stream_impl.h"
-
-bool model_is_hosted(const struct model *m)
-{
-    return m->plan.mode == PLAN_HOST_MASTER;
-}
+#include "worker/model/stream_config.h"
 
 /* Tensors outside the layers, chunk by chunk through the window's block. */
 static enum err_code load_table(struct model *m, const struct weight_tensor *t, struct err *e)
@@ -63,15 +57,16 @@ static enum err_code cast_step(struct model *m, bool is_all, struct err *e)
     for (int i = 0; i < m->weights.n_tensors; i++) {
         const struct weight_tensor *t = &m->weights.tensors[i];
         if (t->layer == window_layer(w) && window_holds(w, t->role) &&
-            (is_all || !model_is_linear(t->role)))
+            (is_all || !weights_is_linear(t->role)))
             TRY(kern_cast_f16(m->k, weights_compute_at(&m->weights, t->at), window_master_of(w, t),
                               t->src->count, e));
     }
     return ERR_OK;
 }
 
-static enum err_code apply_step(struct model *m, const struct config *c, struct err *e)
+static enum err_code apply_step(struct model *m, void *arg, struct err *e)
 {
+    const struct config *c = arg;
     if (c->k <= 8 && c->outlier_pct > 0)
         TRY(stream_keep_keys(m, e));
     if (c->k > 8 || !m->is_rest_cast)
@@ -84,21 +79,23 @@ static enum err_code apply_step(struct model *m, const struct config *c, struct 
     return rc;
 }
 
-/* All steps in turn; the view stands for the master meanwhile. */
-static enum err_code walk(struct model *m, const struct config *c, struct model_magnitudes *g,
-                          struct err *e)
+static enum err_code walk(struct model *m, hosted_visit *visit, void *arg, struct err *e)
 {
     struct window *w = &m->stream->window;
     TRY(window_begin(w, e));
     for (int64_t step = 0; step < window_steps(w); step++) {
         TRY(window_next(w, e));
-        if (c != NULL)
-            TRY(apply_step(m, c, e));
-        for (int part = 0; g != NULL && part < MODEL_PARTS; part++)
-            TRY(model_magnitudes_spread_of(m, g, (enum model_part)part, window_layer(w), e));
+        TRY(visit(m, arg, e));
         TRY(window_poll(w, e));
     }
     return kern_sync(m->k, e);
+}
+
+enum err_code hosted_walk(struct model *m, hosted_visit *visit, void *arg, struct err *e)
+{
+    enum err_code rc = walk(m, visit, arg, e);
+    window_end(&m->stream->window);
+    return rc;
 }
 
 enum err_code hosted_apply(struct model *m, const struct config *c, struct err *e)
@@ -113,17 +110,8 @@ enum err_code hosted_apply(struct model *m, const struct config *c, struct err *
     if (c->k <= 8 && c->outlier_pct > 0)
         TRY(stream_embed_keys(m, e));
     TRY(stream_apply_small(m, c, e));
-    enum err_code rc = walk(m, c, NULL, e);
-    window_end(&m->stream->window);
+    struct config wanted = *c;
+    enum err_code rc = hosted_walk(m, apply_step, &wanted, e);
     m->is_rest_cast = rc == ERR_OK;
-    return rc;
-}
-
-enum err_code hosted_spreads(struct model *m, struct model_magnitudes *g, struct err *e)
-{
-    m->weights.view = &m->stream->view;
-    enum err_code rc = walk(m, NULL, g, e);
-    window_end(&m->stream->window);
-    m->weights.view = NULL;
     return rc;
 }

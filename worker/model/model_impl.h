@@ -1,5 +1,7 @@
-/* struct model, shared by the files that make it up: model.c (life cycle), model_config.c (configurations),
- * model_forward.c (hidden states of a batch), model_run.c (answers from hidden states). Private. */
+/* struct model, shared by the files that make it up, and the facts about it that they ask for
+ * (model.c). Private. From the top down: model_open.c (life), model_config.c (configurations) and
+ * model_run.c (batches under way), model_answer.c (answers from hidden states), model_forward.c
+ * (hidden states of a batch), model_quant.c (what is quantized). */
 #ifndef ISOBIT_WORKER_MODEL_MODEL_IMPL_H
 #define ISOBIT_WORKER_MODEL_MODEL_IMPL_H
 
@@ -93,71 +95,15 @@ struct model_ref_rows {
 /* n, or the next number of rows that the device likes: operations on whole rows run over that many, so that their shapes
  * are few. Rows behind the n hold any finite numbers, and nothing reads what comes of them. */
 int64_t model_step_rows(const struct model *m, int64_t n);
-
-/* Lists of tensors and rank maps; after the weights are there. */
-void model_quant_init(struct model *m);
-void model_quant_release(struct model *m);
-
-/* How a batch lies in the rows of the work space. */
-struct model_rows {
-    const struct kern_seq *seqs;
-    int n_seqs;
-    int64_t T;
-};
+/* Of workspace.wide. */
+int64_t model_wide_cols(const struct wiring *w);
+/* The master stays on the host (model_hosted.h). */
+bool model_is_hosted(const struct model *m);
 
 /* A layer is four products and what goes with them. Between two of them a batch lives in the whole work space, between two
  * layers in ws.x alone. */
 enum model_part { MODEL_PART_QKV, MODEL_PART_OUT, MODEL_PART_FFN1, MODEL_PART_FFN2, MODEL_PARTS };
 /* The part that reads a layer's buffer. */
 enum model_part model_part_of(const struct wiring *w, enum role role);
-/* Spreads of the units that a part's matrix makes; its master is on the device. */
-MUST_USE enum err_code model_magnitudes_spread_of(struct model *m, struct model_magnitudes *g,
-                                                  enum model_part part, int layer, struct err *e);
-/* lists.ids and positions to ws.x. */
-MUST_USE enum err_code model_embed(struct model *m, int64_t T, struct err *e);
-MUST_USE enum err_code model_part_run(struct model *m, int layer, enum model_part part,
-                                      const struct model_rows *b, struct model_magnitudes *watch,
-                                      struct err *e);
-/* Runs all layers; ws.x then holds the residual stream of T tokens. The lists ids, positions and seqs are filled. `watch`
- * is NULL or where sizes of activations are added. */
-MUST_USE enum err_code model_forward(struct model *m, int n_seqs, int64_t T,
-                                     struct model_magnitudes *watch, struct err *e);
-/* Final norm and projection of x's rows[n], which has room for model_step_rows; *out is [n, d_embed] and stays until the
- * next batch. */
-MUST_USE enum err_code model_hidden(struct model *m, int32_t *rows, int64_t n, int64_t T,
-                                    const void **out, struct err *e);
-const void *model_head(const struct model *m);
-
-/* Stages of model_run. Checks a batch, packs its sequences behind each other into lists.ids, positions and seqs; *T tokens. */
-MUST_USE enum err_code model_lay_out(struct model *m, const struct model_batch *b, int64_t *T,
-                                     struct err *e);
-/* Targets in the order of their rows into lists; *n_rows distinct rows are asked for. */
-MUST_USE enum err_code model_sort_targets(struct model *m, const struct model_batch *b, int64_t T,
-                                          int64_t *n_rows, struct err *e);
-/* Queues the answers from the hidden states of the rows that are asked for; they come into the lists. *n_refs rows are
- * compared. */
-MUST_USE enum err_code model_answer(struct model *m, const struct model_batch *b,
-                                    const void *hidden, int64_t n_rows, int64_t *n_refs,
-                                    struct err *e);
-/* From the lists to the caller, once the answers are there. */
-void model_deliver(const struct batch_lists *l, const struct model_batch *b, int64_t n_refs,
-                   struct model_answer *answers);
-
-/* Whose lines rank the inputs of a linear layer under a configuration (quantization spec, section 6). */
-struct rank_source {
-    bool is_ranked; /* false: the layer stays untreated */
-    enum role role;
-    int layer;
-    bool by_rows;
-    const int32_t *map; /* line of each input */
-};
-struct rank_source model_rank_source(const struct model *m, const struct config *c,
-                                     const struct weight_tensor *t);
-bool model_is_linear(enum role role);
-
-/* Opens as planned; for tests, which have no device whose memory is apart from the host's. */
-MUST_USE enum err_code model_open_planned(struct ckpt *ckpt, struct kern *k,
-                                          const struct plan *plan, const struct plan *stored,
-                                          struct model **out, struct err *e);
 
 #endif

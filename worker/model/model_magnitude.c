@@ -4,48 +4,9 @@
 
 #include "base/mem.h"
 #include "worker/ckpt/convert.h"
-#include "worker/model/stream_impl.h"
+#include "worker/model/model_impl.h"
 
 enum { BLOCK_ROWS = 64 };
-
-/* Whose rows make the units of a pair, and which row unit i is (NULL: i). */
-struct source {
-    enum role role;
-    const int32_t *row_of;
-};
-
-static struct source source_of(const struct model *m, enum model_pair pair)
-{
-    switch (pair) {
-    case MODEL_PAIR_FFN1_RELU:
-        return (struct source){ROLE_FFN1_W, NULL};
-    case MODEL_PAIR_KVQ_ATTN:
-        return (struct source){ROLE_QKV_W, m->rank_v};
-    case MODEL_PAIR_ATTN_FFN1:
-        return (struct source){ROLE_OUT_W, NULL};
-    case MODEL_PAIRS:
-        break;
-    }
-    CHECK(false);
-    return (struct source){0};
-}
-
-/* Standard deviations of a layer's units from the exact keys n * sum x^2 - (sum x)^2, in units of 2^-48. */
-static enum err_code fill_spread(struct model *m, struct model_magnitudes *g, enum model_pair pair,
-                                 int layer, struct err *e)
-{
-    const struct source src = source_of(m, pair);
-    const struct weight_slot *s = weights_slot(&m->weights, src.role, layer);
-    unsigned __int128 *keys = xcalloc((size_t)s->rows, sizeof(*keys));
-    enum err_code rc = kern_spread(m->k, weights_master(&m->weights, src.role, layer), s->rows,
-                                   s->cols, true, keys, e);
-    double *out = g->spread[pair] + layer * g->n_units[pair];
-    for (int64_t i = 0; rc == ERR_OK && i < g->n_units[pair]; i++)
-        out[i] =
-            sqrt((double)keys[src.row_of != NULL ? src.row_of[i] : i]) / (double)s->cols * 0x1p-24;
-    xfree(keys);
-    return rc;
-}
 
 struct model_magnitudes *model_magnitudes_new(const struct model *m)
 {
@@ -62,25 +23,6 @@ struct model_magnitudes *model_magnitudes_new(const struct model *m)
         g->sum[i] = xcalloc(layers * (size_t)g->n_units[i], sizeof(**g->sum));
     }
     return g;
-}
-
-enum err_code model_magnitudes_spread_of(struct model *m, struct model_magnitudes *g,
-                                         enum model_part part, int layer, struct err *e)
-{
-    for (int i = 0; i < MODEL_PAIRS; i++)
-        if (model_part_of(&m->wiring, source_of(m, (enum model_pair)i).role) == part)
-            TRY(fill_spread(m, g, (enum model_pair)i, layer, e));
-    return ERR_OK;
-}
-
-enum err_code model_magnitudes_spreads(struct model *m, struct model_magnitudes *g, struct err *e)
-{
-    if (model_is_hosted(m))
-        return hosted_spreads(m, g, e);
-    for (int layer = 0; layer < g->n_layers; layer++)
-        for (int part = 0; part < MODEL_PARTS; part++)
-            TRY(model_magnitudes_spread_of(m, g, (enum model_part)part, layer, e));
-    return ERR_OK;
 }
 
 void model_magnitudes_free(struct model_magnitudes *g)

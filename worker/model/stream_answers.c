@@ -1,7 +1,11 @@
 /* From the last layer to answers. A head that stands on the device as a whole serves unit after unit; one that comes in parts
  * serves all units part by part, and what is known of their rows lives on between the parts. */
+#include "worker/model/stream_answers.h"
+
 #include "base/mem.h"
-#include "worker/model/stream_impl.h"
+#include "worker/model/model_answer.h"
+#include "worker/model/stream_config.h"
+#include "worker/model/stream_tables.h"
 
 /* Lists of the unit's batch; *n_rows are asked for. */
 static enum err_code list_unit(struct stream_run *r, int64_t unit, struct model_batch *b,

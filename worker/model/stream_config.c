@@ -1,9 +1,9 @@
 /* Configurations in a window: which of its tensors are quantized, and the keys that rank their inputs. */
-#include <string.h>
+#include "worker/model/stream_config.h"
 
 #include "base/mem.h"
 #include "schema/bits.h"
-#include "worker/model/stream_impl.h"
+#include "worker/model/model_quant.h"
 
 /* Columns of an embedding on their way at a time. */
 enum { COLUMNS_BYTES = 64 << 20 };
@@ -64,7 +64,7 @@ static enum err_code quantize(struct model *m, const struct config *c, struct qu
     int n = 0;
     for (int i = 0; i < m->weights.n_tensors; i++) {
         const struct weight_tensor *t = &m->weights.tensors[i];
-        if (model_is_linear(t->role) && is_here(m, t))
+        if (weights_is_linear(t->role) && is_here(m, t))
             q[n++] = quant_tensor_in(m, c, t);
     }
     enum err_code rc = n > 0 ? quant_apply(m->k, c, q, n, cache, n_keep, e) : ERR_OK;
@@ -82,7 +82,7 @@ struct quant_cache *stream_cache_new(const struct model *m)
 {
     int n = 0;
     for (int i = 0; i < m->weights.n_tensors; i++)
-        n += model_is_linear(m->weights.tensors[i].role) && is_of_step(m, &m->weights.tensors[i]);
+        n += weights_is_linear(m->weights.tensors[i].role) && is_of_step(m, &m->weights.tensors[i]);
     return quant_cache_new(n);
 }
 
@@ -117,7 +117,7 @@ enum err_code stream_apply_small(struct model *m, const struct config *c, struct
         return window_cast_small(window_of(m), e);
     for (int i = 0; i < m->weights.n_tensors; i++) {
         const struct weight_tensor *t = &m->weights.tensors[i];
-        if (model_is_linear(t->role) && is_small(m, t))
+        if (weights_is_linear(t->role) && is_small(m, t))
             TRY(kern_cast_f16(m->k, weights_compute_at(&m->weights, t->at),
                               window_master_of(window_of(m), t), t->src->count, e));
     }
@@ -150,14 +150,6 @@ enum err_code stream_keep_keys(struct model *m, struct err *e)
     return ERR_OK;
 }
 
-static const struct weight_tensor *tensor_of(const struct model *m, enum role role)
-{
-    for (int i = 0; i < m->weights.n_tensors; i++)
-        if (m->weights.tensors[i].role == role)
-            return &m->weights.tensors[i];
-    return NULL;
-}
-
 /* Spread of the embedding's columns: a few of them at a time are read as rows, into the window's block. */
 static enum err_code column_keys(struct model *m, const struct weight_tensor *t, void *stage,
                                  int64_t n_at_once, struct err *e)
@@ -183,7 +175,7 @@ enum err_code stream_embed_keys(struct model *m, struct err *e)
     if (m->wiring.has_projection) {
         TRY(keep_rows(m, ROLE_PROJECT_IN, &k->embed, e));
     } else {
-        const struct weight_tensor *t = tensor_of(m, ROLE_EMBED);
+        const struct weight_tensor *t = weights_tensor(&m->weights, ROLE_EMBED);
         const int64_t column = t->rows * (int64_t)sizeof(uint16_t);
         int64_t n = window_of(m)->plan.block_bytes / column;
         if (n == 0)
@@ -214,7 +206,7 @@ void stream_bits(const struct model *m, const struct config *c, struct bits *bit
     int n = 0;
     for (int i = 0; i < m->weights.n_tensors; i++) {
         const struct weight_tensor *w = &m->weights.tensors[i];
-        if (!model_is_linear(w->role))
+        if (!weights_is_linear(w->role))
             continue;
         const bool is_kept = c->k <= 8 && model_rank_source(m, c, w).is_ranked;
         t[n++] = (struct bits_tensor){.out = w->rows,
@@ -223,24 +215,4 @@ void stream_bits(const struct model *m, const struct config *c, struct bits *bit
     }
     *bits = bits_of(c, t, n, m->info.n_params);
     xfree(t);
-}
-
-enum err_code model_stream_check(const struct model *m, const struct config *c, struct bits *bits,
-                                 struct err *e)
-{
-    char whole[32];
-    if (c->k <= 8 && (c->quant_head || c->quant_embed))
-        return err_set(
-            e, ERR_NOMEM,
-            "%s: %s needs the whole checkpoint on the device, %s; it was to be run layer "
-            "by layer: raise --memory",
-            ckpt_dir(m->ckpt), c->quant_head ? "quant_head" : "quant_embed",
-            fmt_bytes((double)m->plan.resident_bytes, whole));
-    if (c->k == 32 && m->plan_stored.stage_bytes != 4)
-        return err_set(e, ERR_NOMEM,
-                       "%s: weights as stored (k 32) need more than the %s of the budget; raise "
-                       "--memory",
-                       ckpt_dir(m->ckpt), fmt_bytes((double)m->plan.budget, whole));
-    stream_bits(m, c, bits);
-    return ERR_OK;
 }

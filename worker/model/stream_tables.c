@@ -1,17 +1,8 @@
 /* Tables of a checkpoint that runs in passes: rows of embeddings and positions are picked out of the mapped files for each
  * batch; the head follows behind the layers, where the window was. */
-#include <string.h>
+#include "worker/model/stream_tables.h"
 
-#include "base/mem.h"
 #include "worker/model/stream_impl.h"
-
-static const struct weight_tensor *tensor_of(const struct model *m, enum role role)
-{
-    for (int i = 0; i < m->weights.n_tensors; i++)
-        if (m->weights.tensors[i].role == role)
-            return &m->weights.tensors[i];
-    return NULL;
-}
 
 static enum err_code picked_get(struct model *m, size_t bytes, struct err *e)
 {
@@ -31,7 +22,7 @@ static enum err_code pick_rows(struct model *m, enum role role, const int32_t *r
                                void *stage, void *out, struct err *e)
 {
     struct stream *s = m->stream;
-    const struct weight_tensor *t = tensor_of(m, role);
+    const struct weight_tensor *t = weights_tensor(&m->weights, role);
     const size_t row_bytes = (size_t)t->cols * (size_t)s->window.plan.stage_bytes;
     TRY(picked_get(m, (size_t)T * row_bytes, e));
     for (int64_t i = 0; i < T; i++) {
@@ -55,7 +46,7 @@ enum err_code stream_pick(struct model *m, int64_t T, struct err *e)
     TRY(pick_rows(m, ROLE_EMBED, l->ids, T, m->ws.wide, m->ws.mixed, e));
     s->view.compute[ROLE_EMBED] = m->ws.mixed;
     s->view.compute[ROLE_POSITIONS] = NULL;
-    if (tensor_of(m, ROLE_POSITIONS) != NULL) {
+    if (weights_tensor(&m->weights, ROLE_POSITIONS) != NULL) {
         TRY(pick_rows(m, ROLE_POSITIONS, l->positions, T, m->ws.wide, positions, e));
         s->view.compute[ROLE_POSITIONS] = positions;
     }
@@ -88,7 +79,7 @@ enum err_code stream_head(struct model *m, int64_t first, int64_t n, struct err 
     struct stream *s = m->stream;
     const struct window *w = &s->window;
     const enum role role = m->wiring.is_tied ? ROLE_EMBED : ROLE_HEAD;
-    const struct weight_tensor *t = tensor_of(m, role);
+    const struct weight_tensor *t = weights_tensor(&m->weights, role);
     const int64_t out_row = t->cols * m->weights.act_bytes, chunk = w->plan.head_chunk;
     char *stage = w->block + w->plan.head_rows * out_row;
     TRY(picked_get(m, (size_t)(chunk * t->cols * w->plan.stage_bytes), e));

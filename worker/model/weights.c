@@ -15,6 +15,20 @@ bool weights_is_per_layer(enum role role)
     return role >= ROLE_NORM1_W;
 }
 
+bool weights_is_linear(enum role role)
+{
+    return role == ROLE_QKV_W || role == ROLE_OUT_W || role == ROLE_FFN1_W || role == ROLE_FFN2_W ||
+           role == ROLE_PROJECT_IN || role == ROLE_PROJECT_OUT;
+}
+
+const struct weight_tensor *weights_tensor(const struct weights *w, enum role role)
+{
+    for (int i = 0; i < w->n_tensors; i++)
+        if (w->tensors[i].role == role)
+            return &w->tensors[i];
+    return NULL;
+}
+
 static size_t slot_index(enum role role, int layer)
 {
     return weights_is_per_layer(role) ? (size_t)role + (size_t)layer * ROLES_PER_LAYER

@@ -60,6 +60,10 @@ MUST_USE enum err_code weights_read_stored(struct weights *w, struct err *e);
 
 const struct weight_slot *weights_slot(const struct weights *w, enum role role, int layer);
 bool weights_is_per_layer(enum role role);
+/* Of a layer's products or the projections: what a sweep quantizes. */
+bool weights_is_linear(enum role role);
+/* The first one of the role; NULL: the checkpoint has none. */
+const struct weight_tensor *weights_tensor(const struct weights *w, enum role role);
 /* Pointers into the allocations, or of the view; NULL for an empty slot. */
 const void *weights_compute(const struct weights *w, enum role role, int layer);
 const uint16_t *weights_master(const struct weights *w, enum role role, int layer);
