@@ -303,11 +303,3 @@ const char *setting_label(const struct setting *x, struct arena *a)
         label = arena_printf(a, "%s, shift %d", label, x->subnormal_shift);
     return text_or(x->also, "")[0] != '\0' ? arena_printf(a, "%s%s", label, x->also) : label;
 }
-
-double *frame_column(const struct frame *f, enum metric_id m, struct arena *a)
-{
-    double *column = arena_array(a, (size_t)f->n + 1, sizeof(*column));
-    for (int i = 0; i < f->n; i++)
-        column[i] = f->rows[i].metric[m];
-    return column;
-}

@@ -79,9 +79,6 @@ MUST_USE enum err_code frame_load(struct store *s, const struct frame_filter *fi
  * logarithm (paper section C.5: 100). 0 leaves finite ones as they are and makes the others NaN. */
 void frame_cap(struct frame *f, double perplexity);
 
-/* One metric of every row, by row. Owned by `a`. */
-double *frame_column(const struct frame *f, enum metric_id m, struct arena *a);
-
 /* What is compared along k: everything of a configuration but k. The 16-bit rows belong to every setting of their family. */
 struct setting {
     const char *dtype; /* "int", "float", "float E3M*" when not the heuristic's exponent bits */

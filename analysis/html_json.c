@@ -76,7 +76,7 @@ void hj_int(struct buf *out, int64_t v)
     buf_printf(out, "%lld", (long long)v);
 }
 
-void hj_bool(struct buf *out, bool v)
+static void hj_bool(struct buf *out, bool v)
 {
     add_comma(out);
     buf_adds(out, v ? "true" : "false");

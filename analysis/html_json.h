@@ -12,7 +12,6 @@ void hj_name(struct buf *out, const char *name);       /* of the member that fol
 void hj_text(struct buf *out, const char *text);       /* NULL: null */
 void hj_number(struct buf *out, double v, int digits); /* null where it is not finite */
 void hj_int(struct buf *out, int64_t v);
-void hj_bool(struct buf *out, bool v);
 
 /* A name and its value. */
 void hj_put_text(struct buf *out, const char *name, const char *text);

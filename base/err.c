@@ -22,11 +22,10 @@ _Noreturn void check_failed(const char *file, int line, const char *text)
 
 static const struct {
     const char *name;
-    const char *label;
     enum err_fate fate;
     int exit_status;
 } codes[] = {
-#define X(name, label, fate, exit_status) {#name, label, ERR_FATE_##fate, exit_status},
+#define X(name, fate, exit_status) {#name, ERR_FATE_##fate, exit_status},
     ERR_LIST(X)
 #undef X
 };
@@ -94,11 +93,6 @@ enum err_code err_wrap(struct err *e, const char *fmt, ...)
     size_t used = n < 0 ? 0 : (size_t)n < sizeof(e->text) ? (size_t)n : sizeof(e->text) - 1;
     snprintf(e->text + used, sizeof(e->text) - used, ": %.*s", (int)(sizeof(inner) - 3), inner);
     return e->code;
-}
-
-const char *err_label(enum err_code code)
-{
-    return codes[code].label;
 }
 
 const char *err_name(enum err_code code)

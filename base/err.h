@@ -7,29 +7,29 @@
 
 #include "base/check.h"
 
-/* X(name, label, what becomes of the job that met it, exit status of a program that ends with it)
+/* X(name, what becomes of the job that met it, exit status of a program that ends with it)
  *   FAIL       the attempt counts; after the last one the job is buried
  *   RETRY      the attempt counts; another worker may have more luck
  *   ELSEWHERE  costs no attempt: the job waits for a worker that can (files absent, memory too small) */
 #define ERR_LIST(X)                                                                                \
-    X(OK, "ok", NONE, 0)                                                                           \
-    X(USAGE, "wrong usage", FAIL, 2)                                                               \
-    X(FORMAT, "bad input", FAIL, 3)                                                                \
-    X(UNSUPPORTED, "not supported", FAIL, 3)                                                       \
-    X(NUMERIC, "not a finite number", FAIL, 3)                                                     \
-    X(VERSION, "other version", FAIL, 3)                                                           \
-    X(NOTFOUND, "not found", ELSEWHERE, 4)                                                         \
-    X(BUSY, "busy", RETRY, 4)                                                                      \
-    X(IO, "input/output error", RETRY, 4)                                                          \
-    X(NOMEM, "out of memory", ELSEWHERE, 4)                                                        \
-    X(DEVICE, "device error", RETRY, 4)                                                            \
-    X(DENIED, "not allowed", FAIL, 4)                                                              \
-    X(CRASHED, "compute process died", RETRY, 4)                                                   \
-    X(TIMEOUT, "time limit", RETRY, 4)                                                             \
-    X(STOPPED, "stopped by request", RETRY, 1)
+    X(OK, NONE, 0)            /* ok */                                                             \
+    X(USAGE, FAIL, 2)         /* wrong usage */                                                    \
+    X(FORMAT, FAIL, 3)        /* bad input */                                                      \
+    X(UNSUPPORTED, FAIL, 3)   /* not supported */                                                  \
+    X(NUMERIC, FAIL, 3)       /* not a finite number */                                            \
+    X(VERSION, FAIL, 3)       /* other version */                                                  \
+    X(NOTFOUND, ELSEWHERE, 4) /* not found */                                                      \
+    X(BUSY, RETRY, 4)         /* busy */                                                           \
+    X(IO, RETRY, 4)           /* input/output error */                                             \
+    X(NOMEM, ELSEWHERE, 4)    /* out of memory */                                                  \
+    X(DEVICE, RETRY, 4)       /* device error */                                                   \
+    X(DENIED, FAIL, 4)        /* not allowed */                                                    \
+    X(CRASHED, RETRY, 4)      /* compute process died */                                           \
+    X(TIMEOUT, RETRY, 4)      /* time limit */                                                     \
+    X(STOPPED, RETRY, 1)      /* stopped by request */
 
 enum err_code {
-#define X(name, label, fate, exit_status) ERR_##name,
+#define X(name, fate, exit_status) ERR_##name,
     ERR_LIST(X)
 #undef X
         ERR_CODE_COUNT
@@ -68,7 +68,6 @@ enum err_code err_set_errno_at(struct err *e, int errnum, const char *file, int 
 /* Puts an outer step in front: "loading shard 2: …". Returns e->code. */
 enum err_code err_wrap(struct err *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
-const char *err_label(enum err_code code);     /* "bad input" */
 const char *err_name(enum err_code code);      /* "FORMAT": what is stored and sent */
 enum err_code err_from_name(const char *name); /* unknown names become ERR_IO */
 enum err_fate err_fate(enum err_code code);

@@ -30,11 +30,6 @@ void sha256_finish(struct sha256 *h, char hex[SHA256_HEX])
     CHECK(EVP_DigestFinal_ex(context_of(h), raw, &n) == 1 && n == 32);
     for (unsigned int i = 0; i < n; i++)
         snprintf(hex + 2 * (size_t)i, 3, "%02x", raw[i]);
-    sha256_free(h);
-}
-
-void sha256_free(struct sha256 *h)
-{
     EVP_MD_CTX_free(context_of(h));
 }
 

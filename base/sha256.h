@@ -12,7 +12,6 @@ struct sha256; /* opaque */
 struct sha256 *sha256_new(void);
 void sha256_add(struct sha256 *h, const void *data, size_t n);
 void sha256_finish(struct sha256 *h, char hex[SHA256_HEX]); /* also frees h */
-void sha256_free(struct sha256 *h); /* for an unfinished one; NULL is fine */
 
 void sha256_bytes(const void *data, size_t n, char hex[SHA256_HEX]);
 /* Streams a file. Errors: as io_map_open. */

@@ -80,7 +80,7 @@ json_t *eval_spec_to_json(const struct eval_spec *ev)
     return o;
 }
 
-json_t *bits_to_json(const struct bits *b)
+static json_t *bits_to_json(const struct bits *b)
 {
     json_t *o = json_object();
     put(o, "per_param", json_number_or_null(b->per_param));

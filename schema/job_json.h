@@ -12,7 +12,6 @@
 json_t *config_to_json(const struct config *c);
 json_t *model_ref_to_json(const struct model_ref *m);
 json_t *eval_spec_to_json(const struct eval_spec *ev);
-json_t *bits_to_json(const struct bits *b);
 /* metrics{…}, n, tokens, seconds, bits{…}, n_params, device, identity{…}; not the samples, which travel as a blob. */
 json_t *job_result_to_json(const struct job_result *r);
 json_t *item_list_to_json(const struct item_list *l);

@@ -20,7 +20,8 @@ const char *keys_role_label(enum key_role role)
     return labels[role];
 }
 
-bool keys_name_is_valid(const char *name)
+/* 1 to 64 of a-z, A-Z, 0-9, '.', '_' and '-', not beginning with '.' or '-'. */
+static bool is_name(const char *name)
 {
     static const char allowed[] =
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
@@ -136,7 +137,7 @@ static void read_entry(struct listing *l, const char *folder, const char *file, 
     char *path = xasprintf("%s/%s", folder, file);
     if (n - 4 < sizeof(name))
         memcpy(name, file, n - 4);
-    if (!keys_name_is_valid(name))
+    if (!is_name(name))
         l->n_bad +=
             err_set(e, ERR_FORMAT, "%s: a name has 1 to 64 letters, digits, '.', '_' or '-'",
                     path) != ERR_OK;
@@ -332,7 +333,7 @@ static enum err_code check_free(const char *dir, const char *place, const char *
 enum err_code keys_add(const char *dir, enum key_role role, const char *name, struct err *e)
 {
     struct link_keys own, k = {0};
-    if (!keys_name_is_valid(name) || strcmp(name, "allow") == 0)
+    if (!is_name(name) || strcmp(name, "allow") == 0)
         return err_set(
             e, ERR_USAGE,
             "\"%s\" cannot name a key: expected 1 to 64 letters, digits, '.', '_' or '-'", name);

@@ -12,8 +12,6 @@ enum key_role { KEY_COORDINATOR, KEY_WORKER, KEY_READER };
 const char *keys_role_label(enum key_role role); /* "worker" */
 
 enum { KEYS_NAME = 65 };
-/* 1 to 64 of a-z, A-Z, 0-9, '.', '_' and '-', not beginning with '.' or '-'. */
-bool keys_name_is_valid(const char *name);
 
 /* What a program needs of DIR: its own secret (coordinator.key, worker.key or reader.key) and, but for the coordinator, the
  * coordinator's public key. Errors: ERR_NOTFOUND, ERR_DENIED (a mode that lets others read or write), ERR_FORMAT. */

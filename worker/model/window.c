@@ -116,6 +116,7 @@ enum err_code window_open(const struct model *m, const struct plan *p, struct we
 {
     *w = (struct window){.m = m, .plan = *p, .view = view, .now = -1};
     w->n_cuts = p->is_cut_within ? MODEL_PARTS : 1;
+    w->n_fillers = window_fill_threads(m->k);
     lay_places(m, w->n_cuts, w->place, w->cut_elements, &w->small_elements);
     enum err_code rc = alloc_into(w, e);
     if (rc != ERR_OK)
@@ -247,8 +248,7 @@ static enum err_code read_step(void *arg, int64_t step, struct err *e)
     for (int i = 0; i < w->m->weights.n_tensors; i++) {
         const struct weight_tensor *t = &w->m->weights.tensors[i];
         if (is_of_step(w, t, step))
-            TRY(window_read(w, t->src, t->is_transposed, dst + place_of(w, t) * w->plan.stage_bytes,
-                            e));
+            TRY(window_fill(w, t, dst + place_of(w, t) * w->plan.stage_bytes, e));
     }
     ckpt_forget_pages(w->m->ckpt);
     w->n_kept = step + 1;

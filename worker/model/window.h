@@ -1,6 +1,6 @@
-/* The layers of a checkpoint that does not fit, or whose master stays on the host, step after step: a step's fp16 master (or its weights as stored) comes from
- * the files while the one before is worked on, and one compute copy is rewritten for each configuration. A step is a
- * layer, or one of its parts. Also the small tensors in front of and behind the layers, which stay for a pass
+/* The layers of a checkpoint that does not fit, or whose master stays on the host, step after step: a step's fp16 master (or its
+ * weights as stored) comes from the files while the one before is worked on, and one compute copy is rewritten for each
+ * configuration. A step is a layer, or one of its parts. Also the small tensors in front of and behind the layers, which stay for a pass
  * (docs/STREAMING.md). Private to worker/model. Thread: one at a time; a reader thread of its own lives between
  * window_begin and window_end. */
 #ifndef ISOBIT_WORKER_MODEL_WINDOW_H
@@ -32,6 +32,7 @@ struct window {
     char *host[2];
     char *all; /* instead: all steps behind each other, kept on the host once they were read */
     int64_t n_kept, n_counted; /* steps in `all`; steps that bytes_read counts */
+    int n_fillers;             /* threads that read a tensor */
     struct window_reader *reader;
     int64_t now;        /* step in the window; -1: none */
     int64_t n_queued;   /* steps whose copy to the device was begun */
@@ -70,9 +71,10 @@ void *window_compute_of(const struct window *w, const struct weight_tensor *t);
 /* Reads `t` into dst as the plan's stage_bytes ask for. For the reader thread and tables alike. */
 MUST_USE enum err_code window_read(const struct window *w, const struct ckpt_tensor *t,
                                    bool is_transposed, void *dst, struct err *e);
-/* The same for a whole tensor, by several threads where the cores have nothing else to do (window_fill.c). */
+/* The same for a whole tensor of a step, by n_fillers threads (window_fill.c); window_fill_threads: as many as help a device,
+ * 1 where the cores compute. */
 MUST_USE enum err_code window_fill(const struct window *w, const struct weight_tensor *t, char *dst,
                                    struct err *e);
-int window_fill_threads(const struct window *w);
+int window_fill_threads(const struct kern *k);
 
 #endif

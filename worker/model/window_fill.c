@@ -1,7 +1,7 @@
 /* Reading a step: every tensor of it by several threads, a share of its lines each. One thread copies out of mapped pages at
  * 2 to 3 GB/s, a link to a GPU takes 50. */
 #include <pthread.h>
-#include <unistd.h>
+#include <sched.h>
 
 #include "worker/model/window.h"
 
@@ -33,21 +33,23 @@ static void *read_share(void *arg)
     return NULL;
 }
 
-int window_fill_threads(const struct window *w)
+int window_fill_threads(const struct kern *k)
 {
-    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    if (kern_get_info(w->m->k)->is_host || cores < 4)
+    cpu_set_t mine;
+    const int cores = sched_getaffinity(0, sizeof mine, &mine) == 0 ? CPU_COUNT(&mine) : 1;
+    if (kern_get_info(k)->is_host || cores < 4)
         return 1; /* the cores compute */
-    return cores / 2 < MAX_THREADS ? (int)cores / 2 : MAX_THREADS;
+    return cores / 2 < MAX_THREADS ? cores / 2 : MAX_THREADS;
 }
 
 enum err_code window_fill(const struct window *w, const struct weight_tensor *t, char *dst,
                           struct err *e)
 {
     struct share shares[MAX_THREADS];
-    int n = window_fill_threads(w);
+    const int n = w->n_fillers;
     bool is_read = true;
-    if (t->rows < (int64_t)n * LINES_MIN || t->src->n_dims != 2)
+    CHECK(n <= MAX_THREADS);
+    if (n == 1 || t->rows < (int64_t)n * LINES_MIN || t->src->n_dims != 2)
         return window_read(w, t->src, t->is_transposed, dst, e);
     for (int i = 0; i < n; i++) {
         const int64_t first = t->rows * i / n, end = t->rows * (i + 1) / n;
