@@ -5,9 +5,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "analysis/draw.h"
+#include "base/proc.h"
 
 /* One score of one job: what a resample turns into one number. Columns of one draw (task, n) are neighbours. */
 struct column {
@@ -285,7 +285,7 @@ enum { MAX_THREADS = 16 };
 
 static enum err_code run_threads(struct run *run, int64_t n_asked, struct err *e)
 {
-    int64_t n = n_asked > 0 ? n_asked : sysconf(_SC_NPROCESSORS_ONLN);
+    int64_t n = n_asked > 0 ? n_asked : proc_cores();
     n = n < run->n_blocks ? n : run->n_blocks;
     n = n < MAX_THREADS ? n : MAX_THREADS;
     pthread_t threads[MAX_THREADS];

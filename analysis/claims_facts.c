@@ -2,10 +2,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "analysis/claims.h"
 #include "analysis/stat.h"
+#include "base/proc.h"
 #include "schema/store_work.h"
 
 /* ---- rankings of a model's configurations ---- */
@@ -212,8 +212,7 @@ enum err_code claims_test(const struct source *src, const struct items *items,
                               .has_zero_shot_items = b->is_drawn[METRIC_ZERO_SHOT],
                               .has_nll_items = b->is_drawn[METRIC_NLL],
                               .n_resamples = b->n_resamples,
-                              .n_threads = n_threads > 0 ? (int)n_threads
-                                                         : (int)sysconf(_SC_NPROCESSORS_ONLN)};
+                              .n_threads = n_threads > 0 ? (int)n_threads : proc_cores()};
     *out = claims_run(&in, src->arena);
     return ERR_OK;
 }

@@ -45,6 +45,9 @@ MUST_USE enum err_code proc_run(char *const *argv, struct str input, int64_t lim
                                 struct proc_output *out, struct err *e);
 void proc_output_release(struct proc_output *o);
 
+/* Cores that this process may run on, at least 1. */
+int proc_cores(void);
+
 /* Has it ended? Without waiting; *status is as waitpid gives it. */
 bool proc_has_ended(pid_t pid, int *status);
 /* Waits for its end; kills it first when it has not ended after wait_ms. */

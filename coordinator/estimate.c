@@ -3,9 +3,9 @@
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/io.h"
+#include "base/proc.h"
 #include "schema/hub.h"
 #include "schema/rates.h"
 
@@ -283,8 +283,7 @@ static void add_to_group(const struct sweep *sw, struct estimate *out, int i)
 
 void estimate_sweep(const struct sweep *sw, struct arena *a, struct estimate *out)
 {
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    *out = (struct estimate){.cpu_cores = cores > 0 ? (int)cores : 1};
+    *out = (struct estimate){.cpu_cores = proc_cores()};
     out->models = arena_array(a, (size_t)sw->n_models, sizeof(*out->models));
     out->evals = arena_array(a, (size_t)sw->n_evals, sizeof(*out->evals));
     out->groups = arena_array(a, (size_t)sw->n_models, sizeof(*out->groups));

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -39,17 +38,11 @@ struct local {
 
 /* ---- starting ---- */
 
-static int count_cores(void)
-{
-    cpu_set_t set;
-    return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-}
-
 int local_default_workers(int64_t n_params)
 {
     double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     double each = 6.0 * (double)n_params + (512 << 20);
-    int n = (int)fmin(memory / each, count_cores());
+    int n = (int)fmin(memory / each, proc_cores());
     return n > 1 ? n : 1;
 }
 
@@ -136,7 +129,7 @@ static enum err_code start_one(struct local *l, int i, int64_t now_ns, struct er
 {
     struct local_worker *w = &l->v[i];
     char threads[16], share[32];
-    int per_worker = count_cores() / l->o.n;
+    int per_worker = proc_cores() / l->o.n;
     snprintf(threads, sizeof(threads), "%d", per_worker > 0 ? per_worker : 1);
     const struct local_share s = local_share_of(&l->o.devices, i, l->o.n);
     snprintf(share, sizeof(share), "%d/%d", s.part, s.n_parts);

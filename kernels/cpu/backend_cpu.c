@@ -1,47 +1,17 @@
 /* Life cycle, memory and casts of the cpu backend, and its table. */
-#include <omp.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/io.h"
 #include "base/mem.h"
+#include "base/proc.h"
 #include "base/str.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/dnnl_cpu.h"
 #include "kernels/cpu/f16.h"
 #include "kernels/cpu/product.h"
 #include "kernels/cpu/simd.h"
-
-enum err_code cpu_scratch_get(struct cpu_scratch *s, size_t bytes, void **out, struct err *e)
-{
-    if (s->bytes < bytes) {
-        cpu_scratch_release(s);
-        TRY(big_alloc(bytes, "scratch memory of a kernel", &s->p, e));
-        s->bytes = bytes;
-    }
-    *out = s->p;
-    return ERR_OK;
-}
-
-void cpu_scratch_release(struct cpu_scratch *s)
-{
-    big_free(s->p, s->bytes);
-    *s = (struct cpu_scratch){0};
-}
-
-int cpu_thread(void)
-{
-    return omp_get_thread_num();
-}
-
-static int count_cores(void)
-{
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return n > 0 ? n : 1;
-}
 
 /* The value of the line that starts with `key` in `key : value` text; "unknown processor" where there is none. */
 static struct str value_of(struct str text, const char *key)
@@ -90,7 +60,7 @@ static enum err_code cpu_open(const char *unit, const struct kern_options *o, st
         return err_set(e, ERR_UNSUPPORTED,
                        "device 'cpu' computes in fp32 and bf16; compute fp16 needs a GPU");
     struct cpu_kern *c = xcalloc(1, sizeof *c);
-    c->threads = o->threads > 0 ? o->threads : count_cores();
+    c->threads = o->threads > 0 ? o->threads : proc_cores();
     c->vec = vec_select(dnnl_cpu_has_avx512()); /* both follow DNNL_MAX_CPU_ISA */
     c->product = product_state_new(o->compute);
     describe(c);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -271,6 +272,22 @@ Test(signals, arrive_at_the_descriptor_until_it_is_closed)
     cr_assert_eq(signals_open(&s, 0, &e), ERR_OK);
     cr_expect(!is_blocked(SIGUSR1) && is_blocked(SIGTERM), "only what is listened to");
     signals_close(&s);
+}
+
+/* Of a process that is bound to one core. */
+Test(proc, cores_are_those_of_the_process)
+{
+    cpu_set_t before, one;
+    int first = 0;
+    cr_assert_eq(sched_getaffinity(0, sizeof before, &before), 0);
+    cr_expect_eq(proc_cores(), CPU_COUNT(&before));
+    while (!CPU_ISSET(first, &before))
+        first++;
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    cr_assert_eq(sched_setaffinity(0, sizeof one, &one), 0);
+    cr_expect_eq(proc_cores(), 1);
+    cr_assert_eq(sched_setaffinity(0, sizeof before, &before), 0);
 }
 
 Test(proc, run_keeps_both_streams_and_the_status)

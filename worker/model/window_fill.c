@@ -1,8 +1,8 @@
 /* Reading a step: every tensor of it by several threads, a share of its lines each. One thread copies out of mapped pages at
  * 2 to 3 GB/s, a link to a GPU takes 50. */
 #include <pthread.h>
-#include <sched.h>
 
+#include "base/proc.h"
 #include "worker/model/window.h"
 
 enum { MAX_THREADS = 8, LINES_MIN = 64 };
@@ -35,8 +35,7 @@ static void *read_share(void *arg)
 
 int window_fill_threads(const struct kern *k)
 {
-    cpu_set_t mine;
-    const int cores = sched_getaffinity(0, sizeof mine, &mine) == 0 ? CPU_COUNT(&mine) : 1;
+    const int cores = proc_cores();
     if (kern_get_info(k)->is_host || cores < 4)
         return 1; /* the cores compute */
     return cores / 2 < MAX_THREADS ? cores / 2 : MAX_THREADS;
