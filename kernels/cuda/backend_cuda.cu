@@ -41,7 +41,7 @@ static void ring_release(struct cuda_ring *r)
     (void)cudaFreeHost(r->host);
     (void)cudaFree(r->device);
     r->host = r->device = NULL;
-    r->half = r->at = 0;
+    r->place = {};
 }
 
 static enum err_code ring_grow(struct cuda_kern *c, size_t half, struct err *e)
@@ -54,7 +54,7 @@ static enum err_code ring_grow(struct cuda_kern *c, size_t half, struct err *e)
     c->ring.host = (char *)host;
     CUDA_TRY(cudaMalloc(&device, 2 * half), what);
     c->ring.device = (char *)device;
-    c->ring.half = half;
+    c->ring.place.half = half;
     return ERR_OK;
 }
 
@@ -64,14 +64,13 @@ static enum err_code ring_reserve(struct cuda_kern *c, size_t bytes, struct err 
     static const char what[] = "arguments of kernels to the GPU";
     const size_t smallest = (size_t)4 << 20;
     struct cuda_ring *r = &c->ring;
-    if (bytes > r->half)
+    if (!ring_holds(&r->place, bytes))
         return ring_grow(c, 2 * bytes > smallest ? 2 * bytes : smallest, e);
-    const int side = r->at >= r->half; /* 2 * half counts to the second */
-    if (r->at + bytes <= (size_t)(side + 1) * r->half)
+    if (!ring_is_full(&r->place, bytes))
         return ERR_OK;
-    CUDA_TRY(cudaEventRecord(r->filled[side], c->stream), what);
-    CUDA_TRY(cudaEventSynchronize(r->filled[!side]), what);
-    r->at = side == 0 ? r->half : 0;
+    CUDA_TRY(cudaEventRecord(r->filled[r->place.side], c->stream), what);
+    ring_turn(&r->place);
+    CUDA_TRY(cudaEventSynchronize(r->filled[r->place.side]), what);
     return ERR_OK;
 }
 
@@ -82,12 +81,12 @@ enum err_code cuda_push(struct cuda_kern *c, const void *src, size_t bytes, void
     struct cuda_ring *r = &c->ring;
     const size_t room = (bytes + line - 1) / line * line;
     TRY(ring_reserve(c, room, e));
-    memcpy(r->host + r->at, src, bytes);
-    CUDA_TRY(cudaMemcpyAsync(r->device + r->at, r->host + r->at, bytes, cudaMemcpyHostToDevice,
-                             c->stream),
-             "arguments of kernels to the GPU");
-    *out = r->device + r->at;
-    r->at += room;
+    const size_t at = ring_take(&r->place, room);
+    memcpy(r->host + at, src, bytes);
+    CUDA_TRY(
+        cudaMemcpyAsync(r->device + at, r->host + at, bytes, cudaMemcpyHostToDevice, c->stream),
+        "arguments of kernels to the GPU");
+    *out = r->device + at;
     return ERR_OK;
 }
 

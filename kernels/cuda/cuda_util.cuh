@@ -15,6 +15,7 @@ extern "C" {
 #include "base/mem.h"
 }
 #include "kernels/backend.h"
+#include "kernels/cuda/ring.h"
 
 /* Device memory that grows to the largest request so far and stays, so that nothing is allocated between equal
  * batches. */
@@ -27,7 +28,7 @@ struct cuda_buffer {
  * is filled again once the copies out of it are done. On the device the stream's order is enough. */
 struct cuda_ring {
     char *host, *device;
-    size_t half, at;       /* bytes; place in both halves, 0 .. 2 * half */
+    struct ring place;     /* in both */
     cudaEvent_t filled[2]; /* all copies out of the half were queued before it */
 };
 

@@ -1,5 +1,4 @@
-/* Activations in fp32 of several values at once, whose chains of operations fill each other's waits. NaN stays NaN, except that
- * an infinity of 16 bits becomes one under GELU. */
+/* Activations in fp32 of several values at once, whose chains of operations fill each other's waits. NaN stays NaN. */
 #ifndef ISOBIT_KERNELS_CUDA_GEMM_ACT_CUH
 #define ISOBIT_KERNELS_CUDA_GEMM_ACT_CUH
 
@@ -25,7 +24,7 @@ static __device__ __forceinline__ float relu(float x)
  * to nothing.
  * 16 bit: beside products an instruction costs what it takes, so P is short: the least error of a h in units of the last
  * place of fp16 (a linear program over a = 0 .. 6.2), 0.16 units. Of all numbers of fp16, 1.4 % come out one unit beside the
- * rounded exact value. Its exponent falls beyond 6 too. */
+ * rounded exact value. Its exponent falls beyond 6 too, so that finite values need no bound. */
 template <bool IS_FP32> static __device__ __forceinline__ float gelu_exponent(float a)
 {
     constexpr double log2_e = 1.4426950408889634;
@@ -52,11 +51,13 @@ template <bool IS_FP32> static __device__ __forceinline__ float gelu_exponent(fl
     return p;
 }
 
-template <bool IS_FP32, int N> static __device__ __forceinline__ void gelu_erf(float (&x)[N])
+template <bool IS_FP32, bool IS_FINITE, int N>
+static __device__ __forceinline__ void gelu_erf(float (&x)[N])
 {
+    constexpr float most = IS_FP32 ? 5.65685425F : 6.0F;
 #pragma unroll
     for (int i = 0; i < N; i++) {
-        const float a = IS_FP32 ? fminf(fabsf(x[i]), 5.65685425F) : fabsf(x[i]);
+        const float a = IS_FINITE && !IS_FP32 ? fabsf(x[i]) : fminf(fabsf(x[i]), most);
         x[i] = fmaf(-a, exp2_fast(gelu_exponent<IS_FP32>(a)), relu(x[i]));
     }
 }
@@ -74,7 +75,8 @@ template <int N> static __device__ __forceinline__ void gelu_tanh(float (&x)[N])
         x[i] = __fdividef(x[i], 1.0F + exp2_fast(u[i]));
 }
 
-template <typename E, kern_act ACT, int N>
+/* IS_FINITE: of sums, not of 16-bit numbers, which may have overflown to an infinity. */
+template <typename E, kern_act ACT, bool IS_FINITE, int N>
 static __device__ __forceinline__ void activate(float (&x)[N])
 {
     if (ACT == KERN_ACT_RELU)
@@ -82,7 +84,7 @@ static __device__ __forceinline__ void activate(float (&x)[N])
         for (int i = 0; i < N; i++)
             x[i] = relu(x[i]);
     if (ACT == KERN_ACT_GELU_ERF)
-        gelu_erf<sizeof(E) == sizeof(float)>(x);
+        gelu_erf<sizeof(E) == sizeof(float), IS_FINITE>(x);
     if (ACT == KERN_ACT_GELU_TANH)
         gelu_tanh(x);
 }

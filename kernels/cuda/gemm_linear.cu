@@ -136,7 +136,7 @@ template <typename E, kern_act ACT, int ROTATED> struct linear_ending {
 #pragma unroll
         for (int i = 0; i < 8; i++)
             x[i] = d[i];
-        activate<E, ACT>(x);
+        activate<E, ACT, true>(x);
 #pragma unroll
         for (int i = 0; i < 4; i++)
             m[i] = pair_pack(x[2 * i], x[2 * i + 1], E());

@@ -417,7 +417,7 @@ template <typename E, int N, kern_act ACT> static __global__ void act_kernel(E *
 #pragma unroll
         for (int j = 0; j < N; j++)
             x[j] = to_f32(p.v[j]);
-        activate<E, ACT>(x);
+        activate<E, ACT, false>(x);
 #pragma unroll
         for (int j = 0; j < N; j++)
             p.v[j] = from_f32<E>(x[j]);

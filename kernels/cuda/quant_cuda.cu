@@ -280,20 +280,29 @@ static enum err_code book_get(struct cuda_kern *c, const struct kern_quant_args 
     return ERR_OK;
 }
 
+static enum err_code run(struct cuda_kern *c, const struct kern_quant_args *a,
+                         const struct kept_book *book, const struct quant_setup *s, struct err *e)
+{
+    const struct quant_sink sink = {(const struct book *)book->device.p, a->out, a->codes,
+                                    a->absmax, a->is_dequant_fp32};
+    if (is_plain(sink, &s->src))
+        CUDA_BY_TYPE(c, return run_plain<E>(c, sink, s, &book->host, e));
+    else
+        CUDA_BY_TYPE(c, return run_any<E>(c, sink, s, e));
+    return ERR_OK;
+}
+
 enum err_code cuda_quantize(struct kern *k, const struct kern_quant_args *a, struct err *e)
 {
     struct cuda_kern *c = cuda_of(k);
     struct quant_setup s;
     const struct kept_book *book;
     TRY(check_book(a, e));
-    TRY(quant_setup_init(c, a, &s, e));
     TRY(book_get(c, a, &book, e));
-    const struct quant_sink sink = {(const struct book *)book->device.p, a->out, a->codes,
-                                    a->absmax, a->is_dequant_fp32};
-    if (is_plain(sink, &s.src))
-        CUDA_BY_TYPE(c, TRY(run_plain<E>(c, sink, &s, &book->host, e)));
-    else
-        CUDA_BY_TYPE(c, TRY(run_any<E>(c, sink, &s, e)));
+    TRY(quant_setup_init(c, a, &s, e));
+    const enum err_code code = run(c, a, book, &s, e);
+    if (code != ERR_OK)
+        return quant_setup_abandon(c, code);
     if (!a->is_checked_later)
         return quant_setup_check(c, &s, e);
     quant_setup_check_later(c, &s);

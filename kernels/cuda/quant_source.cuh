@@ -41,6 +41,9 @@ MUST_USE enum err_code quant_setup_init(struct cuda_kern *c, const struct kern_q
 MUST_USE enum err_code quant_setup_check(struct cuda_kern *c, const struct quant_setup *s,
                                          struct err *e);
 
+/* For a call that failed behind its setup, with this code: waits, so that the next one may have the room for its faults. */
+MUST_USE enum err_code quant_setup_abandon(struct cuda_kern *c, enum err_code code);
+
 /* Leaves that to cuda_quant_check. */
 void quant_setup_check_later(struct cuda_kern *c, const struct quant_setup *s);
 

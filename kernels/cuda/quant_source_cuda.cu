@@ -219,6 +219,12 @@ enum err_code quant_setup_check(struct cuda_kern *c, const struct quant_setup *s
     return faults_report(c, *s->faults, s->src.w16, e);
 }
 
+enum err_code quant_setup_abandon(struct cuda_kern *c, enum err_code code)
+{
+    (void)cudaStreamSynchronize(c->stream);
+    return code;
+}
+
 void quant_setup_check_later(struct cuda_kern *c, const struct quant_setup *s)
 {
     c->checks->w16[c->checks->n++] = s->src.w16;

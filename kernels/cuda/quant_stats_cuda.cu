@@ -206,11 +206,15 @@ enum err_code cuda_order_statistics(struct kern *k, const struct kern_quant_args
     struct quant_setup s;
     struct order_ranks ranks = {};
     TRY(quant_setup_init(c, a, &s, e));
-    TRY(quant_check_ranks(a, rank, n, e));
-    ranks.n = n;
-    if (n > 0)
-        memcpy(ranks.rank, rank, (size_t)n * sizeof *rank);
-    TRY(order_launch(c, &s.src, a->rows * a->n_keep, &ranks, e));
+    enum err_code code = quant_check_ranks(a, rank, n, e); /* of a tensor whose shape is right */
+    if (code == ERR_OK) {
+        ranks.n = n;
+        for (int i = 0; i < n; i++)
+            ranks.rank[i] = rank[i];
+        code = order_launch(c, &s.src, a->rows * a->n_keep, &ranks, e);
+    }
+    if (code != ERR_OK)
+        return quant_setup_abandon(c, code);
     TRY(quant_setup_check(c, &s, e));
     if (c->order->n_bad > 0)
         return quant_refuse_some((int64_t)c->order->n_bad, a->center != KERN_CENTER_NONE, e);

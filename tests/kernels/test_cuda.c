@@ -119,6 +119,35 @@ static void test_linear(struct lab *l, int64_t T, int64_t N, int64_t K, const st
     both_free(l, &y);
 }
 
+/* What 16 bits cannot hold becomes an infinity, on which GELU leaves no NaN where it is positive, whether it sees the sum (many
+ * rows) or the rounded number. bf16 holds it; then the value is the sum. */
+static void test_overflow(struct lab *l, int64_t T)
+{
+    enum { N = 200, K = 72 };
+    const enum kern_act acts[] = {KERN_ACT_GELU_ERF, KERN_ACT_GELU_TANH};
+    const float large = 40, sum = large * large * K; /* 115,200 */
+    const size_t item = (size_t)kern_get_info(l->gpu)->act_bytes, bytes = (size_t)(T * N) * item;
+    struct both x = both_random(l, T * K, large, 0), w = both_random(l, N * K, large, 0);
+    void *y = lab_device_alloc(l, bytes), *host = xmalloc(bytes);
+    struct err e;
+    for (size_t i = 0; i < ARRAY_LEN(acts); i++) {
+        const struct kern_linear_args a = {
+            .y = y, .x = x.device, .w = w.device, .T = T, .N = N, .K = K, .act = acts[i]};
+        lab_must(kern_linear(l->gpu, &a, &e), &e);
+        lab_must(kern_download(l->gpu, host, y, bytes, &e), &e);
+        const float expected = lab_round_to(l->compute, sum);
+        int64_t n_wrong = 0;
+        for (int64_t j = 0; j < T * N; j++)
+            n_wrong += !(lab_element(l, host, j) == expected);
+        lab_check(l, n_wrong == 0, "activation %d of %g with T %ld: %ld of %ld are not %g", acts[i],
+                  (double)sum, (long)T, (long)n_wrong, (long)(T * N), (double)expected);
+    }
+    xfree(host);
+    kern_free(l->gpu, y);
+    both_free(l, &x);
+    both_free(l, &w);
+}
+
 /* Heads side by side, and all q in front of all k; with few rows a pass of its own rotates, with many the product's ending where
  * it can: a head of 64, 128 or 256 elements, of which 16, 32 or 64 are rotated. */
 static void test_rotary(struct lab *l)
@@ -178,6 +207,8 @@ static void test_rows_and_products(struct lab *l)
     for (size_t act = 0; act < ARRAY_LEN(acts); act++) /* tiles for a product of our own, ragged */
         test_linear(l, 33700, 200, 72, &(struct linear_case){.act = acts[act], .has_bias = true});
     test_linear(l, 33700, 200, 72, &(struct linear_case){.act = KERN_ACT_GELU_ERF});
+    test_overflow(l, 5);
+    test_overflow(l, 33700);
     test_rotary(l);
 }
 
