@@ -18,9 +18,7 @@ static constexpr int ROWS_SHORT = 64, ROWS_LONG = 128;
 
 /* Kept from call to call: all layers of a batch see the same sequences. */
 struct cuda_attention_plan {
-    struct kern_seq *seqs; /* copy of what the rest was made from */
-    int n_seqs;
-    int64_t T;
+    struct cuda_seqs seqs;    /* what the rest was made from */
     int rows;                 /* of a piece */
     int n_pieces;             /* heaviest first, so that the last to start are the light ones */
     struct cuda_buffer lists; /* pieces, n_taken */
@@ -34,7 +32,7 @@ void cuda_attention_close(struct cuda_kern *c)
     if (p == NULL)
         return;
     cuda_buffer_release(&p->lists);
-    xfree(p->seqs);
+    xfree(p->seqs.v);
     xfree(p);
     c->attention = NULL;
 }
@@ -109,30 +107,19 @@ static int rows_choose(const struct cuda_kern *c, const struct attention_args &a
     return longest <= 2 * ROWS_LONG ? ROWS_SHORT : ROWS_LONG;
 }
 
-static bool plan_fits(const struct cuda_attention_plan *p, const struct kern_attention_args *a,
-                      int rows)
-{
-    return p->n_seqs == a->n_seqs && p->T == a->T && p->rows == rows &&
-           memcmp(p->seqs, a->seqs, (size_t)a->n_seqs * sizeof *a->seqs) == 0;
-}
-
 static enum err_code plan_get(struct cuda_kern *c, const struct kern_attention_args *a, int rows,
                               struct cuda_attention_plan **out, struct err *e)
 {
     if (c->attention == NULL)
         c->attention = (struct cuda_attention_plan *)xcalloc(1, sizeof *c->attention);
     struct cuda_attention_plan *p = *out = c->attention;
-    if (p->n_seqs > 0 && plan_fits(p, a, rows))
+    if (p->rows == rows && cuda_seqs_are(&p->seqs, a->seqs, a->n_seqs))
         return ERR_OK;
-    const size_t bytes = (size_t)a->n_seqs * sizeof *a->seqs;
-    p->n_seqs = 0;
+    p->seqs.n = 0;
     p->rows = rows;
     p->n_pieces = pieces_list(a, p->rows, NULL);
     TRY(lists_upload(c, p, a, e));
-    p->seqs = (struct kern_seq *)xrealloc(p->seqs, bytes);
-    memcpy(p->seqs, a->seqs, bytes);
-    p->n_seqs = a->n_seqs;
-    p->T = a->T;
+    cuda_seqs_keep(&p->seqs, a->seqs, a->n_seqs);
     return ERR_OK;
 }
 

@@ -9,6 +9,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #include <stdint.h>
+#include <string.h>
 
 extern "C" {
 #include "base/err.h"
@@ -65,6 +66,25 @@ struct cuda_kern {
 static inline struct cuda_kern *cuda_of(struct kern *k)
 {
     return (struct cuda_kern *)(void *)k;
+}
+
+/* ---- sequences of the last batch: what is made of them serves all its layers ---- */
+
+struct cuda_seqs {
+    struct kern_seq *v; /* a copy */
+    int n;              /* 0: none */
+};
+
+static inline bool cuda_seqs_are(const struct cuda_seqs *s, const struct kern_seq *v, int n)
+{
+    return s->n > 0 && s->n == n && memcmp(s->v, v, (size_t)n * sizeof *v) == 0;
+}
+
+static inline void cuda_seqs_keep(struct cuda_seqs *s, const struct kern_seq *v, int n)
+{
+    s->v = (struct kern_seq *)xrealloc(s->v, (size_t)n * sizeof *v);
+    memcpy(s->v, v, (size_t)n * sizeof *v);
+    s->n = n;
 }
 
 /* ---- errors: every call names what was being done ---- */

@@ -1,6 +1,4 @@
 /* Rotary embeddings: tables on the device, and the pass over q and k for products that do not rotate in their ending. */
-#include <string.h>
-
 #include "kernels/cuda/rotary_cuda.cuh"
 #include "kernels/rotary.h"
 
@@ -8,8 +6,7 @@ static constexpr int THREADS = 256;
 static const char what[] = "rotary embedding";
 
 struct cuda_rotary_plan {
-    struct kern_seq *seqs; /* copy of what the positions were made from */
-    int n_seqs;
+    struct cuda_seqs seqs; /* what the positions were made from */
     int64_t T;
     struct cuda_buffer positions; /* of every row of T */
     struct cuda_buffer angles;    /* rotary_fill's table */
@@ -25,26 +22,19 @@ void cuda_rotary_close(struct cuda_kern *c)
         return;
     cuda_buffer_release(&p->positions);
     cuda_buffer_release(&p->angles);
-    xfree(p->seqs);
+    xfree(p->seqs.v);
     xfree(p);
     c->rotary = NULL;
 }
 
 /* ---- tables ---- */
 
-static bool has_positions(const struct cuda_rotary_plan *p, const struct kern_rotary *r, int64_t T)
-{
-    return p->T == T && p->n_seqs == r->n_seqs &&
-           memcmp(p->seqs, r->seqs, (size_t)r->n_seqs * sizeof *r->seqs) == 0;
-}
-
 static enum err_code positions_get(struct cuda_kern *c, struct cuda_rotary_plan *p,
                                    const struct kern_rotary *r, int64_t T, struct err *e)
 {
-    const size_t bytes = (size_t)r->n_seqs * sizeof *r->seqs;
-    if (has_positions(p, r, T))
+    if (p->T == T && cuda_seqs_are(&p->seqs, r->seqs, r->n_seqs))
         return ERR_OK;
-    p->T = 0;
+    p->seqs.n = 0;
     int32_t *list = (int32_t *)xcalloc((size_t)T, sizeof *list);
     for (int i = 0; i < r->n_seqs; i++)
         for (int32_t t = 0; t < r->seqs[i].len; t++)
@@ -52,9 +42,7 @@ static enum err_code positions_get(struct cuda_kern *c, struct cuda_rotary_plan 
     const enum err_code code = cuda_keep(c, &p->positions, list, (size_t)T * sizeof *list, what, e);
     xfree(list);
     TRY(code);
-    p->seqs = (struct kern_seq *)xrealloc(p->seqs, bytes);
-    memcpy(p->seqs, r->seqs, bytes);
-    p->n_seqs = r->n_seqs;
+    cuda_seqs_keep(&p->seqs, r->seqs, r->n_seqs);
     p->T = T;
     return ERR_OK;
 }

@@ -1,96 +1,12 @@
-/* kern_quantize, kern_order_statistics and kern_spread on the cpu, against a second implementation that follows the
- * quantization spec word by word: doubles for the fp16 numbers, one float operation at a time, no tables. */
-#include <criterion/criterion.h>
-
-#include <math.h>
+/* kern_quantize on the cpu, against a second implementation that follows the quantization spec word by word: doubles for the
+ * fp16 numbers, one float operation at a time, no tables. What all operations on weights refuse. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/mem.h"
-#include "base/rng.h"
-#include "kernels/cpu/f16.h"
 #include "kernels/cpu/quant_vec.h"
-#include "kernels/kernels.h"
-
-enum { PATTERNS = 65536, FINITE = 0x7c00 };
-
-/* ---- fp16 by definition ---- */
-
-static double value_of(int bits)
-{
-    int exponent = (bits >> 10) & 31;
-    int fraction = bits & 0x3ff;
-    double mag = exponent > 0 ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24);
-    return (bits & 0x8000) != 0 ? -mag : mag;
-}
-
-/* Nearest fp16 to x by looking for it; ties to the even pattern. */
-static uint16_t nearest_f16(double x)
-{
-    double mag = fabs(x);
-    int lo = 0;
-    int hi = FINITE; /* stands for 65536: what would come after the largest */
-    while (hi - lo > 1) {
-        int middle = (lo + hi) / 2;
-        if (value_of(middle) <= mag)
-            lo = middle;
-        else
-            hi = middle;
-    }
-    double below = mag - value_of(lo);
-    double above = (hi == FINITE ? 65536.0 : value_of(hi)) - mag;
-    int bits = below < above || (below == above && lo % 2 == 0) ? lo : hi;
-    return (uint16_t)(bits | (signbit(x) ? 0x8000 : 0));
-}
-
-Test(quantize, fp16_conversions_are_exact_for_every_pattern)
-{
-    for (int h = 0; h < PATTERNS; h++) {
-        float f = f16_to_f32((uint16_t)h);
-        if ((h & 0x7fff) > FINITE) {
-            cr_assert(isnan(f), "%04x", h);
-            cr_assert(isnan(f16_to_f32(f32_to_f16(f))));
-            continue;
-        }
-        double expected =
-            (h & 0x7fff) == FINITE ? (h == FINITE ? INFINITY : -INFINITY) : value_of(h);
-        cr_assert(f == expected && !signbit(f) == !signbit(expected), "%04x: %a", h, f);
-        cr_assert_eq(f32_to_f16(f), h);
-        if (isinf(f))
-            continue;
-        cr_assert_eq(f16_units((uint16_t)h), (int64_t)(expected * 0x1p24));
-        cr_assert_eq(f16_order((uint16_t)h), (h & 0x8000) != 0 ? -(h & 0x7fff) : h);
-    }
-}
-
-static void check_rounding(float x)
-{
-    uint16_t expected = nearest_f16(x);
-    cr_assert_eq(f32_to_f16(x), expected, "%a: %04x, expected %04x", x, f32_to_f16(x), expected);
-    float f = f32_round_to_f16(x);
-    cr_assert_eq(f32_bits(f), f32_bits(f16_to_f32(expected)), "%a: %a", x, f);
-}
-
-Test(quantize, rounding_to_fp16_is_to_nearest_even_at_and_around_every_tie)
-{
-    for (int h = 0; h < FINITE; h++) {
-        double next = h + 1 == FINITE ? 65536.0 : value_of(h + 1);
-        float tie = (float)((value_of(h) + next) / 2);
-        float around[] = {tie, nextafterf(tie, 0), nextafterf(tie, INFINITY)};
-        for (size_t i = 0; i < ARRAY_LEN(around); i++) {
-            check_rounding(around[i]);
-            check_rounding(-around[i]);
-        }
-    }
-    struct rng r = {7};
-    for (int i = 0; i < 200000; i++) {
-        float x = f32_of_bits((uint32_t)rng_u64(&r));
-        if (isfinite(x))
-            check_rounding(x);
-    }
-    cr_assert(isinf(f32_round_to_f16(1e30F)));
-}
+#include "tests/support/kern_fixture.h"
+#include "tests/support/quant_reference.h"
 
 /* ---- quantization by definition ---- */
 
@@ -111,37 +27,6 @@ static void result_free(struct result *r)
     xfree(r->out);
     xfree(r->codes);
     xfree(r->absmax);
-}
-
-static bool is_kept(const struct kern_quant_args *a, int64_t i)
-{
-    for (int32_t j = 0; j < a->n_keep; j++) {
-        if (a->keep[j] == i % a->cols)
-            return true;
-    }
-    return false;
-}
-
-/* fp16 of the exact mean: 24 binary digits behind the point make every fp16 number an integer. */
-static uint16_t reference_mean(const struct kern_quant_args *a, int64_t start, int64_t end)
-{
-    __int128 sum = 0;
-    int64_t n = 0;
-    for (int64_t i = start; i < end; i++) {
-        if (is_kept(a, i))
-            continue;
-        sum += (__int128)(value_of(a->w16[i]) * 0x1p24);
-        n++;
-    }
-    if (n == 0)
-        return 0;
-    /* Quotient to 20 more digits with a sticky one: a double holds all that can decide the rounding. */
-    __int128 scaled = sum * ((__int128)1 << 20);
-    __int128 quotient = scaled / n;
-    double q = (double)(int64_t)(quotient >> 20) + (double)(int64_t)(quotient & 0xfffff) * 0x1p-20;
-    if (scaled % n != 0 && fabs(q) < 0x1p30)
-        q += sum < 0 ? -0x1p-22 : 0x1p-22;
-    return nearest_f16(q * 0x1p-24);
 }
 
 static int reference_code(const struct kern_quant_args *a, float x, float m)
@@ -200,15 +85,6 @@ static void reference_quantize(const struct kern_quant_args *a, struct result *r
     }
 }
 
-static struct kern *open_cpu(int threads)
-{
-    struct err e;
-    struct kern *k = NULL;
-    struct kern_options o = {.device = "cpu", .threads = threads};
-    cr_assert_eq(kern_open(&o, &k, &e), ERR_OK, "%s", e.text);
-    return k;
-}
-
 /* Runs both and compares every bit. */
 static void compare(struct kern *k, struct kern_quant_args a, const char *what)
 {
@@ -241,13 +117,6 @@ struct levels {
     float v[256];
     int n;
 };
-
-static int by_value(const void *a, const void *b)
-{
-    float x = *(const float *)a;
-    float y = *(const float *)b;
-    return (x > y) - (x < y);
-}
 
 static struct levels even_book(int k)
 {
@@ -328,7 +197,7 @@ static int64_t all_within(int m, int block, uint16_t *w)
 
 Test(quantize, every_fp16_value_has_the_index_of_the_definition)
 {
-    struct kern *k = open_cpu(2);
+    struct kern *k = fixture_kern(2);
     struct rng r = {42};
     uint16_t *w = xcalloc(3 * PATTERNS, sizeof(*w));
     static const int maxima[] = {1, 2, 3, 0x03ff, 0x0400, 0x0401, 0x3c00, 0x3555, 0x7bff};
@@ -353,7 +222,7 @@ Test(quantize, every_fp16_value_has_the_index_of_the_definition)
 /* Spec 2.7: E2M0 with a block maximum of 1 is exact in fp32; the lower neighbour wins. */
 Test(quantize, ties_go_to_the_lower_neighbour)
 {
-    struct kern *k = open_cpu(1);
+    struct kern *k = fixture_kern(1);
     static const float e2m0[] = {-1, -.5F, -.25F, 0, .25F, .5F, 1};
     static const double x[] = {1, .125, .375, .75, -.125, -.375, -.75, -0.0};
     static const float expected[] = {1, 0, .25F, .5F, -.25F, -.5F, -1, 0};
@@ -370,16 +239,6 @@ Test(quantize, ties_go_to_the_lower_neighbour)
     kern_close(k);
 }
 
-static void random_weights(struct rng *r, uint16_t *w, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        double scale = ldexp(1, -(int)rng_below(r, 12));
-        w[i] = nearest_f16(scale * (rng_normal(r) + 0.3));
-    }
-    for (int64_t i = n / 3; i < n / 3 + 200 && i < n; i++)
-        w[i] = (uint16_t)(rng_below(r, 2) << 15); /* zero blocks, of either sign */
-}
-
 Test(quantize, blocks_centering_and_kept_columns_follow_the_definition)
 {
     static const struct {
@@ -391,7 +250,7 @@ Test(quantize, blocks_centering_and_kept_columns_follow_the_definition)
         {9, 100, 7, 100}, {130, 100, 0, 0},
     };
     struct rng r = {3};
-    struct kern *k = open_cpu(2);
+    struct kern *k = fixture_kern(2);
     for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
         int64_t n = shapes[i].rows * shapes[i].cols;
         uint16_t *w = xcalloc((size_t)n, sizeof(*w));
@@ -482,7 +341,7 @@ Test(quantize, every_instruction_set_gives_the_same_bits)
 /* Blocks of two neighbours (h, h + 1): every mean is a tie. Blocks of three, (h, h, h + 1): none is. */
 Test(quantize, means_are_rounded_to_nearest_even)
 {
-    struct kern *k = open_cpu(2);
+    struct kern *k = fixture_kern(2);
     uint16_t *w = xcalloc(3 * PATTERNS, sizeof(*w));
     struct levels b = even_book(2);
     for (int block = 2; block <= 3; block++) {
@@ -509,7 +368,7 @@ Test(quantize, means_are_rounded_to_nearest_even)
 
 Test(quantize, a_zero_block_gives_plus_zero_and_its_mean_when_centered)
 {
-    struct kern *k = open_cpu(1);
+    struct kern *k = fixture_kern(1);
     struct err e;
     struct levels b = even_book(3);
     uint16_t w[64];
@@ -547,7 +406,7 @@ Test(quantize, results_do_not_depend_on_the_number_of_threads)
         ranks[i] = (int64_t)i * ROWS * (COLS - 3) / KERN_RANKS;
     for (int variant = 0; variant < 6; variant++) {
         for (int i = 0; i < 2; i++) {
-            struct kern *k = open_cpu(i == 0 ? 1 : 5);
+            struct kern *k = fixture_kern(i == 0 ? 1 : 5);
             struct err e;
             struct kern_quant_args a = {.w16 = w,
                                         .rows = ROWS,
@@ -573,165 +432,6 @@ Test(quantize, results_do_not_depend_on_the_number_of_threads)
     xfree(w);
 }
 
-/* What goes into the blocks, ascending. Returns how many. */
-static int64_t reference_sorted(const struct kern_quant_args *a, float *y)
-{
-    const int64_t n = a->rows * a->cols;
-    int64_t n_live = 0;
-    uint16_t mean = reference_mean(a, 0, n);
-    for (int64_t i = 0; i < n; i++) {
-        int64_t start = i / a->block * a->block;
-        if (a->center == KERN_CENTER_BLOCK && i == start)
-            mean = reference_mean(a, start, start + a->block < n ? start + a->block : n);
-        double x = value_of(a->w16[i]);
-        x = a->center == KERN_CENTER_NONE ? x : value_of(nearest_f16(x - value_of(mean)));
-        if (!is_kept(a, i))
-            y[n_live++] = (float)(x == 0 ? 0 : x);
-    }
-    qsort(y, (size_t)n_live, sizeof(*y), by_value);
-    return n_live;
-}
-
-/* Every rank there is, and +0 for both zeros. */
-static void check_statistics(struct kern *k, const struct kern_quant_args *a, const float *sorted,
-                             int64_t n)
-{
-    int64_t rank[KERN_RANKS];
-    float value[KERN_RANKS];
-    struct err e;
-    for (int64_t first = 0; first < n; first += KERN_RANKS) {
-        int len = n - first < KERN_RANKS ? (int)(n - first) : KERN_RANKS;
-        for (int i = 0; i < len; i++)
-            rank[i] = first + i;
-        cr_assert_eq(kern_order_statistics(k, a, rank, len, value, &e), ERR_OK, "%s", e.text);
-        for (int i = 0; i < len; i++)
-            cr_assert_eq(f32_bits(value[i]), f32_bits(sorted[first + i]),
-                         "center %d, %d kept: rank %ld of %ld is %a, expected %a", (int)a->center,
-                         a->n_keep, (long)rank[i], (long)n, value[i], sorted[first + i]);
-    }
-}
-
-Test(quantize, order_statistics_are_those_of_what_goes_into_blocks)
-{
-    enum { ROWS = 33, COLS = 130, N = ROWS * COLS, BLOCK = 64 };
-    struct rng r = {5};
-    struct kern *k = open_cpu(2);
-    uint16_t w[N];
-    float sorted[N];
-    random_weights(&r, w, N); /* with zeros of either sign */
-    w[0] = 0x7bff;
-    w[N - 1] = 0xfbff;
-    static const int32_t keep[] = {3, 64, 129};
-    for (int center = KERN_CENTER_NONE; center <= KERN_CENTER_BLOCK; center++) {
-        for (int32_t n_keep = 0; n_keep <= 3; n_keep += 3) {
-            struct kern_quant_args a = {.w16 = w,
-                                        .rows = ROWS,
-                                        .cols = COLS,
-                                        .block = BLOCK,
-                                        .center = (enum kern_center)center,
-                                        .keep = keep,
-                                        .n_keep = n_keep};
-            int64_t n = reference_sorted(&a, sorted);
-            cr_assert_eq(n, ROWS * (COLS - n_keep));
-            check_statistics(k, &a, sorted, n);
-        }
-    }
-    kern_close(k);
-}
-
-Test(quantize, order_statistics_of_tiny_and_of_equal_weights)
-{
-    struct kern *k = open_cpu(2);
-    struct err e;
-    static const int32_t keep[] = {0};
-    static const int64_t same[] = {0, 0, 0, 0, 0};
-    float value[5];
-    uint16_t w[25];
-    for (int i = 0; i < 25; i++)
-        w[i] = 0xc000;
-    w[24] = 0x8000;
-    struct kern_quant_args a = {.w16 = w, .rows = 1, .cols = 1, .block = 64};
-    cr_assert_eq(kern_order_statistics(k, &a, same, 5, value, &e), ERR_OK, "%s", e.text);
-    for (int i = 0; i < 5; i++)
-        cr_expect_eq(value[i], -2);
-    a.rows = a.cols = 5;
-    static const int64_t ends[] = {0, 0, 1, 23, 24};
-    cr_assert_eq(kern_order_statistics(k, &a, ends, 5, value, &e), ERR_OK, "%s", e.text);
-    cr_expect(value[0] == -2 && value[2] == -2 && value[3] == -2);
-    cr_expect(value[4] == 0 && !signbit(value[4]));
-    /* Nothing is left when every column is kept, and a mean of nothing is 0. */
-    a.rows = 25;
-    a.cols = 1;
-    a.keep = keep;
-    a.n_keep = 1;
-    for (int center = 0; center <= KERN_CENTER_BLOCK; center++) {
-        a.center = (enum kern_center)center;
-        cr_expect_eq(kern_order_statistics(k, &a, NULL, 0, NULL, &e), ERR_OK);
-        cr_expect_eq(kern_order_statistics(k, &a, same, 1, value, &e), ERR_FORMAT);
-        cr_expect(strstr(e.text, "rank 0 (number 1 of 1)") != NULL, "%s", e.text);
-    }
-    kern_close(k);
-}
-
-Test(quantize, ranks_that_do_not_ascend_within_the_weights_are_refused)
-{
-    static const struct {
-        int64_t rank[3];
-        int n;
-        const char *part;
-    } rows[] = {
-        {{-1, 0, 0}, 1, "rank -1 (number 1 of 1)"},
-        {{0, 12, 0}, 2, "rank 12 (number 2 of 2) is not in ascending order within 0..11"},
-        {{3, 5, 4}, 3, "rank 4 (number 3 of 3)"},
-        {{0}, -1, "-1 order statistics"},
-        {{0}, KERN_RANKS + 1, "257 order statistics; 0 to 256"},
-    };
-    struct kern *k = open_cpu(1);
-    uint16_t w[16] = {0};
-    static const int32_t keep[] = {1};
-    const struct kern_quant_args a = {
-        .w16 = w, .rows = 4, .cols = 4, .block = 64, .keep = keep, .n_keep = 1};
-    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        float value[3];
-        struct err e = {0};
-        cr_expect_eq(kern_order_statistics(k, &a, rows[i].rank, rows[i].n, value, &e), ERR_FORMAT);
-        cr_expect(strstr(e.text, rows[i].part) != NULL, "row %zu: '%s'", i, e.text);
-    }
-    kern_close(k);
-}
-
-Test(quantize, spread_is_exact)
-{
-    enum { ROWS = 7, COLS = 150 };
-    struct rng r = {9};
-    struct kern *k = open_cpu(2);
-    uint16_t w[ROWS * COLS];
-    random_weights(&r, w, ROWS * COLS);
-    w[0] = 0x7bff; /* the largest beside the smallest */
-    w[1] = 0x0001;
-    unsigned __int128 keys[COLS];
-    for (int by_rows = 0; by_rows <= 1; by_rows++) {
-        struct err e;
-        cr_assert_eq(kern_spread(k, w, ROWS, COLS, by_rows, keys, &e), ERR_OK);
-        int n_lines = by_rows ? ROWS : COLS;
-        int n = by_rows ? COLS : ROWS;
-        for (int line = 0; line < n_lines; line++) {
-            /* n * sum x^2 - (sum x)^2 is the sum over pairs of (x_i - x_j)^2 */
-            unsigned __int128 pairs = 0;
-            for (int i = 0; i < n; i++) {
-                for (int j = 0; j < i; j++) {
-                    int at_i = by_rows ? line * COLS + i : i * COLS + line;
-                    int at_j = by_rows ? line * COLS + j : j * COLS + line;
-                    __int128 d = (__int128)((value_of(w[at_i]) - value_of(w[at_j])) * 0x1p24);
-                    pairs += (unsigned __int128)(d * d);
-                }
-            }
-            cr_assert(keys[line] == pairs, "by_rows %d, line %d", by_rows, line);
-        }
-    }
-    kern_close(k);
-}
-
 static void expect_refused(struct kern *k, struct kern_quant_args a, enum err_code code,
                            const char *part)
 {
@@ -751,7 +451,7 @@ static void expect_no_statistics(struct kern *k, struct kern_quant_args a, const
 
 Test(quantize, what_cannot_be_quantized_is_refused)
 {
-    struct kern *k = open_cpu(2);
+    struct kern *k = fixture_kern(2);
     struct levels b = even_book(4);
     enum { N = 10000 };
     uint16_t *w = xcalloc(N, sizeof(*w));
