@@ -2,7 +2,8 @@
 # Installs what is missing, builds and runs all tests.
 #   test.sh            everything: warnings as errors with gcc and clang, all tests, sanitizers, format, static analysis
 #   test.sh --quick    gcc build and its tests only
-# The CUDA module is not part of it: cmake --preset cuda builds it, build/cuda/tests/test_cuda, test_cuda_quant and test_cuda_model test it on a GPU.
+# The CUDA module is not part of it: cmake --preset cuda builds it, ctest --test-dir build/cuda -R cuda
+# tests it on a GPU.
 set -euo pipefail
 cd "$(dirname "$0")"
 cmake/install-deps.sh --test

@@ -1,7 +1,6 @@
 /* `isobit-analysis recommend`: which configuration for a budget of bits. */
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "analysis/cmd.h"
 #include "analysis/recommend.h"

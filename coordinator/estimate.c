@@ -1,7 +1,6 @@
 #include "coordinator/estimate.h"
 
 #include <dirent.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/io.h"

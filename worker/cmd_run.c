@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/io.h"
 #include "schema/keys.h"
 #include "schema/wire.h"
 #include "worker/child.h"

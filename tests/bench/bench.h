@@ -1,4 +1,4 @@
-/* What the orchestrator's benchmarks share: children that measure something and tell what it cost, a scratch folder, the
+/* What benchmarks share: failing, sorting, children that measure something and tell what it cost, a scratch folder, the
  * line of JSON at the end. */
 #ifndef ISOBIT_TESTS_BENCH_H
 #define ISOBIT_TESTS_BENCH_H
@@ -19,6 +19,13 @@ static inline void bench_must(enum err_code code, const struct err *e)
         (void)fprintf(stderr, "benchmark: %s\n", e->text);
         exit(1);
     }
+}
+
+/* For qsort. */
+static inline int bench_compare_doubles(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
 }
 
 /* Zeroed memory that children write and the parent reads. */

@@ -13,6 +13,7 @@
 #include "base/rng.h"
 #include "kernels/cpu/f16.h"
 #include "kernels/kernels.h"
+#include "tests/bench/bench.h"
 #include "worker/quant/quant.h"
 
 enum { SEQS = 8, LEN = 2048, T = SEQS * LEN, LAYERS_KEPT = 4, REPEATS = 7 };
@@ -49,19 +50,11 @@ struct bench {
     double seconds[PARTS];
 };
 
-static void must(enum err_code code, const struct err *e)
-{
-    if (code == ERR_OK)
-        return;
-    (void)fprintf(stderr, "bench_cuda: %s\n", e->text);
-    exit(1);
-}
-
 static void *alloc(struct bench *b, int64_t n)
 {
     struct err e;
     void *p;
-    must(kern_alloc(b->k, (size_t)n * 2, "benchmark", &p, &e), &e);
+    bench_must(kern_alloc(b->k, (size_t)n * 2, "benchmark", &p, &e), &e);
     return p;
 }
 
@@ -72,7 +65,7 @@ static void *random_weights(struct bench *b, int64_t n)
     struct err e;
     char *p = alloc(b, n);
     for (int64_t i = 0; i < n; i += CHUNK)
-        must(kern_cast_f16(b->k, p + i * 2, b->chunk, n - i < CHUNK ? n - i : CHUNK, &e), &e);
+        bench_must(kern_cast_f16(b->k, p + i * 2, b->chunk, n - i < CHUNK ? n - i : CHUNK, &e), &e);
     return p;
 }
 
@@ -84,8 +77,8 @@ static void make_chunk(struct bench *b)
     for (int i = 0; i < CHUNK; i++)
         host[i] = f32_to_f16((float)(0.02 * rng_normal(&r)));
     b->chunk = alloc(b, CHUNK);
-    must(kern_upload(b->k, b->chunk, host, CHUNK * sizeof(*host), &e), &e);
-    must(kern_sync(b->k, &e), &e);
+    bench_must(kern_upload(b->k, b->chunk, host, CHUNK * sizeof(*host), &e), &e);
+    bench_must(kern_sync(b->k, &e), &e);
     xfree(host);
 }
 
@@ -139,7 +132,7 @@ static void done(struct bench *b, enum part part, int64_t *start)
     struct err e;
     if (!b->is_timed)
         return;
-    must(kern_sync(b->k, &e), &e);
+    bench_must(kern_sync(b->k, &e), &e);
     b->seconds[part] += clock_seconds_since(*start);
     *start = clock_mono_ns();
 }
@@ -153,7 +146,7 @@ static void linear(struct bench *b, const struct kern_linear_args *like, int64_t
     a.N = N;
     a.K = K;
     a.is_residual = a.y == b->x;
-    must(kern_linear(b->k, &a, &e), &e);
+    bench_must(kern_linear(b->k, &a, &e), &e);
 }
 
 static void sequences_fill(struct kern_seq seqs[SEQS])
@@ -196,7 +189,7 @@ static void norm(struct bench *b, const struct layer *l)
     struct err e;
     struct kern_norm_args a = {
         .y = b->h, .x = b->x, .w = l->norm, .b = l->bias, .eps = 1e-5F, .T = T, .d = b->shape->d};
-    must(kern_layernorm(b->k, &a, &e), &e);
+    bench_must(kern_layernorm(b->k, &a, &e), &e);
 }
 
 static void attention(struct bench *b)
@@ -217,7 +210,7 @@ static void attention(struct bench *b)
                                     .seqs = seqs,
                                     .n_seqs = SEQS,
                                     .T = T};
-    must(kern_attention(b->k, &a, &e), &e);
+    bench_must(kern_attention(b->k, &a, &e), &e);
 }
 
 static void run_layer(struct bench *b, const struct layer *l)
@@ -240,7 +233,7 @@ static void run_pass(struct bench *b)
     struct err e;
     const int64_t d = b->shape->d;
     struct kern_embed_args embed = {.out = b->x, .table = b->embed, .ids = b->ids, .T = T, .d = d};
-    must(kern_embed(b->k, &embed, &e), &e);
+    bench_must(kern_embed(b->k, &embed, &e), &e);
     for (int i = 0; i < b->shape->layers; i++)
         run_layer(b, &b->layers[i % LAYERS_KEPT]);
     int64_t start = clock_mono_ns();
@@ -255,20 +248,14 @@ static void run_pass(struct bench *b)
                                     .n = T,
                                     .logprob = b->logprob,
                                     .is_top = b->is_top};
-    must(kern_score(b->k, &score, &e), &e);
-    must(kern_sync(b->k, &e), &e);
+    bench_must(kern_score(b->k, &score, &e), &e);
+    bench_must(kern_sync(b->k, &e), &e);
     done(b, PART_SCORE, &start);
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 static double median(double *seconds)
 {
-    qsort(seconds, REPEATS, sizeof(*seconds), compare_doubles);
+    qsort(seconds, REPEATS, sizeof(*seconds), bench_compare_doubles);
     return seconds[REPEATS / 2];
 }
 
@@ -308,7 +295,7 @@ static void fill_book(struct bench *b, const struct kern_quant_args *a, enum dty
     c.k = k;
     c.dtype = d;
     config_normalize(&c);
-    must(codebook_of_weights(b->k, &c, a, book, &e), &e);
+    bench_must(codebook_of_weights(b->k, &c, a, book, &e), &e);
 }
 
 static void run_quantizer(struct bench *b, const struct kern_quant_args *a, const char *name)
@@ -317,8 +304,8 @@ static void run_quantizer(struct bench *b, const struct kern_quant_args *a, cons
     struct err e;
     for (int i = -1; i < REPEATS; i++) {
         int64_t start = clock_mono_ns();
-        must(kern_quantize(b->k, a, &e), &e);
-        must(kern_sync(b->k, &e), &e);
+        bench_must(kern_quantize(b->k, a, &e), &e);
+        bench_must(kern_sync(b->k, &e), &e);
         if (i >= 0)
             seconds[i] = clock_seconds_since(start);
     }
@@ -334,8 +321,8 @@ static void run_copy(struct bench *b, void *from, void *to)
     struct kern_rows_args a = {.y = to, .x = from, .n = ROWS, .d = COLS};
     for (int i = -1; i < REPEATS; i++) {
         int64_t start = clock_mono_ns();
-        must(kern_copy_rows(b->k, &a, &e), &e);
-        must(kern_sync(b->k, &e), &e);
+        bench_must(kern_copy_rows(b->k, &a, &e), &e);
+        bench_must(kern_sync(b->k, &e), &e);
         if (i >= 0)
             seconds[i] = clock_seconds_since(start);
     }
@@ -367,10 +354,10 @@ static void run_overhead(struct bench *b, const struct kern_quant_args *like)
     struct codebook book;
     struct kern_quant_args a = *like;
     a.rows = SMALL;
-    must(kern_quantize(b->k, &a, &e), &e);
+    bench_must(kern_quantize(b->k, &a, &e), &e);
     int64_t start = clock_mono_ns();
     for (int i = 0; i < CALLS; i++)
-        must(kern_quantize(b->k, &a, &e), &e);
+        bench_must(kern_quantize(b->k, &a, &e), &e);
     const double call = clock_seconds_since(start) / CALLS;
     start = clock_mono_ns();
     for (int i = 0; i < CALLS; i++)
@@ -381,7 +368,7 @@ static void run_overhead(struct bench *b, const struct kern_quant_args *like)
     start = clock_mono_ns();
     for (int i = 0; i < CALLS; i++) {
         book.v[1] = nextafterf(book.v[1], 0);
-        must(kern_quantize(b->k, &a, &e), &e);
+        bench_must(kern_quantize(b->k, &a, &e), &e);
     }
     printf("a call with %d weights: %.1f us, %.1f with a new book; a quantile codebook: %.1f us\n",
            SMALL * COLS, call * 1e6, clock_seconds_since(start) / CALLS * 1e6, make * 1e6);
@@ -424,7 +411,7 @@ static void run_quantizers(struct kern *k)
     const int64_t start = clock_mono_ns(), middle = (int64_t)ROWS * COLS / 2;
     struct err e;
     float value;
-    must(kern_order_statistics(k, &a, &middle, 1, &value, &e), &e);
+    bench_must(kern_order_statistics(k, &a, &middle, 1, &value, &e), &e);
     printf("order statistics: %.2f TB/s\n", 2e-12 * ROWS * COLS / clock_seconds_since(start));
     kern_free(k, w16);
     kern_free(k, out);
@@ -438,7 +425,7 @@ int main(int argc, char **argv)
     const char *only = argc > 1 ? argv[1] : NULL;
     const bool is_quantize_only = only != NULL && strcmp(only, "quantize") == 0;
     struct kern_options o = {.device = "cuda:0", .compute = KERN_FP16};
-    must(kern_open(&o, &k, &e), &e);
+    bench_must(kern_open(&o, &k, &e), &e);
     printf("%s\n", kern_get_info(k)->device);
     if (only == NULL || is_quantize_only)
         run_quantizers(k);

@@ -13,6 +13,7 @@
 #include "base/rng.h"
 #include "kernels/cpu/f16.h"
 #include "kernels/kernels.h"
+#include "tests/bench/bench.h"
 #include "worker/eval/eval.h"
 #include "worker/model/model.h"
 #include "worker/runner.h"
@@ -21,14 +22,6 @@ enum { WINDOWS = 8, WINDOW = 2048, REPEATS = 9, GROUPS = 3, PASSES_MIN = 6 };
 /* A group of passes at least: shorter ones end before the GPU's power settles. */
 static const double group_seconds = 0.3;
 enum { ITEMS = 1024, SHARED = 72, CHOICES = 4, ENDING = 24, PER_ITEM = SHARED + CHOICES * ENDING };
-
-static void must(enum err_code code, const struct err *e)
-{
-    if (code == ERR_OK)
-        return;
-    (void)fprintf(stderr, "bench_cuda_model: %s\n", e->text);
-    exit(1);
-}
 
 struct loaded {
     struct ckpt *ckpt;
@@ -45,11 +38,11 @@ static void load(struct loaded *l, const char *dir, const char *ids)
     const struct kern_options gpu = {.device = "cuda:0", .compute = KERN_FP16};
     c.compute = COMPUTE_FP16;
     config_normalize(&c);
-    must(ckpt_open(&(struct model_ref){.name = dir, .path = dir}, &l->ckpt, &e), &e);
-    must(kern_open(&gpu, &l->k, &e), &e);
-    must(model_open(l->ckpt, l->k, &l->m, &e), &e);
-    must(model_set_config(l->m, &c, &bits, &e), &e);
-    must(io_read_file(ids, (size_t)1 << 30, &l->ids, &e), &e);
+    bench_must(ckpt_open(&(struct model_ref){.name = dir, .path = dir}, &l->ckpt, &e), &e);
+    bench_must(kern_open(&gpu, &l->k, &e), &e);
+    bench_must(model_open(l->ckpt, l->k, &l->m, &e), &e);
+    bench_must(model_set_config(l->m, &c, &bits, &e), &e);
+    bench_must(io_read_file(ids, (size_t)1 << 30, &l->ids, &e), &e);
 }
 
 static void unload(struct loaded *l)
@@ -58,12 +51,6 @@ static void unload(struct loaded *l)
     model_close(l->m);
     kern_close(l->k);
     ckpt_close(l->ckpt);
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 /* ---- limits: what a pass would take if nothing but its largest parts were there ---- */
@@ -82,7 +69,7 @@ static void run_linear(const struct limits *b, int64_t N, int64_t K)
 {
     struct err e;
     const struct kern_linear_args a = {.y = b->y, .x = b->x, .w = b->w, .T = b->T, .N = N, .K = K};
-    must(kern_linear(b->l->k, &a, &e), &e);
+    bench_must(kern_linear(b->l->k, &a, &e), &e);
 }
 
 static void run_attention(const struct limits *b, const struct model_info *info)
@@ -103,7 +90,7 @@ static void run_attention(const struct limits *b, const struct model_info *info)
                                     .seqs = seqs,
                                     .n_seqs = WINDOWS,
                                     .T = b->T};
-    must(kern_attention(b->l->k, &a, &e), &e);
+    bench_must(kern_attention(b->l->k, &a, &e), &e);
 }
 
 /* The least traffic of a layer's two norms: 4 bytes an element each. */
@@ -111,7 +98,7 @@ static void run_copies(const struct limits *b, const struct model_info *info)
 {
     struct err e;
     struct kern_rows_args a = {.y = b->y, .x = b->x, .n = 2 * b->T, .d = info->d};
-    must(kern_copy_rows(b->l->k, &a, &e), &e);
+    bench_must(kern_copy_rows(b->l->k, &a, &e), &e);
 }
 
 static void run_part(const struct limits *b, enum part part)
@@ -148,11 +135,11 @@ static double time_part(const struct limits *b, enum part part)
     struct err e;
     enum { RUNS = 20 };
     run_part(b, part);
-    must(kern_sync(b->l->k, &e), &e);
+    bench_must(kern_sync(b->l->k, &e), &e);
     int64_t start = clock_mono_ns();
     for (int i = 0; i < RUNS; i++)
         run_part(b, part);
-    must(kern_sync(b->l->k, &e), &e);
+    bench_must(kern_sync(b->l->k, &e), &e);
     return clock_seconds_since(start) / RUNS;
 }
 
@@ -171,10 +158,10 @@ static double time_in_turn(const struct limits *b, int passes)
                     run_part(b, (enum part)part);
             run_part(b, PART_HEAD);
         }
-        must(kern_sync(b->l->k, &e), &e);
+        bench_must(kern_sync(b->l->k, &e), &e);
         seconds[g] = clock_seconds_since(start) / passes;
     }
-    qsort(seconds, GROUPS, sizeof(*seconds), compare_doubles);
+    qsort(seconds, GROUPS, sizeof(*seconds), bench_compare_doubles);
     return seconds[GROUPS / 2];
 }
 
@@ -189,9 +176,9 @@ static void fill_noise(struct kern *k, void *p, int64_t n, double deviation)
         noise[i] = f32_to_f16((float)(deviation * rng_normal(&r)));
     for (int64_t at = 0; at < n; at += CHUNK) {
         const int64_t some = n - at < CHUNK ? n - at : CHUNK;
-        must(kern_upload(k, (char *)p + at * 2, noise, (size_t)some * 2, &e), &e);
+        bench_must(kern_upload(k, (char *)p + at * 2, noise, (size_t)some * 2, &e), &e);
     }
-    must(kern_sync(k, &e), &e);
+    bench_must(kern_sync(k, &e), &e);
     xfree(noise);
 }
 
@@ -209,9 +196,9 @@ static struct limit limit_measure(struct loaded *l, int passes)
     struct limits b = {.l = l, .T = T};
     struct limit out = {0};
     int64_t w_elements = info->vocab * d > wide * d ? info->vocab * d : wide * d;
-    must(kern_alloc(l->k, (size_t)(T * wide) * 2, "benchmark", &b.x, &e), &e);
-    must(kern_alloc(l->k, (size_t)(T * info->vocab) * 2, "benchmark", &b.y, &e), &e);
-    must(kern_alloc(l->k, (size_t)w_elements * 2, "benchmark", &b.w, &e), &e);
+    bench_must(kern_alloc(l->k, (size_t)(T * wide) * 2, "benchmark", &b.x, &e), &e);
+    bench_must(kern_alloc(l->k, (size_t)(T * info->vocab) * 2, "benchmark", &b.y, &e), &e);
+    bench_must(kern_alloc(l->k, (size_t)w_elements * 2, "benchmark", &b.w, &e), &e);
     fill_noise(l->k, b.x, T * wide, 1.0);
     fill_noise(l->k, b.w, w_elements, 0.02);
     for (int part = 0; part < PARTS; part++) {
@@ -244,11 +231,11 @@ static void pass_many(struct loaded *l, const struct model_batch *batch,
 {
     struct err e;
     for (int i = 0; i < n; i++) {
-        must(model_start(l->m, batch, answers, &e), &e);
+        bench_must(model_start(l->m, batch, answers, &e), &e);
         if (i > 0)
-            must(model_wait(l->m, &e), &e);
+            bench_must(model_wait(l->m, &e), &e);
     }
-    must(model_wait(l->m, &e), &e);
+    bench_must(model_wait(l->m, &e), &e);
 }
 
 static int run_perplexity(const char *dir, const char *ids)
@@ -280,7 +267,7 @@ static int run_perplexity(const char *dir, const char *ids)
     }
     for (int i = 0; i < TARGETS; i++)
         nll -= (double)answers[i].logprob / TARGETS;
-    qsort(seconds, GROUPS, sizeof(*seconds), compare_doubles);
+    qsort(seconds, GROUPS, sizeof(*seconds), bench_compare_doubles);
     const struct limit limit = limit_measure(&l, passes);
     const double took = seconds[GROUPS / 2];
     printf("{\"side\": \"isobit\", \"what\": \"perplexity\", \"tokens_per_second\": %.0f, \"nll\": "
@@ -328,14 +315,14 @@ static int run_short(const char *dir, const char *ids)
             }
             const struct model_batch batch = {
                 .seqs = seqs, .n_seqs = n_seqs, .targets = targets, .n_targets = n_targets};
-            must(model_run(l.m, &batch, answers, &e), &e);
+            bench_must(model_run(l.m, &batch, answers, &e), &e);
             for (int i = 0; i < n_targets; i++)
                 sum -= (double)answers[i].logprob;
         }
         if (r >= 0)
             seconds[r] = clock_seconds_since(start);
     }
-    qsort(seconds, REPEATS, sizeof(*seconds), compare_doubles);
+    qsort(seconds, REPEATS, sizeof(*seconds), bench_compare_doubles);
     printf(
         "{\"side\": \"isobit\", \"what\": \"short\", \"items_per_second\": %.0f, \"nll\": %.5f}\n",
         ITEMS / seconds[REPEATS / 2], sum / (ITEMS * CHOICES * ENDING));
@@ -369,7 +356,7 @@ static double run_job(struct runner *r, const char *dir, const char *shared, enu
                                      .max_tokens = task == TASK_perplexity ? 65536 : 0,
                                      .method = METHOD_STRIDED}};
     int64_t start = clock_mono_ns();
-    must(runner_run(r, &job, &out, &a, &e), &e);
+    bench_must(runner_run(r, &job, &out, &a, &e), &e);
     double took = clock_seconds_since(start);
     arena_release(&a);
     return took;
@@ -392,7 +379,7 @@ static int run_config(const char *dir, const char *shared)
     struct runner *r = NULL;
     struct err e;
     double first = 0, others = 0;
-    must(runner_new(&(struct runner_options){.device = "cuda:0"}, &r, &e), &e);
+    bench_must(runner_new(&(struct runner_options){.device = "cuda:0"}, &r, &e), &e);
     printf("{\"side\": \"isobit\", \"what\": \"config\", \"parts\": [");
     for (size_t i = 0; i < ARRAY_LEN(configs); i++) {
         double total = 0;

@@ -89,12 +89,6 @@ static struct config config_of(int k)
     return c;
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static void run_resident(const char *dir)
 {
     struct bench b = {0};
@@ -111,7 +105,7 @@ static void run_resident(const char *dir)
         if (i >= 0)
             seconds[i] = clock_seconds_since(start);
     }
-    qsort(seconds, REPEATS, sizeof *seconds, compare_doubles);
+    qsort(seconds, REPEATS, sizeof *seconds, bench_compare_doubles);
     printf(
         "{\"way\": \"resident\", \"params\": %lld, \"tflops\": %.1f, \"tokens_per_second\": %.0f, "
         "\"nll\": %.5f}\n",

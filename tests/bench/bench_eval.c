@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/mem.h"
+#include "tests/bench/bench.h"
 #include "tests/support/support.h"
 #include "worker/model/model.h"
 #include "worker/tok/tok.h"
@@ -37,19 +38,11 @@ struct bench {
     float *x, *w, *y;
 };
 
-static void must(enum err_code code, const struct err *e)
-{
-    if (code != ERR_OK) {
-        (void)fprintf(stderr, "bench_eval: %s\n", e->text);
-        exit(1);
-    }
-}
-
 static void *floats(size_t n)
 {
     struct err e = {0};
     void *p;
-    must(big_alloc(n * sizeof(float), "operands", &p, &e), &e);
+    bench_must(big_alloc(n * sizeof(float), "operands", &p, &e), &e);
     for (size_t i = 0; i < n; i++)
         ((float *)p)[i] = 0.01F;
     return p;
@@ -72,15 +65,15 @@ static void set_up(struct bench *b)
     struct kern_options o = {.device = "cpu",
                              .compute = b->is_bf16 ? KERN_BF16 : KERN_FP32,
                              .threads = threads != NULL ? (int)strtol(threads, NULL, 10) : 0};
-    must(tok_open(dir, &t, &e), &e);
-    must(io_read_file(data, (size_t)1 << 30, &text, &e), &e);
-    must(tok_encode(t, (struct str){text.data, text.len}, &b->ids, &e), &e);
+    bench_must(tok_open(dir, &t, &e), &e);
+    bench_must(io_read_file(data, (size_t)1 << 30, &text, &e), &e);
+    bench_must(tok_encode(t, (struct str){text.data, text.len}, &b->ids, &e), &e);
     buf_release(&text);
     tok_close(t);
-    must(ckpt_open(&(struct model_ref){.name = "pythia-s3", .path = dir}, &b->ckpt, &e), &e);
-    must(kern_open(&o, &b->k, &e), &e);
-    must(model_open(b->ckpt, b->k, &b->m, &e), &e);
-    must(model_set_config(b->m, &c, &bits, &e), &e);
+    bench_must(ckpt_open(&(struct model_ref){.name = "pythia-s3", .path = dir}, &b->ckpt, &e), &e);
+    bench_must(kern_open(&o, &b->k, &e), &e);
+    bench_must(model_open(b->ckpt, b->k, &b->m, &e), &e);
+    bench_must(model_set_config(b->m, &c, &bits, &e), &e);
     b->info = model_get_info(b->m);
     b->threads = kern_get_info(b->k)->threads;
     int64_t per_batch = model_max_tokens(b->m) / WINDOW;
@@ -107,7 +100,7 @@ static void run_engine(struct bench *b)
     }
     struct model_batch batch = {
         .seqs = b->seqs, .n_seqs = b->n, .targets = b->targets, .n_targets = n_targets};
-    must(model_run(b->m, &batch, b->answers, &e), &e);
+    bench_must(model_run(b->m, &batch, b->answers, &e), &e);
     b->nll = 0.0;
     for (int64_t i = 0; i < n_targets; i++)
         b->nll -= (double)b->answers[i].logprob;

@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "kernels/cpu/f16.h"
 #include "kernels/kernels.h"
+#include "tests/bench/bench.h"
 #include "worker/quant/quant.h"
 
 enum { ROWS = 4096, COLS = 4096, REPEATS = 7 };
@@ -24,21 +25,6 @@ struct bench {
     uint16_t *w16;
     float *out;
 };
-
-static void must(enum err_code code, const struct err *e)
-{
-    if (code != ERR_OK) {
-        (void)fprintf(stderr, "bench_quantize: %s\n", e->text);
-        exit(1);
-    }
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a;
-    double y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 /* G weights/s over REPEATS runs after one that warms up. */
 struct speed {
@@ -55,7 +41,7 @@ static struct speed measure(struct bench *b, void (*run)(struct bench *, const v
         run(b, arg);
         seconds[i] = clock_seconds_since(start);
     }
-    qsort(seconds, REPEATS, sizeof(seconds[0]), compare_doubles);
+    qsort(seconds, REPEATS, sizeof(seconds[0]), bench_compare_doubles);
     const double g = (double)n_weights * 1e-9;
     return (struct speed){.median = g / seconds[REPEATS / 2], .best = g / seconds[0]};
 }
@@ -64,13 +50,13 @@ static void run_cast(struct bench *b, const void *arg)
 {
     (void)arg;
     struct err e;
-    must(kern_cast_f16(b->k, b->out, b->w16, n_weights, &e), &e);
+    bench_must(kern_cast_f16(b->k, b->out, b->w16, n_weights, &e), &e);
 }
 
 static void run_quantize(struct bench *b, const void *arg)
 {
     struct err e;
-    must(kern_quantize(b->k, arg, &e), &e);
+    bench_must(kern_quantize(b->k, arg, &e), &e);
 }
 
 static void run_order_statistics(struct bench *b, const void *arg)
@@ -78,7 +64,7 @@ static void run_order_statistics(struct bench *b, const void *arg)
     static const int64_t middle = (int64_t)ROWS * COLS / 2;
     float value;
     struct err e;
-    must(kern_order_statistics(b->k, arg, &middle, 1, &value, &e), &e);
+    bench_must(kern_order_statistics(b->k, arg, &middle, 1, &value, &e), &e);
 }
 
 static void run_spread(struct bench *b, const void *arg)
@@ -86,7 +72,7 @@ static void run_spread(struct bench *b, const void *arg)
     static unsigned __int128 keys[ROWS];
     (void)arg;
     struct err e;
-    must(kern_spread(b->k, b->w16, ROWS, COLS, true, keys, &e), &e);
+    bench_must(kern_spread(b->k, b->w16, ROWS, COLS, true, keys, &e), &e);
 }
 
 static void print_row(const char *what, struct speed g)
@@ -123,7 +109,7 @@ static double bench_row(struct bench *b, const struct row *row)
                        .exponent_bits = row->dtype == DTYPE_float ? (row->k + 1) / 2 : 0};
     struct codebook book;
     struct err e;
-    must(codebook_of_weights(b->k, &c, &args, &book, &e), &e);
+    bench_must(codebook_of_weights(b->k, &c, &args, &book, &e), &e);
     args.book = book.v;
     args.n_book = book.n;
     struct speed g = measure(b, run_quantize, &args);
@@ -154,11 +140,11 @@ int main(void)
     struct bench b = {0};
     struct err e;
     struct kern_options o = {.device = "cpu"};
-    must(kern_open(&o, &b.k, &e), &e);
+    bench_must(kern_open(&o, &b.k, &e), &e);
     void *p = NULL;
-    must(kern_alloc(b.k, (size_t)n_weights * sizeof(uint16_t), "weights", &p, &e), &e);
+    bench_must(kern_alloc(b.k, (size_t)n_weights * sizeof(uint16_t), "weights", &p, &e), &e);
     b.w16 = p;
-    must(kern_alloc(b.k, (size_t)n_weights * sizeof(float), "output", &p, &e), &e);
+    bench_must(kern_alloc(b.k, (size_t)n_weights * sizeof(float), "output", &p, &e), &e);
     b.out = p;
     struct rng r = {1};
     for (int64_t i = 0; i < n_weights; i++)

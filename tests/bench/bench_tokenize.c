@@ -10,6 +10,7 @@
 #include "base/io.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "tests/bench/bench.h"
 #include "tests/support/support.h"
 #include "worker/tok/tok.h"
 #include "worker/tok/tok_regex.h"
@@ -25,30 +26,15 @@ struct bench {
     size_t n_ids;
 };
 
-static void must(enum err_code code, const struct err *e)
-{
-    if (code != ERR_OK) {
-        (void)fprintf(stderr, "bench_tokenize: %s\n", e->text);
-        exit(1);
-    }
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a;
-    double y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static void run(struct bench *b)
 {
     struct err e;
     struct tok_ids ids = {0};
     const struct str *pieces = NULL;
     if (b->tok != NULL)
-        must(tok_encode(b->tok, b->text, &ids, &e), &e);
+        bench_must(tok_encode(b->tok, b->text, &ids, &e), &e);
     else
-        must(split_run(b->split, b->text, &pieces, &ids.n, &e), &e);
+        bench_must(split_run(b->split, b->text, &pieces, &ids.n, &e), &e);
     b->n_ids = ids.n;
     tok_ids_release(&ids);
 }
@@ -63,7 +49,7 @@ static double measure(struct bench *b, const char *what)
         run(b);
         seconds[i] = (double)(clock_read_ns(CLOCK_PROCESS_CPUTIME_ID) - start) * 1e-9;
     }
-    qsort(seconds, REPEATS, sizeof(seconds[0]), compare_doubles);
+    qsort(seconds, REPEATS, sizeof(seconds[0]), bench_compare_doubles);
     double mb = (double)b->text.n * 1e-6 / seconds[REPEATS / 2];
     printf("%-52.52s %8.1f MB/s %9zu pieces or tokens\n", what, mb, b->n_ids);
     return mb;
@@ -74,10 +60,10 @@ static double measure_cutting(struct str text)
     struct bench b = {.text = text, .split = split_new()};
     struct buf pattern = {0};
     struct err e;
-    must(tok_regex_translate(str_of(tok_regex_gpt2), &pattern, &e), &e);
-    must(split_add_regex(b.split, (struct str){pattern.data, pattern.len}, SPLIT_ISOLATED, false,
-                         &e),
-         &e);
+    bench_must(tok_regex_translate(str_of(tok_regex_gpt2), &pattern, &e), &e);
+    bench_must(split_add_regex(b.split, (struct str){pattern.data, pattern.len}, SPLIT_ISOLATED,
+                               false, &e),
+               &e);
     double mb = measure(&b, "cutting only, GPT-2's expression");
     buf_release(&pattern);
     split_free(b.split);
@@ -89,7 +75,7 @@ static double measure_model(const char *dir, struct str text)
     enum { LONG = 1 << 20 };
     struct bench b = {.text = text};
     struct err e;
-    must(tok_open(dir, &b.tok, &e), &e);
+    bench_must(tok_open(dir, &b.tok, &e), &e);
     double mb = measure(&b, dir);
     char *long_piece = xmalloc(LONG);
     struct rng r = {1};
@@ -122,7 +108,7 @@ int main(int argc, char **argv)
         return 77;
     struct buf text = {0};
     struct err e;
-    must(io_read_file(path, (size_t)1 << 28, &text, &e), &e);
+    bench_must(io_read_file(path, (size_t)1 << 28, &text, &e), &e);
     struct str view = {text.data, text.len};
     double against = measure_cutting(view);
     double value = 0;

@@ -1,7 +1,6 @@
 /* Story: leaving in order. A worker or a coordinator that is told to stop finishes what runs, hands back the rest, loses no
  * result and costs no attempt; told twice, it leaves at once and the database still knows where to go on. */
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 

@@ -1,7 +1,6 @@
 /* Story: the same kills as it_kill over many jobs that compute nothing, so that they fall into leases, commits and
  * acknowledgements instead of into computing. A short sweep by default; ISOBIT_TEST_FULL=1 takes 35,000 jobs and, unless
  * ISOBIT_KILLS says otherwise, 1,000 kills. */
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/mem.h"

@@ -1,8 +1,6 @@
 /* Story: checkpoints beyond the memory. A worker whose budget is a quarter of them runs the smoke sweep layer by layer and
  * stores the numbers of a worker that holds them whole, to the last bit; killed in the middle of a pass, it loses no result and
  * counts none twice; one with too little memory for that says so, and no attempt is lost. */
-#include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include "base/io.h"

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/cpu/bf16.h"
+
 static const char *compute_name(enum kern_compute c)
 {
     static const char *const all[] = {"fp32", "fp16", "bf16"};
@@ -42,10 +44,8 @@ float lab_round_to(enum kern_compute c, float x)
         break;
     case KERN_FP16:
         return f32_round_to_f16(x);
-    case KERN_BF16: {
-        uint32_t u = f32_bits(x);
-        return f32_of_bits((u + 0x7fffU + ((u >> 16) & 1U)) & 0xffff0000U);
-    }
+    case KERN_BF16:
+        return f32_round_to_bf16(x);
     }
     return x;
 }

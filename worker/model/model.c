@@ -39,6 +39,11 @@ int64_t model_wide_cols(const struct wiring *w)
     return larger(larger((int64_t)3 * w->d, w->ffn), (int64_t)2 * w->d_embed);
 }
 
+int64_t model_row_cols(const struct wiring *w)
+{
+    return (int64_t)3 * w->d + model_wide_cols(w);
+}
+
 enum model_part model_part_of(const struct wiring *w, enum role role)
 {
     switch (role) {

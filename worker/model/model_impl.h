@@ -97,6 +97,8 @@ struct model_ref_rows {
 int64_t model_step_rows(const struct model *m, int64_t n);
 /* Of workspace.wide. */
 int64_t model_wide_cols(const struct wiring *w);
+/* Elements that a row of a batch has in the work space within a layer: x, h, mixed and wide. */
+int64_t model_row_cols(const struct wiring *w);
 /* The master stays on the host (model_hosted.h). */
 bool model_is_hosted(const struct model *m);
 

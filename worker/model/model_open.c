@@ -29,7 +29,7 @@ enum { TOKENS_MIN = 1024, TOKENS_STEP = 128 };
 
 static int64_t choose_max_tokens(const struct wiring *w, const struct kern_info *info)
 {
-    int64_t per_token = ((int64_t)3 * w->d + model_wide_cols(w)) * info->act_bytes;
+    int64_t per_token = model_row_cols(w) * info->act_bytes;
     int64_t n = info->activation_bytes / per_token / TOKENS_STEP * TOKENS_STEP;
     n = n < TOKENS_MIN ? TOKENS_MIN : n > info->batch_tokens ? info->batch_tokens : n;
     return n > w->context ? n : w->context;

@@ -9,8 +9,7 @@
 static int64_t work_row_bytes(const struct model *m)
 {
     const struct wiring *w = &m->wiring;
-    const int64_t cols =
-        (int64_t)3 * w->d + model_wide_cols(w) + (w->has_projection ? (int64_t)w->d_embed : 0);
+    const int64_t cols = model_row_cols(w) + (w->has_projection ? (int64_t)w->d_embed : 0);
     return cols * m->weights.act_bytes;
 }
 
@@ -24,7 +23,7 @@ static struct plan_shape shape_of(const struct model *m)
                            .head_cols = w->d_embed,
                            .batch_tokens = model_step_rows(m, m->max_tokens),
                            .row_between = w->d * act,
-                           .row_within = ((int64_t)3 * w->d + model_wide_cols(w)) * act,
+                           .row_within = model_row_cols(w) * act,
                            .n_params = (double)m->weights.n_params};
     window_sizes(m, s.part, &s.small);
     s.work_bytes = s.batch_tokens * work_row_bytes(m);

@@ -19,15 +19,6 @@ static enum err_code list_unit(struct stream_run *r, int64_t unit, struct model_
     return model_sort_targets(r->m, b, *T, n_rows, e);
 }
 
-static enum err_code apply_config(struct stream_run *r, int64_t unit, int *config, struct err *e)
-{
-    const int wanted = r->p->units[unit].config;
-    if (*config != wanted)
-        TRY(stream_apply_small(r->m, &r->p->configs[wanted], e));
-    *config = wanted;
-    return ERR_OK;
-}
-
 /* ---- the whole head ---- */
 
 static enum err_code answer_unit(struct stream_run *r, int64_t unit, struct err *e)
@@ -53,7 +44,7 @@ static enum err_code answer_whole(struct stream_run *r, struct err *e)
     int config = -1;
     TRY(stream_head(r->m, 0, r->m->wiring.vocab, e));
     for (int64_t i = 0; i < r->p->n_units; i++) {
-        TRY(apply_config(r, i, &config, e));
+        TRY(stream_small_for(r, i, &config, e));
         TRY(answer_unit(r, i, e));
     }
     return ERR_OK;
@@ -65,7 +56,7 @@ static enum err_code answer_whole(struct stream_run *r, struct err *e)
 static enum err_code keep_hidden(struct stream_run *r, int64_t unit, struct model_head_part *kept,
                                  struct err *e)
 {
-    static const char what[] = "statistics of logits";
+    static const char what[] = "what is known of logits between parts of the head";
     struct model *m = r->m;
     struct model_batch b;
     struct model_answer *unused;
@@ -121,7 +112,7 @@ static enum err_code answer_parts(struct stream_run *r, struct model_head_part *
     const int64_t V = r->m->wiring.vocab, step = r->s->window.plan.head_rows;
     int config = -1;
     for (int64_t i = 0; i < r->p->n_units; i++) {
-        TRY(apply_config(r, i, &config, e));
+        TRY(stream_small_for(r, i, &config, e));
         TRY(keep_hidden(r, i, &kept[i], e));
     }
     for (int64_t first = 0; first < V; first += step) {

@@ -102,12 +102,9 @@ static enum err_code embed_all(struct stream_run *r, struct err *e)
         r->m->ws = r->base;
         TRY(pick_batch(r, i, e));
         for (int64_t j = i; j < r->p->n_units; j++) {
-            const struct stream_unit *u = &r->p->units[j];
             if (r->places[j].first != i)
                 continue;
-            if (config != u->config)
-                TRY(stream_apply_small(r->m, &r->p->configs[u->config], e));
-            config = u->config;
+            TRY(stream_small_for(r, j, &config, e));
             r->places[j].rows = r->places[i].rows;
             r->m->ws.x = r->places[j].ws.x;
             TRY(model_embed(r->m, r->places[j].rows.T, e));

@@ -1,7 +1,7 @@
 /* The layers of a checkpoint that does not fit, or whose master stays on the host, step after step: a step's fp16 master (or its
  * weights as stored) comes from the files while the one before is worked on, and one compute copy is rewritten for each
- * configuration. A step is a layer, or one of its parts. Also the small tensors in front of and behind the layers, which stay for a pass
- * (docs/STREAMING.md). Private to worker/model. Thread: one at a time; a reader thread of its own lives between
+ * configuration. A step is a layer, or one of its parts. Also the small tensors in front of and behind the layers, which
+ * stay for a pass (docs/STREAMING.md). Private to worker/model. Thread: one at a time; a reader thread of its own lives between
  * window_begin and window_end. */
 #ifndef ISOBIT_WORKER_MODEL_WINDOW_H
 #define ISOBIT_WORKER_MODEL_WINDOW_H
