@@ -46,8 +46,8 @@ static enum err_code fill_spread(struct model *m, struct model_magnitudes *g, en
     return rc;
 }
 
-enum err_code model_magnitudes_spread_of(struct model *m, struct model_magnitudes *g,
-                                         enum model_part part, int layer, struct err *e)
+static enum err_code fill_part(struct model *m, struct model_magnitudes *g, enum model_part part,
+                               int layer, struct err *e)
 {
     for (int i = 0; i < MODEL_PAIRS; i++)
         if (model_part_of(&m->wiring, source_of(m, (enum model_pair)i).role) == part)
@@ -59,13 +59,23 @@ static enum err_code fill_layer(struct model *m, struct model_magnitudes *g, int
                                 struct err *e)
 {
     for (int part = 0; part < MODEL_PARTS; part++)
-        TRY(model_magnitudes_spread_of(m, g, (enum model_part)part, layer, e));
+        TRY(fill_part(m, g, (enum model_part)part, layer, e));
+    return ERR_OK;
+}
+
+enum err_code model_spreads_of_step(struct model *m, struct model_magnitudes *g, struct err *e)
+{
+    const struct window *w = &m->stream->window;
+    int part;
+    const int end = window_parts(w, &part);
+    for (; part < end; part++)
+        TRY(fill_part(m, g, (enum model_part)part, window_layer(w), e));
     return ERR_OK;
 }
 
 static enum err_code fill_step(struct model *m, void *arg, struct err *e)
 {
-    return fill_layer(m, arg, window_layer(&m->stream->window), e);
+    return model_spreads_of_step(m, arg, e);
 }
 
 /* The view stands for the master meanwhile. */

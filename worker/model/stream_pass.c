@@ -130,16 +130,6 @@ static enum err_code run_unit(struct stream_run *r, int64_t unit, struct err *e)
     return stream_step_done(r, e);
 }
 
-static enum err_code keep_spreads(struct stream_run *r, struct model_magnitudes *g, struct err *e)
-{
-    int part;
-    const int end = window_parts(&r->s->window, &part);
-    for (; g != NULL && part < end; part++)
-        TRY(model_magnitudes_spread_of(r->m, g, (enum model_part)part, window_layer(&r->s->window),
-                                       e));
-    return ERR_OK;
-}
-
 static enum err_code run_step(struct stream_run *r, struct quant_cache *cache, struct err *e)
 {
     bool is_cast = false;
@@ -152,8 +142,8 @@ static enum err_code run_step(struct stream_run *r, struct quant_cache *cache, s
         if (u->config != config)
             TRY(stream_apply(r->m, &r->p->configs[u->config], cache, &is_cast, e));
         config = u->config;
-        if (u->magnitudes != watched)
-            TRY(keep_spreads(r, u->magnitudes, e));
+        if (u->magnitudes != watched && u->magnitudes != NULL)
+            TRY(model_spreads_of_step(r->m, u->magnitudes, e));
         watched = u->magnitudes;
         TRY(run_unit(r, i, e));
     }
