@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-enum { KERN_BACKEND_VERSION = 6 };
+enum { KERN_BACKEND_VERSION = 7 };
 #define KERN_BACKEND_SYMBOL "isobit_kern_backend"
 
 /* Each entry has the contract of the kern_* function of its name. `open` gets the part of the device name

@@ -91,11 +91,17 @@ struct kern_embed_args {
 };
 MUST_USE enum err_code kern_embed(struct kern *k, const struct kern_embed_args *a, struct err *e);
 
-/* y[T, d] = LayerNorm(x[T, d]) * w[d] + b[d]; population variance, eps inside the root; y may be x; w and b
- * may be NULL. With `rows` (host, n_rows entries) only these rows of x are read, y is [n_rows, d]. */
-struct kern_norm_args {
+/* Where a normalized row goes, times w[d], plus b[d]; w and b may be NULL. */
+struct kern_norm_out {
     void *y;
-    const void *x, *w, *b;
+    const void *w, *b;
+};
+
+/* y[T, d] = LayerNorm(x[T, d]) * w[d] + b[d], and the same for `also`; population variance, eps inside the root; y may be x
+ * where `also` has none. With `rows` (host, n_rows entries) only these rows of x are read, y is [n_rows, d]. */
+struct kern_norm_args {
+    const void *x;
+    struct kern_norm_out out, also; /* also.y may be NULL */
     float eps;
     int64_t T, d;
     const int32_t *rows; /* NULL: all T rows; else y is not x */

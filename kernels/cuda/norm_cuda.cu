@@ -9,8 +9,8 @@ static const char what[] = "layer norm";
 
 /* Pointers and sizes of one call; `rows` on the device. */
 struct norm {
-    void *y;
-    const void *x, *w, *b;
+    const void *x;
+    struct kern_norm_out out, also;
     const int32_t *rows;
     float eps;
     int64_t d;
@@ -50,8 +50,8 @@ template <typename E, int N> static __global__ void norm_kernel(struct norm a)
     const int64_t packs = a.d / N;
     const int64_t from = a.rows != NULL ? a.rows[blockIdx.x] : blockIdx.x;
     const E *x = (const E *)a.x + from * a.d;
-    const E *w = (const E *)a.w, *b = (const E *)a.b;
-    E *y = (E *)a.y + blockIdx.x * a.d;
+    const E *w = (const E *)a.out.w, *b = (const E *)a.out.b;
+    E *y = (E *)a.out.y + blockIdx.x * a.d;
     const float mean = block_sum(row_total<E, N>(x, packs, 0.0F), shared) / (float)a.d;
     const float var = block_sum(row_squares<E, N>(x, packs, mean), shared) / (float)a.d;
     const float scale = 1.0F / sqrtf(var + a.eps);
@@ -93,6 +93,34 @@ template <int WARPS> static __device__ __forceinline__ float row_sum(float x, fl
     return total;
 }
 
+/* What a thread holds of a row, less the mean. */
+template <typename E, int WARPS>
+static __device__ __forceinline__ void row_write(const struct kern_norm_out &out, int64_t row,
+                                                 int packs, const float (&v)[PACKS][8], float scale)
+{
+    constexpr int threads = WARPS * WARP;
+    const int me = threadIdx.x % threads;
+    E *y = (E *)out.y + row * packs * 8;
+#pragma unroll
+    for (int i = 0; i < PACKS; i++) {
+        const int at = me + i * threads;
+        if (at >= packs)
+            continue;
+        pack<E, 8> p, pw, pb;
+        if (out.w != NULL)
+            pw = pack_load<E, 8>((const E *)out.w, at);
+        if (out.b != NULL)
+            pb = pack_load<E, 8>((const E *)out.b, at);
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            const float unit = v[i][j] * scale;
+            const float scaled = out.w != NULL ? unit * to_f32(pw.v[j]) : unit;
+            p.v[j] = from_f32<E>(out.b != NULL ? scaled + to_f32(pb.v[j]) : scaled);
+        }
+        pack_store<E, 8>(y, at, p);
+    }
+}
+
 /* Rows of up to WARPS * WARP_ELEMENTS. */
 template <typename E, int WARPS>
 static __global__ void __launch_bounds__(WARPS == 1 ? THREADS_MAX : WARPS * WARP)
@@ -131,25 +159,9 @@ static __global__ void __launch_bounds__(WARPS == 1 ? THREADS_MAX : WARPS * WARP
         }
     const float var = row_sum<WARPS>(squares, shared) / (float)a.d;
     const float scale = 1.0F / sqrtf(var + a.eps);
-    E *y = (E *)a.y + row * a.d;
-#pragma unroll
-    for (int i = 0; i < PACKS; i++) {
-        const int at = me + i * threads;
-        if (at >= packs)
-            continue;
-        pack<E, 8> p, pw, pb;
-        if (a.w != NULL)
-            pw = pack_load<E, 8>((const E *)a.w, at);
-        if (a.b != NULL)
-            pb = pack_load<E, 8>((const E *)a.b, at);
-#pragma unroll
-        for (int j = 0; j < 8; j++) {
-            const float unit = v[i][j] * scale;
-            const float scaled = a.w != NULL ? unit * to_f32(pw.v[j]) : unit;
-            p.v[j] = from_f32<E>(a.b != NULL ? scaled + to_f32(pb.v[j]) : scaled);
-        }
-        pack_store<E, 8>(y, at, p);
-    }
+    row_write<E, WARPS>(a.out, row, packs, v, scale);
+    if (a.also.y != NULL)
+        row_write<E, WARPS>(a.also, row, packs, v, scale);
 }
 
 template <typename E>
@@ -178,14 +190,26 @@ static int threads_for(int64_t packs)
     return (int)(threads < THREADS_MAX ? threads : THREADS_MAX);
 }
 
+template <typename E> static bool can_pack_out(const struct kern_norm_out &out, int64_t d)
+{
+    return can_pack<E>(out.y, d) && can_pack<E>(out.w, d) && can_pack<E>(out.b, d);
+}
+
 template <typename E>
 static enum err_code norm_launch(struct cuda_kern *c, const struct norm &a, int64_t n,
                                  struct err *e)
 {
-    const bool is_packed = can_pack<E>(a.y, a.d) && can_pack<E>(a.x, a.d) &&
-                           can_pack<E>(a.w, a.d) && can_pack<E>(a.b, a.d);
+    const bool is_packed =
+        can_pack<E>(a.x, a.d) && can_pack_out<E>(a.out, a.d) && can_pack_out<E>(a.also, a.d);
     if (is_packed && a.d <= WARPS_MAX * WARP_ELEMENTS)
         return norm_registers_launch<E>(c, a, n, e);
+    if (a.also.y != NULL) {
+        struct norm one = a;
+        one.also = {};
+        TRY(norm_launch<E>(c, one, n, e));
+        one.out = a.also;
+        return norm_launch<E>(c, one, n, e);
+    }
     if (is_packed)
         norm_kernel<E, 8><<<(unsigned)n, threads_for(a.d / 8), 0, c->stream>>>(a);
     else
@@ -195,7 +219,7 @@ static enum err_code norm_launch(struct cuda_kern *c, const struct norm &a, int6
 
 enum err_code cuda_layernorm(struct kern *k, const struct kern_norm_args *a, struct err *e)
 {
-    CHECK(a->rows == NULL || a->y != a->x);
+    CHECK(a->out.y != a->x || (a->rows == NULL && a->also.y == NULL));
     struct cuda_kern *c = cuda_of(k);
     const int64_t n = a->rows != NULL ? a->n_rows : a->T;
     void *rows = NULL;
@@ -203,7 +227,7 @@ enum err_code cuda_layernorm(struct kern *k, const struct kern_norm_args *a, str
         return ERR_OK;
     if (a->rows != NULL)
         TRY(cuda_push(c, a->rows, (size_t)n * sizeof *a->rows, &rows, e));
-    struct norm args = {a->y, a->x, a->w, a->b, (const int32_t *)rows, a->eps, a->d};
+    struct norm args = {a->x, a->out, a->also, (const int32_t *)rows, a->eps, a->d};
     CUDA_BY_TYPE(c, return norm_launch<E>(c, args, n, e));
     return ERR_OK;
 }

@@ -188,7 +188,7 @@ static void norm(struct bench *b, const struct layer *l)
 {
     struct err e;
     struct kern_norm_args a = {
-        .y = b->h, .x = b->x, .w = l->norm, .b = l->bias, .eps = 1e-5F, .T = T, .d = b->shape->d};
+        .x = b->x, .out = {b->h, l->norm, l->bias}, .eps = 1e-5F, .T = T, .d = b->shape->d};
     bench_must(kern_layernorm(b->k, &a, &e), &e);
 }
 

@@ -49,36 +49,43 @@ static void test_embed_and_rows(struct lab *l, int64_t T, int64_t d)
     both_free(l, &copy);
 }
 
+/* With weights, and with others for a second output; or with none. */
 static void test_norm(struct lab *l, int64_t T, int64_t d, bool has_affine, bool has_rows)
 {
-    struct both x = both_random(l, T * d, 3, 2), w = both_random(l, d, 1, 0.3),
+    struct both x = both_random(l, T * d, 3, 2), w = both_random(l, 2 * d, 1, 0.3),
                 b = both_random(l, d, 0, 0.5);
     int64_t n = has_rows ? (T + 1) / 2 : T;
-    struct both y = both_poisoned(l, n * d);
+    const size_t item = (size_t)kern_get_info(l->gpu)->act_bytes;
+    struct both y = both_poisoned(l, n * d), also = both_poisoned(l, n * d);
     int32_t *rows = lab_random_ints(l, n, T);
-    struct kern_norm_args on_cpu = {.y = y.host,
-                                    .x = x.host,
-                                    .w = has_affine ? w.host : NULL,
-                                    .b = has_affine ? b.host : NULL,
-                                    .eps = 1e-5F,
-                                    .T = T,
-                                    .d = d,
-                                    .rows = has_rows ? rows : NULL,
-                                    .n_rows = n};
+    struct kern_norm_args on_cpu = {
+        .x = x.host,
+        .out = {y.host, has_affine ? w.host : NULL, has_affine ? b.host : NULL},
+        .also = {has_affine ? also.host : NULL, w.host + d, NULL},
+        .eps = 1e-5F,
+        .T = T,
+        .d = d,
+        .rows = has_rows ? rows : NULL,
+        .n_rows = n};
     struct kern_norm_args on_gpu = on_cpu;
-    on_gpu.y = y.device;
     on_gpu.x = x.device;
-    on_gpu.w = has_affine ? w.device : NULL;
-    on_gpu.b = has_affine ? b.device : NULL;
+    on_gpu.out = (struct kern_norm_out){y.device, has_affine ? w.device : NULL,
+                                        has_affine ? b.device : NULL};
+    on_gpu.also = (struct kern_norm_out){has_affine ? also.device : NULL,
+                                         (char *)w.device + (size_t)d * item, NULL};
     RUN_BOTH(l, kern_layernorm, on_cpu, on_gpu);
     lab_compare(l, &y, l->tolerance,
                 lab_label("layernorm T %ld d %ld affine %d rows %d", (long)T, (long)d, has_affine,
                           has_rows));
+    if (has_affine)
+        lab_compare(l, &also, l->tolerance,
+                    lab_label("second layernorm T %ld d %ld rows %d", (long)T, (long)d, has_rows));
     xfree(rows);
     both_free(l, &x);
     both_free(l, &w);
     both_free(l, &b);
     both_free(l, &y);
+    both_free(l, &also);
 }
 
 /* What kern_linear does besides the product. */
@@ -91,7 +98,8 @@ struct linear_case {
 static void test_linear(struct lab *l, int64_t T, int64_t N, int64_t K, const struct linear_case *t)
 {
     struct both x = both_random(l, T * K, 0, 1), w = both_random(l, N * K, 0, 1 / sqrt((double)K)),
-                bias = both_random(l, N, 0, 1), y = both_random(l, T * N, 0, 1);
+                bias = both_random(l, N, 0, 1),
+                y = t->is_residual ? both_random(l, T * N, 0, 1) : both_poisoned(l, T * N);
     struct kern_linear_args on_cpu = {.y = y.host,
                                       .x = x.host,
                                       .w = w.host,
@@ -158,7 +166,7 @@ static void test_rotary(struct lab *l)
     static const struct kern_seq many[] = {
         {0, 2048, -1, 0}, {2048, 70, 0, 2048}, {2118, 9000, -1, 0}};
     for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
-        for (int option = 0; option < 4; option++) {
+        for (int option = 0; option < (l->is_short && i % 3 != 0 ? 2 : 4); option++) {
             const bool is_by_head = option % 2 != 0, is_few = option < 2;
             const int dim = shapes[i][1], heads = shapes[i][0];
             const struct kern_rotary r = {.dims = shapes[i][2],

@@ -4,15 +4,34 @@
 
 #include "worker/model/model_magnitude.h"
 
+/* To y with the weights of `role`, and with the bias that is the role behind it. */
+static struct kern_norm_out norm_out(const struct model *m, enum role role, int layer, void *y)
+{
+    return (struct kern_norm_out){.y = y,
+                                  .w = weights_compute(&m->weights, role, layer),
+                                  .b = weights_compute(&m->weights, role + 1, layer)};
+}
+
 static enum err_code norm(struct model *m, enum role role, int layer, const void *x, void *y,
                           int64_t T, struct err *e)
 {
+    return kern_layernorm(m->k,
+                          &(struct kern_norm_args){.x = x,
+                                                   .out = norm_out(m, role, layer, y),
+                                                   .eps = m->wiring.eps,
+                                                   .T = T,
+                                                   .d = m->wiring.d},
+                          e);
+}
+
+/* A parallel layer's x as attention sees it, in mixed (which attention overwrites later), and as the MLP does, in h. */
+static enum err_code norm_for_both(struct model *m, int layer, int64_t T, struct err *e)
+{
     return kern_layernorm(
         m->k,
-        &(struct kern_norm_args){.y = y,
-                                 .x = x,
-                                 .w = weights_compute(&m->weights, role, layer),
-                                 .b = weights_compute(&m->weights, role + 1, layer),
+        &(struct kern_norm_args){.x = m->ws.x,
+                                 .out = norm_out(m, ROLE_NORM1_W, layer, m->ws.mixed),
+                                 .also = norm_out(m, ROLE_NORM2_W, layer, m->ws.h),
                                  .eps = m->wiring.eps,
                                  .T = T,
                                  .d = m->wiring.d},
@@ -162,13 +181,14 @@ static enum err_code step_qkv(struct model *m, int layer, const struct model_row
                               struct model_magnitudes *watch, struct err *e)
 {
     const int64_t rows = model_step_rows(m, b->T);
-    const void *in;
-    TRY(sublayer_input(m, ROLE_NORM1_W, layer, rows, &in, e));
+    const void *in = m->ws.mixed;
+    if (m->wiring.is_parallel)
+        TRY(norm_for_both(m, layer, rows, e));
+    else
+        TRY(sublayer_input(m, ROLE_NORM1_W, layer, rows, &in, e));
     TRY(project_qkv(m, layer, in, b, e));
     TRY(attention(m, layer, b, e));
-    TRY(watch_pair(m, watch, MODEL_PAIR_KVQ_ATTN, layer, m->ws.mixed, b->T, e));
-    /* before attention reaches x */
-    return m->wiring.is_parallel ? sublayer_input(m, ROLE_NORM2_W, layer, rows, &in, e) : ERR_OK;
+    return watch_pair(m, watch, MODEL_PAIR_KVQ_ATTN, layer, m->ws.mixed, b->T, e);
 }
 
 static enum err_code step_out(struct model *m, int layer, const struct model_rows *b,
@@ -247,10 +267,8 @@ enum err_code model_hidden(struct model *m, int32_t *rows, int64_t n, int64_t T,
         rows[i] = rows[n - 1];
     if (w->has_final_norm) {
         struct kern_norm_args a = {
-            .y = m->ws.h,
             .x = m->ws.x,
-            .w = weights_compute(&m->weights, ROLE_FINAL_NORM_W, 0),
-            .b = weights_compute(&m->weights, ROLE_FINAL_NORM_B, 0),
+            .out = norm_out(m, ROLE_FINAL_NORM_W, 0, m->ws.h),
             .eps = w->eps,
             .T = T,
             .d = w->d,
