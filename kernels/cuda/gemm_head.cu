@@ -31,7 +31,7 @@ struct head_ending_args {
 
 /* A tile's row of floats for every warp, where targets are looked up. */
 using head_layout =
-    gemm_layout<HEAD_COLS, HEAD_STAGES, false, 0, GROUP_SIZE / WARP * HEAD_COLS * 4>;
+    gemm_layout<HEAD_COLS, HEAD_STAGES, false, false, 0, GROUP_SIZE / WARP * HEAD_COLS * 4>;
 
 #if GEMM_HAS_HOPPER
 

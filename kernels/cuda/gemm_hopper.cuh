@@ -87,6 +87,13 @@ static __device__ __forceinline__ int cluster_rank(void)
     return rank;
 }
 
+/* Of the thread's warpgroup. By a shuffle, from which the compiler knows that a warp has one: what follows from it stands in
+ * uniform registers. */
+static __device__ __forceinline__ int warpgroup_index(void)
+{
+    return __shfl_sync(ALL_LANES, (int)threadIdx.x / GROUP_SIZE, 0);
+}
+
 /* Every thread of a warpgroup; `id` 1 to 15. */
 static __device__ __forceinline__ void group_sync(int id)
 {
@@ -95,14 +102,36 @@ static __device__ __forceinline__ void group_sync(int id)
 
 /* ---- copies ---- */
 
+/* How long the second-level cache should hold what a copy brings or writes: as anything, longest, shortest. */
+#define CACHE_POLICY(name, priority)                                                               \
+    static __device__ __forceinline__ uint64_t name(void)                                          \
+    {                                                                                              \
+        uint64_t policy;                                                                           \
+        asm("createpolicy.fractional.L2::" priority ".b64 %0;" : "=l"(policy));                    \
+        return policy;                                                                             \
+    }
+CACHE_POLICY(cache_normal, "evict_normal")
+CACHE_POLICY(cache_keep, "evict_last")
+CACHE_POLICY(cache_pass, "evict_first")
+
 /* The box of the matrix whose first element is (row, col), to `to` in every block of `blocks` (bits), counted by the barrier
  * of each. Zeros beyond the matrix. */
 static __device__ __forceinline__ void box_load_shared(uint32_t to, const CUtensorMap *map, int col,
-                                                       int row, uint32_t barrier, uint16_t blocks)
+                                                       int row, uint32_t barrier, uint16_t blocks,
+                                                       uint64_t policy)
 {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
-                 ".multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(to),
-                 "l"(map), "r"(barrier), "r"(col), "r"(row), "h"(blocks)
+                 ".multicast::cluster.L2::cache_hint [%0], [%1, {%3, %4}], [%2], %5, %6;" ::"r"(to),
+                 "l"(map), "r"(barrier), "r"(col), "r"(row), "h"(blocks), "l"(policy)
+                 : "memory");
+}
+
+static __device__ __forceinline__ void box_load_hinted(uint32_t to, const CUtensorMap *map, int col,
+                                                       int row, uint32_t barrier, uint64_t policy)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 ".L2::cache_hint [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(to),
+                 "l"(map), "r"(barrier), "r"(col), "r"(row), "l"(policy)
                  : "memory");
 }
 
@@ -117,11 +146,12 @@ static __device__ __forceinline__ void box_load(uint32_t to, const CUtensorMap *
 
 /* Starts writing a box; what lies beyond the matrix is left out. One group of copies. */
 static __device__ __forceinline__ void box_store(const CUtensorMap *map, uint32_t from, int col,
-                                                 int row)
+                                                 int row, uint64_t policy)
 {
-    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];\n"
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group.L2::cache_hint"
+                 " [%0, {%2, %3}], [%1], %4;\n"
                  "cp.async.bulk.commit_group;" ::"l"(map),
-                 "r"(from), "r"(col), "r"(row)
+                 "r"(from), "r"(col), "r"(row), "l"(policy)
                  : "memory");
 }
 

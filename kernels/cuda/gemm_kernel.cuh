@@ -22,10 +22,12 @@ static constexpr int GEMM_CLUSTER = 2;
 static constexpr int GEMM_THREADS = 3 * GROUP_SIZE;
 
 /* Columns of a tile, stages of the ring, whether the blocks of a cluster share rows of w (their tiles lie below each
- * other) or of x (side by side), and what an ending has for a warpgroup in shared memory: panels, and other bytes. */
-template <int COLS, int STAGES, bool IS_TALL, int PANELS, int BYTES> struct gemm_layout {
+ * other) or of x (side by side), whether copies tell the second-level cache that x passes and w stays for the next rows, and
+ * what an ending has for a warpgroup in shared memory: panels, and other bytes. */
+template <int COLS, int STAGES, bool IS_TALL, bool IS_HINTED, int PANELS, int BYTES>
+struct gemm_layout {
     static constexpr int cols = COLS, stages = STAGES, panels = PANELS, other_bytes = BYTES;
-    static constexpr bool is_tall = IS_TALL;
+    static constexpr bool is_tall = IS_TALL, is_hinted = IS_HINTED;
     static constexpr int sums = COLS / 2; /* registers for 64 rows */
     static constexpr int x_bytes = GEMM_ROWS * PANEL_ROW_BYTES, w_bytes = COLS * PANEL_ROW_BYTES;
     static constexpr int stage_bytes = x_bytes + w_bytes;
@@ -126,6 +128,8 @@ static __device__ __forceinline__ void gemm_produce(const gemm_params<A> &p,
 {
     const int rank = cluster_rank();
     const uint16_t both = (1 << GEMM_CLUSTER) - 1;
+    const uint64_t of_x = L::is_hinted ? cache_pass() : cache_normal(),
+                   of_w = L::is_hinted ? cache_keep() : cache_normal();
     gemm_ring<L> ring = {0, 1};
     for (int i = (int)blockIdx.x / GEMM_CLUSTER; i < p.grid.rows * p.grid.cols;
          i += p.grid.n_clusters) {
@@ -135,13 +139,13 @@ static __device__ __forceinline__ void gemm_produce(const gemm_params<A> &p,
             barrier_wait(s.empty(ring.stage), ring.parity);
             barrier_expect(full, L::stage_bytes);
             if (L::is_tall) {
-                box_load(x, &p.x, k * GEMM_K, at.row, full);
+                box_load_hinted(x, &p.x, k * GEMM_K, at.row, full, of_x);
                 box_load_shared(w + rank * L::w_box * PANEL_ROW_BYTES, &p.w, k * GEMM_K,
-                                at.col + rank * L::w_box, full, both);
+                                at.col + rank * L::w_box, full, both, of_w);
             } else {
                 box_load_shared(x + rank * L::x_box * PANEL_ROW_BYTES, &p.x, k * GEMM_K,
-                                at.row + rank * L::x_box, full, both);
-                box_load(w, &p.w, k * GEMM_K, at.col, full);
+                                at.row + rank * L::x_box, full, both, of_x);
+                box_load_hinted(w, &p.w, k * GEMM_K, at.col, full, of_w);
             }
         }
     }
@@ -156,15 +160,15 @@ static __device__ __forceinline__ void gemm_sum(float (&d)[GEMM_BLOCKS][L::sums]
     const unsigned thread = threadIdx.x % GROUP_SIZE;
     int before = ring.stage;
     for (int k = 0; k < k_steps; k++, ring.step()) {
-        const uint32_t x = s.stage(ring.stage), w = x + L::x_bytes;
+        const uint64_t x = panel_descriptor(s.stage(ring.stage)), w = x + (L::x_bytes >> 4);
         barrier_wait(s.full(ring.stage), ring.parity);
         products_begin();
 #pragma unroll
         for (int at = 0; at < PANEL_ROW_BYTES; at += 32)
 #pragma unroll
             for (int b = 0; b < GEMM_BLOCKS; b++)
-                product<E, L::cols>::add(d[b], panel_descriptor(x + b * PANEL_BYTES + at),
-                                         panel_descriptor(w + at), k > 0 || at > 0);
+                product<E, L::cols>::add(d[b], x + ((b * PANEL_BYTES + at) >> 4), w + (at >> 4),
+                                         k > 0 || at > 0);
         products_commit();
         products_wait<1>();
         if (k > 0 && thread < GEMM_CLUSTER)
@@ -222,7 +226,7 @@ static __global__ void __launch_bounds__(GEMM_THREADS, 1)
 #if GEMM_HAS_HOPPER
     extern __shared__ uint8_t shared[];
     const gemm_shared<L> s = {(shared_at(shared) + 1023U) & ~1023U};
-    const int group = (int)threadIdx.x / GROUP_SIZE;
+    const int group = warpgroup_index();
     if (threadIdx.x == 0)
         gemm_barriers_init<L>(s);
     cluster_sync();

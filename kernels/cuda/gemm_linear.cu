@@ -14,7 +14,7 @@ struct linear_ending_args {
 };
 
 /* Panels for 64 rows of a tile; its bias. */
-using linear_layout = gemm_layout<LINEAR_COLS, LINEAR_STAGES, true, PANELS, LINEAR_COLS * 2>;
+using linear_layout = gemm_layout<LINEAR_COLS, LINEAR_STAGES, true, true, PANELS, LINEAR_COLS * 2>;
 
 #if GEMM_HAS_HOPPER
 
@@ -161,7 +161,8 @@ template <typename E, kern_act ACT, int ROTATED> struct linear_ending {
     {
         for (int p = 0; p < PANELS; p++)
             if (at.col + p * PANEL_WIDTH < N)
-                box_store(&a.y, panels + p * PANEL_BYTES, at.col + p * PANEL_WIDTH, row);
+                box_store(&a.y, panels + p * PANEL_BYTES, at.col + p * PANEL_WIDTH, row,
+                          cache_pass());
     }
 
     template <int SUMS> __device__ __forceinline__ void finish(float (&d)[GEMM_BLOCKS][SUMS])
