@@ -6,16 +6,16 @@
 #include "base/mem.h"
 #include "tests/support/support.h"
 #include "worker/model/model_open.h"
-#include "worker/model/window.h"
+#include "worker/model/window_fill.h"
 
 struct opened {
     struct ckpt *ckpt;
     struct kern *k;
     struct model *m;
-    struct window w; /* nothing but what reading looks at */
+    struct window_fill fill;
 };
 
-static void opened_make(const char *dir, int stage_bytes, int n_fillers, struct opened *o)
+static void opened_make(const char *dir, int stage_bytes, int n_threads, struct opened *o)
 {
     struct err e = {0};
     *o = (struct opened){0};
@@ -23,8 +23,7 @@ static void opened_make(const char *dir, int stage_bytes, int n_fillers, struct 
     cr_assert_eq(kern_open(&(struct kern_options){.device = "cpu", .threads = 1}, &o->k, &e),
                  ERR_OK);
     cr_assert_eq(model_open(o->ckpt, o->k, &o->m, &e), ERR_OK, "%s", e.text);
-    o->w = (struct window){.m = o->m, .n_fillers = n_fillers};
-    o->w.plan.stage_bytes = stage_bytes;
+    o->fill = (struct window_fill){o->ckpt, stage_bytes, n_threads};
 }
 
 static void opened_close(struct opened *o)
@@ -37,10 +36,10 @@ static void opened_close(struct opened *o)
 static enum err_code read_both(const struct opened *o, const struct weight_tensor *t,
                                enum err_code *filled, struct err e[2])
 {
-    const size_t bytes = (size_t)t->src->count * (size_t)o->w.plan.stage_bytes;
+    const size_t bytes = (size_t)t->src->count * (size_t)o->fill.stage_bytes;
     char *one = xcalloc(bytes + 1, 1), *many = xcalloc(bytes + 1, 1);
-    const enum err_code code = window_read(&o->w, t->src, t->is_transposed, one, &e[0]);
-    *filled = window_fill(&o->w, t, many, &e[1]);
+    const enum err_code code = window_fill_part(&o->fill, t->src, t->is_transposed, one, &e[0]);
+    *filled = window_fill_tensor(&o->fill, t->src, t->is_transposed, t->rows, t->cols, many, &e[1]);
     if (code == ERR_OK)
         cr_expect_arr_eq(one, many, bytes + 1, "%s", t->src->name);
     xfree(one);
@@ -55,9 +54,9 @@ Test(window_fill, several_threads_read_what_one_reads)
                                          "sweeps/demo/models/pythia-s1"};
     for (size_t i = 0; i < ARRAY_LEN(models); i++)
         for (int stage_bytes = 2; stage_bytes <= 4; stage_bytes += 2)
-            for (int n_fillers = 1; n_fillers <= 3; n_fillers++) {
+            for (int n_threads = 1; n_threads <= 3; n_threads++) {
                 struct opened o;
-                opened_make(support_source(models[i]), stage_bytes, n_fillers, &o);
+                opened_make(support_source(models[i]), stage_bytes, n_threads, &o);
                 for (int t = 0; t < o.m->weights.n_tensors; t++) {
                     struct err e[2] = {{0}, {0}};
                     enum err_code filled = ERR_OK;

@@ -27,8 +27,8 @@ static enum err_code pick_rows(struct model *m, enum role role, const int32_t *r
     TRY(picked_get(m, (size_t)T * row_bytes, e));
     for (int64_t i = 0; i < T; i++) {
         const struct ckpt_tensor row = ckpt_part(t->src, t->is_transposed ? 1 : 0, rows[i], 1);
-        TRY(window_read(&s->window, &row, t->is_transposed,
-                        (char *)s->picked + (size_t)i * row_bytes, e));
+        TRY(window_fill_part(&s->window.fill, &row, t->is_transposed,
+                             (char *)s->picked + (size_t)i * row_bytes, e));
     }
     TRY(kern_upload(m->k, stage, s->picked, (size_t)T * row_bytes, e));
     TRY(s->window.plan.stage_bytes == 2 ? kern_cast_f16(m->k, out, stage, T * t->cols, e)
@@ -64,11 +64,11 @@ static enum err_code read_chunk(struct model *m, const struct ckpt_tensor *part,
     const bool is_host = kern_get_info(m->k)->is_host;
     m->stream->bytes_read += ckpt_stored_bytes(part);
     if (is_host)
-        return window_read(w, part, is_transposed, stage, e);
+        return window_fill_part(&w->fill, part, is_transposed, stage, e);
     const int64_t bytes = part->count * w->plan.stage_bytes;
     char *host = m->stream->picked;
     TRY(kern_copy_wait(m->k, e));
-    TRY(window_read(w, part, is_transposed, host, e));
+    TRY(window_fill_part(&w->fill, part, is_transposed, host, e));
     TRY(kern_copy_mark(m->k, e));
     TRY(kern_copy_ahead(m->k, stage, host, (size_t)bytes, e));
     return kern_copy_join(m->k, e);

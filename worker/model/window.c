@@ -116,7 +116,7 @@ enum err_code window_open(const struct model *m, const struct plan *p, struct we
 {
     *w = (struct window){.m = m, .plan = *p, .view = view, .now = -1};
     w->n_cuts = p->is_cut_within ? MODEL_PARTS : 1;
-    w->n_fillers = window_fill_threads(m->k);
+    w->fill = (struct window_fill){m->ckpt, p->stage_bytes, window_fill_threads(m->k)};
     lay_places(m, w->n_cuts, w->place, w->cut_elements, &w->small_elements);
     enum err_code rc = alloc_into(w, e);
     if (rc != ERR_OK)
@@ -137,14 +137,6 @@ void window_close(struct window *w)
     kern_free(k, w->small);
     kern_free(k, w->block);
     *w = (struct window){0};
-}
-
-enum err_code window_read(const struct window *w, const struct ckpt_tensor *t, bool is_transposed,
-                          void *dst, struct err *e)
-{
-    const struct ckpt *c = w->m->ckpt;
-    return w->plan.stage_bytes == 2 ? ckpt_read_f16(c, t, is_transposed, dst, NULL, e)
-                                    : ckpt_read_f32(c, t, is_transposed, dst, e);
 }
 
 static enum err_code cast(struct window *w, void *dst, const void *src, int64_t n, struct err *e)
@@ -185,7 +177,7 @@ static enum err_code read_small(struct window *w, void *stage, struct err *e)
         const struct weight_tensor *t = &w->m->weights.tensors[i];
         if (!is_small(t->role))
             continue;
-        TRY(window_read(w, t->src, t->is_transposed, stage, e));
+        TRY(window_fill_part(&w->fill, t->src, t->is_transposed, stage, e));
         TRY(kern_upload(w->m->k, w->small + place_of(w, t) * w->plan.stage_bytes, stage,
                         (size_t)t->src->count * (size_t)w->plan.stage_bytes, e));
         TRY(kern_sync(w->m->k, e));
@@ -248,7 +240,8 @@ static enum err_code read_step(void *arg, int64_t step, struct err *e)
     for (int i = 0; i < w->m->weights.n_tensors; i++) {
         const struct weight_tensor *t = &w->m->weights.tensors[i];
         if (is_of_step(w, t, step))
-            TRY(window_fill(w, t, dst + place_of(w, t) * w->plan.stage_bytes, e));
+            TRY(window_fill_tensor(&w->fill, t->src, t->is_transposed, t->rows, t->cols,
+                                   dst + place_of(w, t) * w->plan.stage_bytes, e));
     }
     ckpt_forget_pages(w->m->ckpt);
     w->n_kept = step + 1;

@@ -8,6 +8,7 @@
 
 #include "worker/model/model_impl.h"
 #include "worker/model/plan.h"
+#include "worker/model/window_fill.h"
 
 struct window_reader; /* window_reader.c */
 
@@ -32,7 +33,7 @@ struct window {
     char *host[2];
     char *all; /* instead: all steps behind each other, kept on the host once they were read */
     int64_t n_kept, n_counted; /* steps in `all`; steps that bytes_read counts */
-    int n_fillers;             /* threads that read a tensor */
+    struct window_fill fill;   /* how tensors are read, in the reader's thread and for tables */
     struct window_reader *reader;
     int64_t now;        /* step in the window; -1: none */
     int64_t n_queued;   /* steps whose copy to the device was begun */
@@ -67,14 +68,5 @@ MUST_USE enum err_code window_cast_small(struct window *w, struct err *e);
 /* Master and compute copy of one tensor of the step or of the small ones. */
 const uint16_t *window_master_of(const struct window *w, const struct weight_tensor *t);
 void *window_compute_of(const struct window *w, const struct weight_tensor *t);
-
-/* Reads `t` into dst as the plan's stage_bytes ask for. For the reader thread and tables alike. */
-MUST_USE enum err_code window_read(const struct window *w, const struct ckpt_tensor *t,
-                                   bool is_transposed, void *dst, struct err *e);
-/* The same for a whole tensor of a step, by n_fillers threads (window_fill.c); window_fill_threads: as many as help a device,
- * 1 where the cores compute. */
-MUST_USE enum err_code window_fill(const struct window *w, const struct weight_tensor *t, char *dst,
-                                   struct err *e);
-int window_fill_threads(const struct kern *k);
 
 #endif
