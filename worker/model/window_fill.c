@@ -12,12 +12,11 @@ enum { MAX_THREADS = 8, LINES_MIN = 64 };
 struct share {
     const struct window_fill *f;
     const struct ckpt_tensor *t;
-    bool is_transposed;
     char *dst;
     int64_t first, n; /* lines */
     pthread_t thread;
-    bool is_started;
     enum err_code code;
+    bool is_transposed, is_started;
 };
 
 static void *read_share(void *arg)
