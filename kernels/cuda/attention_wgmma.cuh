@@ -536,7 +536,7 @@ static __device__ __forceinline__ void consume(const struct attention_args &a,
     struct group_view<S> v = {
         ring
     };
-    v.group = __shfl_sync(ALL_LANES, warp / 4, 0); /* the same in all lanes */
+    v.group = of_warp(warp / 4);
     v.scale = a.scale * LOG2_E;
     if (v.group == S::GROUPS - 1)
         products_pass_turn<S>(v.group);

@@ -87,11 +87,11 @@ static __device__ __forceinline__ int cluster_rank(void)
     return rank;
 }
 
-/* Of the thread's warpgroup. By a shuffle, from which the compiler knows that a warp has one: what follows from it stands in
- * uniform registers. */
-static __device__ __forceinline__ int warpgroup_index(void)
+/* What all lanes of a warp have alike. By a shuffle, from which the compiler knows it: what follows from it stands in uniform
+ * registers. */
+static __device__ __forceinline__ int of_warp(int x)
 {
-    return __shfl_sync(ALL_LANES, (int)threadIdx.x / GROUP_SIZE, 0);
+    return __shfl_sync(ALL_LANES, x, 0);
 }
 
 /* Every thread of a warpgroup; `id` 1 to 15. */

@@ -226,7 +226,7 @@ static __global__ void __launch_bounds__(GEMM_THREADS, 1)
 #if GEMM_HAS_HOPPER
     extern __shared__ uint8_t shared[];
     const gemm_shared<L> s = {(shared_at(shared) + 1023U) & ~1023U};
-    const int group = warpgroup_index();
+    const int group = of_warp((int)threadIdx.x / GROUP_SIZE);
     if (threadIdx.x == 0)
         gemm_barriers_init<L>(s);
     cluster_sync();

@@ -39,7 +39,7 @@ static enum err_code read_both(const struct opened *o, const struct weight_tenso
     const size_t bytes = (size_t)t->src->count * (size_t)o->fill.stage_bytes;
     char *one = xcalloc(bytes + 1, 1), *many = xcalloc(bytes + 1, 1);
     const enum err_code code = window_fill_part(&o->fill, t->src, t->is_transposed, one, &e[0]);
-    *filled = window_fill_tensor(&o->fill, t->src, t->is_transposed, t->rows, t->cols, many, &e[1]);
+    *filled = window_fill_tensor(&o->fill, t->src, t->is_transposed, many, &e[1]);
     if (code == ERR_OK)
         cr_expect_arr_eq(one, many, bytes + 1, "%s", t->src->name);
     xfree(one);

@@ -49,8 +49,9 @@ int ckpt_n_files(const struct ckpt *c);                     /* of weights, sorte
 const char *ckpt_file_name(const struct ckpt *c, int file); /* "model-00001-of-00002.safetensors" */
 int64_t ckpt_file_bytes(const struct ckpt *c, int file);
 
-/* Lines [first, first + n) of dimension `dim` of a tensor, as a tensor of its own. */
-struct ckpt_tensor ckpt_part(const struct ckpt_tensor *t, int dim, int64_t first, int64_t n);
+/* Lines [first, first + n) of a tensor, or its columns where it is to be read transposed, as a tensor of its own. */
+struct ckpt_tensor ckpt_part(const struct ckpt_tensor *t, bool is_transposed, int64_t first,
+                             int64_t n);
 int64_t ckpt_stored_bytes(const struct ckpt_tensor *t);
 
 /* dst[count] in row-major order. f16: RNE rounding; |w| <= 2^-25 becomes 0, and the number of those is added to

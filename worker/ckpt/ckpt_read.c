@@ -107,9 +107,11 @@ static void put_tensor(struct sink *to, const struct ckpt_tensor *t, bool is_tra
     }
 }
 
-struct ckpt_tensor ckpt_part(const struct ckpt_tensor *t, int dim, int64_t first, int64_t n)
+struct ckpt_tensor ckpt_part(const struct ckpt_tensor *t, bool is_transposed, int64_t first,
+                             int64_t n)
 {
     struct ckpt_tensor part = *t;
+    const int dim = is_transposed ? 1 : 0;
     CHECK(dim < t->n_dims && first >= 0 && n > 0 && first + n <= t->shape[dim]);
     const size_t skipped = (size_t)(first * t->stride[dim]) * (size_t)convert_bytes(t->dtype);
     part.data += skipped;

@@ -12,30 +12,26 @@ static struct kern_norm_out norm_out(const struct model *m, enum role role, int 
                                   .b = weights_compute(&m->weights, role + 1, layer)};
 }
 
-static enum err_code norm(struct model *m, enum role role, int layer, const void *x, void *y,
-                          int64_t T, struct err *e)
+/* x, normalized, to one or two places. */
+static enum err_code norm_to(struct model *m, struct kern_norm_out out, struct kern_norm_out also,
+                             int64_t T, struct err *e)
 {
-    return kern_layernorm(m->k,
-                          &(struct kern_norm_args){.x = x,
-                                                   .out = norm_out(m, role, layer, y),
-                                                   .eps = m->wiring.eps,
-                                                   .T = T,
-                                                   .d = m->wiring.d},
-                          e);
+    const struct kern_norm_args a = {
+        .x = m->ws.x, .out = out, .also = also, .eps = m->wiring.eps, .T = T, .d = m->wiring.d};
+    return kern_layernorm(m->k, &a, e);
+}
+
+static enum err_code norm(struct model *m, enum role role, int layer, void *y, int64_t T,
+                          struct err *e)
+{
+    return norm_to(m, norm_out(m, role, layer, y), (struct kern_norm_out){0}, T, e);
 }
 
 /* A parallel layer's x as attention sees it, in mixed (which attention overwrites later), and as the MLP does, in h. */
 static enum err_code norm_for_both(struct model *m, int layer, int64_t T, struct err *e)
 {
-    return kern_layernorm(
-        m->k,
-        &(struct kern_norm_args){.x = m->ws.x,
-                                 .out = norm_out(m, ROLE_NORM1_W, layer, m->ws.mixed),
-                                 .also = norm_out(m, ROLE_NORM2_W, layer, m->ws.h),
-                                 .eps = m->wiring.eps,
-                                 .T = T,
-                                 .d = m->wiring.d},
-        e);
+    return norm_to(m, norm_out(m, ROLE_NORM1_W, layer, m->ws.mixed),
+                   norm_out(m, ROLE_NORM2_W, layer, m->ws.h), T, e);
 }
 
 /* y = x W^T + b, with the activation behind the MLP's first matrix, added to y where y is the residual stream. The
@@ -91,7 +87,7 @@ static enum err_code embed(struct model *m, int64_t T, struct err *e)
         TRY(linear(m, ROLE_PROJECT_IN, 0, m->ws.embed, m->ws.x, T, e));
     }
     if (w->has_embed_norm)
-        TRY(norm(m, ROLE_EMBED_NORM_W, 0, m->ws.x, m->ws.x, T, e));
+        TRY(norm(m, ROLE_EMBED_NORM_W, 0, m->ws.x, T, e));
     return ERR_OK;
 }
 
@@ -160,7 +156,7 @@ static enum err_code sublayer_input(struct model *m, enum role role, int layer, 
         return ERR_OK;
     void *y = m->wiring.is_residual_normed ? m->ws.x : m->ws.h;
     *in = y;
-    return norm(m, role, layer, m->ws.x, y, T, e);
+    return norm(m, role, layer, y, T, e);
 }
 
 static enum err_code watch_pair(struct model *m, struct model_magnitudes *watch,
@@ -198,7 +194,7 @@ static enum err_code step_out(struct model *m, int layer, const struct model_row
     const void *in;
     TRY(linear(m, ROLE_OUT_W, layer, m->ws.mixed, m->ws.x, rows, e));
     if (m->wiring.is_post_norm)
-        TRY(norm(m, ROLE_NORM1_W, layer, m->ws.x, m->ws.x, rows, e));
+        TRY(norm(m, ROLE_NORM1_W, layer, m->ws.x, rows, e));
     if (!m->wiring.is_parallel)
         TRY(sublayer_input(m, ROLE_NORM2_W, layer, rows, &in, e));
     return watch_pair(m, watch, MODEL_PAIR_ATTN_FFN1, layer, ffn_input(m), b->T, e);
@@ -216,8 +212,7 @@ static enum err_code step_ffn2(struct model *m, int layer, const struct model_ro
 {
     const int64_t rows = model_step_rows(m, b->T);
     TRY(linear(m, ROLE_FFN2_W, layer, m->ws.wide, m->ws.x, rows, e));
-    return m->wiring.is_post_norm ? norm(m, ROLE_NORM2_W, layer, m->ws.x, m->ws.x, rows, e)
-                                  : ERR_OK;
+    return m->wiring.is_post_norm ? norm(m, ROLE_NORM2_W, layer, m->ws.x, rows, e) : ERR_OK;
 }
 
 enum err_code model_part_run(struct model *m, int layer, enum model_part part,

@@ -17,7 +17,7 @@ static enum err_code load_table(struct model *m, const struct weight_tensor *t, 
     enum err_code rc = ERR_OK;
     for (int64_t at = 0; at < t->rows && rc == ERR_OK; at += chunk) {
         const int64_t n = t->rows - at < chunk ? t->rows - at : chunk;
-        const struct ckpt_tensor part = ckpt_part(t->src, t->is_transposed ? 1 : 0, at, n);
+        const struct ckpt_tensor part = ckpt_part(t->src, t->is_transposed, at, n);
         rc = ckpt_read_f16(m->ckpt, &part, t->is_transposed, stage, &m->weights.flushed, e);
         if (rc == ERR_OK)
             rc = kern_upload(m->k, w->block, stage, (size_t)(n * t->cols) * sizeof(uint16_t), e);

@@ -157,7 +157,7 @@ static enum err_code column_keys(struct model *m, const struct weight_tensor *t,
     struct window *w = window_of(m);
     for (int64_t at = 0; at < t->cols; at += n_at_once) {
         const int64_t n = t->cols - at < n_at_once ? t->cols - at : n_at_once;
-        const struct ckpt_tensor part = ckpt_part(t->src, t->is_transposed ? 0 : 1, at, n);
+        const struct ckpt_tensor part = ckpt_part(t->src, !t->is_transposed, at, n);
         TRY(ckpt_read_f16(m->ckpt, &part, !t->is_transposed, stage, NULL, e));
         TRY(kern_upload(m->k, w->block, stage, (size_t)(n * t->rows) * sizeof(uint16_t), e));
         TRY(kern_spread(m->k, (const uint16_t *)(const void *)w->block, n, t->rows, true,

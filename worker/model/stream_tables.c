@@ -26,7 +26,7 @@ static enum err_code pick_rows(struct model *m, enum role role, const int32_t *r
     const size_t row_bytes = (size_t)t->cols * (size_t)s->window.plan.stage_bytes;
     TRY(picked_get(m, (size_t)T * row_bytes, e));
     for (int64_t i = 0; i < T; i++) {
-        const struct ckpt_tensor row = ckpt_part(t->src, t->is_transposed ? 1 : 0, rows[i], 1);
+        const struct ckpt_tensor row = ckpt_part(t->src, t->is_transposed, rows[i], 1);
         TRY(window_fill_part(&s->window.fill, &row, t->is_transposed,
                              (char *)s->picked + (size_t)i * row_bytes, e));
     }
@@ -85,8 +85,7 @@ enum err_code stream_head(struct model *m, int64_t first, int64_t n, struct err 
     TRY(picked_get(m, (size_t)(chunk * t->cols * w->plan.stage_bytes), e));
     for (int64_t at = 0; at < n; at += chunk) {
         const int64_t rows = n - at < chunk ? n - at : chunk;
-        const struct ckpt_tensor part =
-            ckpt_part(t->src, t->is_transposed ? 1 : 0, first + at, rows);
+        const struct ckpt_tensor part = ckpt_part(t->src, t->is_transposed, first + at, rows);
         TRY(read_chunk(m, &part, t->is_transposed, stage, e));
         TRY(w->plan.stage_bytes == 2
                 ? kern_cast_f16(m->k, w->block + at * out_row,

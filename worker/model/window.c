@@ -240,7 +240,7 @@ static enum err_code read_step(void *arg, int64_t step, struct err *e)
     for (int i = 0; i < w->m->weights.n_tensors; i++) {
         const struct weight_tensor *t = &w->m->weights.tensors[i];
         if (is_of_step(w, t, step))
-            TRY(window_fill_tensor(&w->fill, t->src, t->is_transposed, t->rows, t->cols,
+            TRY(window_fill_tensor(&w->fill, t->src, t->is_transposed,
                                    dst + place_of(w, t) * w->plan.stage_bytes, e));
     }
     ckpt_forget_pages(w->m->ckpt);

@@ -23,7 +23,7 @@ static void *read_share(void *arg)
 {
     struct share *s = arg;
     struct err untold; /* the whole tensor is read again for the words */
-    const struct ckpt_tensor part = ckpt_part(s->t, s->is_transposed ? 1 : 0, s->first, s->n);
+    const struct ckpt_tensor part = ckpt_part(s->t, s->is_transposed, s->first, s->n);
     s->code = window_fill_part(s->f, &part, s->is_transposed, s->dst, &untold);
     return NULL;
 }
@@ -44,22 +44,22 @@ enum err_code window_fill_part(const struct window_fill *f, const struct ckpt_te
 }
 
 enum err_code window_fill_tensor(const struct window_fill *f, const struct ckpt_tensor *t,
-                                 bool is_transposed, int64_t rows, int64_t cols, char *dst,
-                                 struct err *e)
+                                 bool is_transposed, char *dst, struct err *e)
 {
     struct share shares[MAX_THREADS];
     const int n = f->n_threads;
+    const int64_t lines = t->n_dims == 2 ? t->shape[is_transposed ? 1 : 0] : 0;
     bool is_read = true;
     CHECK(n <= MAX_THREADS);
-    if (n == 1 || rows < (int64_t)n * LINES_MIN || t->n_dims != 2)
+    if (n == 1 || lines < (int64_t)n * LINES_MIN)
         return window_fill_part(f, t, is_transposed, dst, e);
     for (int i = 0; i < n; i++) {
-        const int64_t first = rows * i / n, end = rows * (i + 1) / n;
+        const int64_t first = lines * i / n, end = lines * (i + 1) / n;
         struct share *s = &shares[i];
         *s = (struct share){.f = f,
                             .t = t,
                             .is_transposed = is_transposed,
-                            .dst = dst + first * cols * f->stage_bytes,
+                            .dst = dst + first * t->shape[is_transposed ? 0 : 1] * f->stage_bytes,
                             .first = first,
                             .n = end - first};
         s->is_started = pthread_create(&s->thread, NULL, read_share, s) == 0;

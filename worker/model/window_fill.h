@@ -17,9 +17,8 @@ int window_fill_threads(const struct kern *k);
 /* Reads t into dst. Errors: those of ckpt_read_f16 and ckpt_read_f32. */
 MUST_USE enum err_code window_fill_part(const struct window_fill *f, const struct ckpt_tensor *t,
                                         bool is_transposed, void *dst, struct err *e);
-/* The same for t[rows, cols] as a model sees it, by n_threads threads. */
+/* The same by n_threads threads. */
 MUST_USE enum err_code window_fill_tensor(const struct window_fill *f, const struct ckpt_tensor *t,
-                                          bool is_transposed, int64_t rows, int64_t cols, char *dst,
-                                          struct err *e);
+                                          bool is_transposed, char *dst, struct err *e);
 
 #endif
