@@ -4,7 +4,8 @@
 #include "kernels/cuda/gemm_kernel.cuh"
 #include "kernels/cuda/gemm_linear.cuh"
 
-static constexpr int LINEAR_COLS = 192, LINEAR_STAGES = 4, LINEAR_GROUP = 8;
+static constexpr int LINEAR_COLS = 192, LINEAR_STAGES = 4;
+static constexpr int64_t STAY_BYTES = (int64_t)18 << 20; /* of w, in the second-level cache */
 static constexpr int PANELS = LINEAR_COLS / PANEL_WIDTH;
 
 struct linear_ending_args {
@@ -246,6 +247,15 @@ bool cuda_linear_fused_can(const struct cuda_kern *c, const struct kern_linear_a
            (has_pass || (a->K >= 1024 && beyond * 64 <= a->N));
 }
 
+/* Columns of tiles that clusters take side by side while they go down the rows: as many as stay in the cache, in whole rows
+ * of clusters. */
+static int group_cols(const struct cuda_kern *c, int64_t K)
+{
+    const int64_t clusters = c->n_multiprocessors / GEMM_CLUSTER,
+                  fit = STAY_BYTES / (LINEAR_COLS * 2 * K);
+    return (int)(clusters / ceil_div(clusters, fit > 1 ? fit : 1));
+}
+
 /* Launches with one ending. */
 struct linear_start {
     struct cuda_kern *c;
@@ -256,7 +266,7 @@ struct linear_start {
     template <typename E, kern_act ACT, int ROTATED> enum err_code with(void) const
     {
         gemm_params<struct linear_ending_args> p;
-        const struct gemm_operands o = {a->x, a->w, a->T, a->N, a->K, LINEAR_GROUP};
+        const struct gemm_operands o = {a->x, a->w, a->T, a->N, a->K, group_cols(c, a->K)};
         p.ending.bias = a->bias;
         if (ROTATED > 0)
             p.ending.rotation = *rotation;
