@@ -456,17 +456,16 @@ tile_step(const struct group_view<S> &v, int t, const struct wgmma_place &before
     values_start<E, S>(m->out, p, v.ring.values(before.stage));
     products_pass_turn<S>(v.group);
     tile_weigh<S, 1>(v, t, at.stage, m, s, factor);
-    /* Maxima seldom rise behind the first tiles. The sums, which are never negative, are asked for so that the wait below
-     * stays below: the assembler would move it up before the exponentials. */
-    const bool is_same = factor[0] == 1.0F && factor[1] == 1.0F;
-    if (!__all_sync(ALL_LANES, is_same && m->sum[0] >= 0.0F && m->sum[1] >= 0.0F)) {
-        products_wait<0>();
-        outputs_settle(m->out);
-        output_scale<S::HD>(m, factor);
-    }
+    /* Sums are never negative. They are asked for so that the wait below stays below: the assembler would move it up before the
+     * exponentials. Warps must not part in front of it. */
+    if (m->sum[0] < 0.0F || m->sum[1] < 0.0F)
+        __trap();
     products_wait<0>();
     outputs_settle(m->out);
     release(v.ring.empty_values(before.stage));
+    /* Maxima seldom rise behind the first tiles. */
+    if (!__all_sync(ALL_LANES, factor[0] == 1.0F && factor[1] == 1.0F))
+        output_scale<S::HD>(m, factor);
     weights_pack<E>(p, s);
 }
 
@@ -544,6 +543,7 @@ static __device__ __forceinline__ void consume(const struct attention_args &a,
     for (int query_phase = 0;; query_phase ^= 1) {
         barrier_wait(ring.full_queries(), query_phase);
         const struct wgmma_work w = *ring.work;
+        __syncwarp(); /* one lane will release it for all */
         if (w.head < 0)
             break;
         v.n_tiles = 0;

@@ -156,18 +156,20 @@ static void test_overflow(struct lab *l, int64_t T)
     both_free(l, &w);
 }
 
-/* Heads side by side, and all q in front of all k; with few rows a pass of its own rotates, with many the product's ending where
- * it can: a head of 64, 128 or 256 elements, of which 16, 32 or 64 are rotated. */
-static void test_rotary(struct lab *l)
+/* Heads, elements of one, those that are rotated. Tiles of our own product rotate in their ending where a head has 64, 128 or
+ * 256 elements, 16, 32 or 64 of them rotated; otherwise a pass does. */
+static const int rotated_in_tiles[][3] = {{7, 64, 16}, {2, 256, 64}, {8, 64, 64}, {4, 128, 32}},
+                 rotated_by_pass[][3] = {{3, 8, 2}, {2, 80, 20}, {2, 96, 96}, {7, 64, 24}};
+enum { ROTATED = ARRAY_LEN(rotated_in_tiles) };
+
+/* Heads side by side, and all q in front of all k; few rows, for which there is always a pass, or many. */
+static void test_rotary(struct lab *l, const int shapes[ROTATED][3], bool is_few)
 {
-    static const int shapes[][3] = {{3, 8, 2},    {2, 80, 20},  {7, 64, 16}, {8, 64, 64},
-                                    {4, 128, 32}, {2, 256, 64}, {2, 96, 96}, {7, 64, 24}};
     static const struct kern_seq few[] = {{0, 37, -1, 0}, {37, 64, -1, 0}, {101, 5, 0, 37}};
     static const struct kern_seq many[] = {
         {0, 2048, -1, 0}, {2048, 70, 0, 2048}, {2118, 9000, -1, 0}};
-    for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
-        for (int option = 0; option < (l->is_short && i % 3 != 0 ? 2 : 4); option++) {
-            const bool is_by_head = option % 2 != 0, is_few = option < 2;
+    for (int i = 0; i < (l->is_short && !is_few ? 2 : ROTATED); i++) {
+        for (int is_by_head = 0; is_by_head < 2; is_by_head++) {
             const int dim = shapes[i][1], heads = shapes[i][0];
             const struct kern_rotary r = {.dims = shapes[i][2],
                                           .base = 10000,
@@ -177,12 +179,12 @@ static void test_rotary(struct lab *l)
                                           .seqs = is_few ? few : many,
                                           .n_seqs = 3};
             test_linear(l, is_few ? 110 : 11130, (int64_t)3 * heads * dim, 72,
-                        &(struct linear_case){.has_bias = option != 3, .rotary = &r});
+                        &(struct linear_case){.has_bias = is_few || !is_by_head, .rotary = &r});
         }
     }
 }
 
-static void test_rows_and_products(struct lab *l)
+static void test_rows(struct lab *l)
 {
     static const int64_t shapes[][2] = {{1, 8},    {5, 48},     {17, 33},
                                         {64, 768}, {300, 1024}, {3, 5120}};
@@ -191,33 +193,56 @@ static void test_rows_and_products(struct lab *l)
         for (int option = 0; option < 4; option++)
             test_norm(l, shapes[i][0], shapes[i][1], option % 2 != 0, option / 2 != 0);
     }
-    static const int64_t products[][3] = {{1, 16, 8},
-                                          {7, 48, 16},
-                                          {33, 144, 48},
-                                          {128, 96, 384},
-                                          {257, 768, 1024},
-                                          {1000, 2048, 512},
-                                          /* enough tiles for a product of our own; ragged ends */
-                                          {4224, 1528, 72},
-                                          {3000, 2304, 200}};
-    static const enum kern_act acts[] = {KERN_ACT_NONE, KERN_ACT_RELU, KERN_ACT_GELU_ERF,
-                                         KERN_ACT_GELU_TANH};
-    for (size_t i = 0; i < ARRAY_LEN(products); i++) {
-        const int64_t *p = products[i];
+}
+
+/* Activations in the order in which tests take them: those that the library's epilogue can do, then those that have a pass
+ * of their own behind it. */
+static const enum kern_act acts[] = {KERN_ACT_NONE, KERN_ACT_RELU, KERN_ACT_GELU_ERF,
+                                     KERN_ACT_GELU_TANH};
+enum { ACTS_EPILOGUE = 2 };
+
+static void test_acts(struct lab *l, const int64_t shape[3], size_t from, size_t to)
+{
+    for (size_t act = from; act < to; act++)
+        for (int bias = 0; bias < 2; bias++)
+            test_linear(l, shape[0], shape[1], shape[2],
+                        &(struct linear_case){.act = acts[act], .has_bias = bias != 0});
+}
+
+/* The library's products: with few tiles, small sums, or a residual. */
+static void test_products(struct lab *l)
+{
+    static const int64_t few[][3] = {{1, 16, 8},     {7, 48, 16},      {33, 144, 48},
+                                     {128, 96, 384}, {257, 768, 1024}, {1000, 2048, 512}},
+                         many[][3] = {{4224, 1528, 72}, {3000, 2304, 200}, {33700, 200, 72}};
+    for (size_t i = 0; i < ARRAY_LEN(few); i++)
+        test_acts(l, few[i], 0, ARRAY_LEN(acts));
+    for (size_t i = 0; i < ARRAY_LEN(many); i++)
+        test_acts(l, many[i], 0, ACTS_EPILOGUE);
+    for (size_t i = 0; i < ARRAY_LEN(few) + ARRAY_LEN(many); i++)
         for (int bias = 0; bias < 2; bias++) {
-            for (size_t act = 0; act < ARRAY_LEN(acts); act++)
-                test_linear(l, p[0], p[1], p[2],
-                            &(struct linear_case){.act = acts[act], .has_bias = bias != 0});
-            test_linear(l, p[0], p[1], p[2],
+            const int64_t *s = i < ARRAY_LEN(few) ? few[i] : many[i - ARRAY_LEN(few)];
+            test_linear(l, s[0], s[1], s[2],
                         &(struct linear_case){.has_bias = bias != 0, .is_residual = true});
         }
-    }
-    for (size_t act = 0; act < ARRAY_LEN(acts); act++) /* tiles for a product of our own, ragged */
-        test_linear(l, 33700, 200, 72, &(struct linear_case){.act = acts[act], .has_bias = true});
-    test_linear(l, 33700, 200, 72, &(struct linear_case){.act = KERN_ACT_GELU_ERF});
     test_overflow(l, 5);
+    test_rotary(l, rotated_in_tiles, true);
+    test_rotary(l, rotated_by_pass, true);
+    test_rotary(l, rotated_by_pass, false);
+}
+
+/* Products of our own, where a GPU has them: at least 528 tiles of 128 x 192, and work in a tile or sums over 1,024. Ragged
+ * ends; 16,200 columns are several groups of tiles. */
+static void test_tiles(struct lab *l)
+{
+    static const int64_t ragged[][3] = {{8400, 1528, 72}, {6100, 2200, 200}, {33700, 200, 72}},
+                         large[] = {4200, 3072, 1032};
+    for (size_t i = 0; i < ARRAY_LEN(ragged); i++)
+        test_acts(l, ragged[i], ACTS_EPILOGUE, ARRAY_LEN(acts));
+    test_acts(l, large, 0, ACTS_EPILOGUE);
+    test_linear(l, 1030, 16200, 2304, &(struct linear_case){.act = KERN_ACT_GELU_ERF});
     test_overflow(l, 33700);
-    test_rotary(l);
+    test_rotary(l, rotated_in_tiles, false);
 }
 
 /* ---- attention ---- */
@@ -266,7 +291,7 @@ static void test_attention(struct lab *l, const struct attention_case *t)
     both_free(l, &out);
 }
 
-static void test_attentions(struct lab *l)
+static void test_sequences(struct lab *l)
 {
     static const struct kern_seq one[] = {{0, 1, -1, 0}};
     static const struct kern_seq mixed[] = {{0, 37, -1, 0},   {37, 64, -1, 0}, {101, 5, 0, 37},
@@ -360,12 +385,19 @@ static void test_attention_in_company(struct lab *l, int dim, int len)
     both_free(l, &qkv);
 }
 
-static void test_attentions_in_company(struct lab *l)
+static void test_all_in_company(struct lab *l)
 {
     static const int dims[] = {64, 80, 128}, lens[] = {1, 100, 200, 453};
     for (size_t i = 0; i < ARRAY_LEN(dims); i++)
         for (size_t j = 0; j < ARRAY_LEN(lens); j++)
             test_attention_in_company(l, dims[i], lens[j]);
+}
+
+static void test_attentions(struct lab *l)
+{
+    test_sequences(l);
+    test_attention_of_many(l);
+    test_all_in_company(l);
 }
 
 /* ---- losses ---- */
@@ -584,16 +616,21 @@ static void test_heads_in_parts(struct lab *l)
         test_head_in_parts(l, cases[i][0], cases[i][1], cases[i][2], cases[i][3]);
 }
 
+/* Of log-likelihoods alone. */
+static void test_scores(struct lab *l)
+{
+    test_ties(l, 7000, 19000);
+    test_ties(l, 7000, 7001);
+    test_ties(l, 7000, 7100); /* one tile */
+    test_score_of_many_rows(l);
+}
+
 static void test_losses(struct lab *l)
 {
     static const int64_t shapes[][3] = {{1, 8, 16},      {5, 48, 512},    {130, 64, 9001},
                                         {4200, 32, 700}, {257, 72, 5003}, {200, 512, 50304}};
     for (size_t i = 0; i < ARRAY_LEN(shapes); i++)
         test_loss(l, shapes[i][0], shapes[i][1], shapes[i][2]);
-    test_ties(l, 7000, 19000);
-    test_ties(l, 7000, 7001);
-    test_ties(l, 7000, 7100); /* one tile */
-    test_score_of_many_rows(l);
     test_heads_in_parts(l);
 }
 
@@ -615,17 +652,13 @@ static void test_refused_devices(struct lab *l)
     lab_check(l, strstr(e.text, "a petabyte") != NULL, "'%s' does not say what for", e.text);
 }
 
-static void run_all(struct lab *l)
+int main(int argc, char **argv)
 {
-    test_refused_devices(l);
-    test_rows_and_products(l);
-    test_attentions(l);
-    test_attention_of_many(l);
-    test_attentions_in_company(l);
-    test_losses(l);
-}
-
-int main(void)
-{
-    return lab_main(run_all);
+    (void)argc;
+    static const struct lab_part parts[] = {
+        {"devices", test_refused_devices}, {"rows", test_rows},
+        {"products", test_products},       {"tiles", test_tiles},
+        {"attention", test_attentions},    {"scores", test_scores},
+        {"losses", test_losses},           {NULL, NULL}};
+    return lab_main(parts, argv);
 }

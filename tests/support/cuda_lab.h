@@ -21,10 +21,16 @@ struct lab {
     int n_checks, n_failures;
 };
 
-/* Both return the exit status of the program. lab_main runs `run_all` for each of gpus; lab_main_once runs it once, where the
- * cpu's results serve all of them, and gives the cpu one thread: for many small tensors, where threads mostly wait. */
-int lab_main(void (*run_all)(struct lab *l));
-int lab_main_once(void (*run_all)(struct lab *l));
+/* A program's tests, under the name by which an argument asks for them; without arguments all run. The last has no name. */
+struct lab_part {
+    const char *name;
+    void (*run)(struct lab *l);
+};
+
+/* Both return the exit status of the program. lab_main runs the parts for each of gpus; lab_main_once runs them once, where the
+ * cpu's results serve all of gpus, and gives the cpu one thread: for many small tensors, where threads mostly wait. */
+int lab_main(const struct lab_part *parts, char **argv);
+int lab_main_once(const struct lab_part *parts, char **argv);
 /* Makes gpu the one of gpus[c], which is not NULL. */
 void lab_use(struct lab *l, enum kern_compute c);
 
