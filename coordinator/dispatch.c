@@ -188,6 +188,12 @@ int dispatch_in_hand(const struct dispatch *d, int64_t session)
     return s != NULL ? s->held.n : 0;
 }
 
+int dispatch_credit_left(const struct dispatch *d, int64_t session)
+{
+    const struct session *s = live_session(d, session);
+    return s != NULL ? s->credit : 0;
+}
+
 /* ---- handing out ---- */
 
 /* Copies, because the board may be read anew before the slice is sent. Strings once per slice, not once per job. */

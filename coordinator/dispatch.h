@@ -59,6 +59,8 @@ void dispatch_beat(struct dispatch *d, int64_t session, const json_t *progress, 
 void dispatch_credit(struct dispatch *d, int64_t session, int n_slices);
 /* Jobs leased to a session now; a worker that counts fewer in hand has missed a LEASE. */
 int dispatch_in_hand(const struct dispatch *d, int64_t session);
+/* Slices that a session's credit is still good for; a worker that counts others has missed a LEASE, or its CREDIT was missed. */
+int dispatch_credit_left(const struct dispatch *d, int64_t session);
 
 /* One slice: jobs of one checkpoint, all evaluations of 1..c configurations, baseline first. */
 struct slice {

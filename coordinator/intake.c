@@ -111,21 +111,31 @@ static enum err_code on_hello(struct intake *in, const struct link_inbox *box,
 
 /* ---- BEAT ---- */
 
-/* Doubled messages are acknowledged twice, so that n_in_hand may fall short; fewer jobs than the session holds are missed in any
- * case. */
+/* Whether a worker and its coordinator have the same in mind. Doubled messages are acknowledged twice, so that n_in_hand may fall
+ * short; fewer jobs than the session holds are missed in any case. */
+static bool is_so(const struct intake *in, const struct intake_seat *seat,
+                  const struct intake_claim *c)
+{
+    return c->in_hand == seat->n_in_hand &&
+           c->in_hand >= dispatch_in_hand(in->dispatch, seat->session) &&
+           c->credit == dispatch_credit_left(in->dispatch, seat->session);
+}
+
 static void on_beat(struct intake *in, struct intake_seat *seat, const json_t *body, int64_t now_ns)
 {
+    const int credit = dispatch_credit_left(in->dispatch, seat->session);
+    const struct intake_claim c = {.in_hand = json_opt_int(body, "in_hand", 0),
+                                   .credit = json_opt_int(body, "credit", credit)};
+    const bool is_same = c.in_hand == seat->claim.in_hand && c.credit == seat->claim.credit;
     dispatch_beat(in->dispatch, seat->session, body, now_ns);
-    int64_t claimed = json_opt_int(body, "in_hand", 0);
-    bool is_same = claimed == seat->n_claimed;
-    bool is_right =
-        claimed == seat->n_in_hand && claimed >= dispatch_in_hand(in->dispatch, seat->session);
-    seat->n_claimed = claimed;
-    seat->n_differing = is_right ? 0 : is_same ? seat->n_differing + 1 : 1;
+    seat->n_differing = is_so(in, seat, &c) ? 0 : is_same ? seat->n_differing + 1 : 1;
+    seat->claim = c;
     if (seat->n_differing < MAX_DIFFERING)
         return;
-    log_event(LOG_WARN, "intake", "differing", "session=%lld in_hand=%lld expected=%lld",
-              (long long)seat->session, (long long)claimed, (long long)seat->n_in_hand);
+    log_event(LOG_WARN, "intake", "differing",
+              "session=%lld in_hand=%lld expected=%lld credit=%lld expected_credit=%d",
+              (long long)seat->session, (long long)c.in_hand, (long long)seat->n_in_hand,
+              (long long)c.credit, credit);
     seat->n_differing = 0;
     intake_put(in, &seat->peer, WIRE_REGISTER, NULL);
 }

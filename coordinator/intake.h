@@ -10,16 +10,21 @@
 #include "coordinator/files.h"
 #include "schema/link.h"
 
+/* What a worker's BEAT says that it has. */
+struct intake_claim {
+    int64_t in_hand, credit;
+};
+
 /* Which connection a session speaks through, and how many jobs the coordinator believes to be in its hand. */
 struct intake_seat {
     int64_t session;
     struct link_peer peer;
     char who[LINK_KEY_HEX]; /* the key behind the connection; "": none is in force */
     char uuid[33];
-    int64_t n_in_hand;   /* leased or claimed by HELLO, less those acknowledged */
-    int64_t n_committed; /* n_in_hand after the last commit */
-    int64_t n_claimed;   /* what its last BEAT said */
-    int n_differing;     /* BEATs in a row that said the same and differed from n_in_hand */
+    int64_t n_in_hand;         /* leased or claimed by HELLO, less those acknowledged */
+    int64_t n_committed;       /* n_in_hand after the last commit */
+    struct intake_claim claim; /* of its last BEAT */
+    int n_differing;           /* BEATs in a row that claimed the same, and what is not so here */
 };
 
 struct intake_out {

@@ -256,9 +256,10 @@ static void send_beat(struct uplink *u, int64_t now_ns)
     json_t *running = j == NULL ? json_null()
                                 : json_pack("{s:I, s:I, s:f}", "job", (json_int_t)j->job, "attempt",
                                             (json_int_t)j->attempt, "seconds", u->status.running_s);
-    json_t *body = json_pack("{s:I, s:i, s:I, s:I, s:o}", "session", (json_int_t)u->session,
-                             "in_hand", u->hand->n, "counter", (json_int_t)u->status.counter,
-                             "done", (json_int_t)u->status.done, "running", running);
+    json_t *body =
+        json_pack("{s:I, s:i, s:i, s:I, s:I, s:o}", "session", (json_int_t)u->session, "in_hand",
+                  u->hand->n, "credit", u->credit_given, "counter", (json_int_t)u->status.counter,
+                  "done", (json_int_t)u->status.done, "running", running);
     if (send_up(u, WIRE_BEAT, body, NULL))
         u->beat_ns = now_ns + u->heartbeat_ns;
     else

@@ -223,17 +223,23 @@ static void late_result_of_a_silent_worker_is_fenced(void)
     close_story(&s);
 }
 
+/* Whether one of so many beats is answered by REGISTER. */
+static bool is_asked_to_register(struct played *f, int n_beats)
+{
+    json_t *m = NULL;
+    for (int i = 0; i < n_beats && m == NULL; i++) {
+        played_beat(f);
+        m = played_await(f, WIRE_REGISTER, 0.1);
+    }
+    json_decref(m);
+    return m != NULL;
+}
+
 /* What the worker holds is as if it had never arrived; its beats tell. */
 static void lose_lease(struct story *s, struct played *f)
 {
     json_array_clear(f->held);
-    json_t *m = NULL;
-    for (int i = 0; i < 20 && m == NULL; i++) {
-        played_beat(f);
-        m = played_await(f, WIRE_REGISTER, 0.1);
-    }
-    EXPECT(m != NULL, "nobody noticed that the LEASE was lost");
-    json_decref(m);
+    EXPECT(is_asked_to_register(f, 20), "nobody noticed that the LEASE was lost");
     played_register(f);
     EXPECT(cluster_await(s->run.db, "SELECT count(*) FROM jobs WHERE state = 'leased'", 0, 2),
            "jobs that nobody has stay leased");
@@ -267,6 +273,23 @@ static void lost_lease_is_noticed_beside_doubled_results(void)
     }
     json_decref(lease);
     lose_lease(&s, &f);
+    played_close(&f);
+    close_story(&s);
+}
+
+/* A CREDIT that never arrived, or that a late HELLO undid: worker and coordinator would wait for each other. */
+static void lost_credit_is_noticed(void)
+{
+    struct story s = open_story();
+    struct played f = play(&s, 'a');
+    played_register(&f);
+    EXPECT(!is_asked_to_register(&f, 6), "nothing is lost");
+    f.credit = 1;
+    EXPECT(is_asked_to_register(&f, 20), "nobody noticed that the CREDIT was lost");
+    f.credit = 0;
+    played_register(&f);
+    json_decref(played_lease(&f));
+    EXPECT(!is_asked_to_register(&f, 6), "nothing is lost behind a LEASE");
     played_close(&f);
     close_story(&s);
 }
@@ -324,6 +347,7 @@ int main(void)
     late_result_of_a_silent_worker_is_fenced();
     lost_lease_is_noticed();
     lost_lease_is_noticed_beside_doubled_results();
+    lost_credit_is_noticed();
     restart_takes_leases_up_again();
     full_disk_loses_nothing();
     return cluster_failures() > 0;

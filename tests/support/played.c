@@ -92,8 +92,8 @@ void played_register(struct played *p)
 void played_beat(struct played *p)
 {
     played_send(p, WIRE_BEAT,
-                json_pack("{s:i, s:i, s:i, s:n}", "in_hand", (int)json_array_size(p->held),
-                          "counter", 0, "done", 0, "running"));
+                json_pack("{s:i, s:i, s:i, s:i, s:n}", "in_hand", (int)json_array_size(p->held),
+                          "credit", p->credit, "counter", 0, "done", 0, "running"));
 }
 
 json_t *played_lease(struct played *p)

@@ -11,6 +11,7 @@ struct played {
     char uuid[33];
     int64_t session;
     json_t *held; /* [[job, attempt]…] */
+    int credit;   /* slices given that no LEASE has used, as its beats say */
 };
 
 /* `id` makes the uuid; keys may be NULL. Returns at once, as link_connect does. */
