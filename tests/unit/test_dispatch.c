@@ -152,9 +152,13 @@ Test(dispatch, I5_no_more_slices_than_credit)
     cr_expect(next(&s));
     cr_expect_not(next(&s));
     dispatch_credit(dispatch, a, 1);
+    cr_expect_eq(dispatch_credit_left(dispatch, a), 1);
     cr_expect(next(&s));
     cr_expect_not(next(&s));
+    cr_expect_eq(dispatch_credit_left(dispatch, a), 0);
+    dispatch_credit(dispatch, a, 3);
     hello("a");
+    cr_expect_eq(dispatch_credit_left(dispatch, a), 0);
     cr_expect_not(next(&s), "a new HELLO starts without credit");
 }
 
