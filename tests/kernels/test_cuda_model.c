@@ -1,6 +1,6 @@
 /* Whole models on the cuda module: logits of every architecture variant against those of transformers, fp16 perplexities
  * within 2e-4 of transformers' ppl_fp16, fp32 ones as the cpu's, quantized ones within 1e-3 of the cpu's, accuracies of the
- * tasks within two items of transformers'. Names of models as arguments limit it to them. A plain program; skips (77)
+ * tasks within two items of transformers'. Names of fixtures and models as arguments limit it to them. A plain program; skips (77)
  * without a GPU or reference material. */
 #include <math.h>
 #include <stdio.h>
@@ -11,18 +11,37 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "kernels/kernels.h"
+#include "tests/support/chosen.h"
 #include "tests/support/support.h"
 #include "worker/model/model.h"
 #include "worker/runner.h"
 
 enum { SKIPPED = 77, STREAM_TOKENS = 65536, WINDOW = 512 };
 
-static const char *const models[] = {"bloom-s0",  "bloom-s1",  "bloom-s2",  "gpt2-s0",  "gpt2-s1",
-                                     "gpt2-s2",   "opt-s0",    "opt-s1p",   "opt-s2",   "opt-s3",
-                                     "pythia-s0", "pythia-s1", "pythia-s2", "pythia-s3"};
-static const char *const fixtures[] = {"gpt2",          "opt-prenorm",     "opt-postnorm-proj",
-                                       "neox-parallel", "neox-sequential", "bloom-6heads",
-                                       "bloom-8heads"};
+/* Fixtures, then models. */
+enum { N_FIXTURES = 7 };
+static const char *const subjects[] = {"gpt2",
+                                       "opt-prenorm",
+                                       "opt-postnorm-proj",
+                                       "neox-parallel",
+                                       "neox-sequential",
+                                       "bloom-6heads",
+                                       "bloom-8heads",
+                                       "bloom-s0",
+                                       "bloom-s1",
+                                       "bloom-s2",
+                                       "gpt2-s0",
+                                       "gpt2-s1",
+                                       "gpt2-s2",
+                                       "opt-s0",
+                                       "opt-s1p",
+                                       "opt-s2",
+                                       "opt-s3",
+                                       "pythia-s0",
+                                       "pythia-s1",
+                                       "pythia-s2",
+                                       "pythia-s3",
+                                       NULL};
 
 struct story {
     struct runner *cpu, *gpu;
@@ -304,18 +323,13 @@ static bool has_gpu(void)
     return code == ERR_OK;
 }
 
-static bool is_chosen(const char *name, int argc, char **argv)
-{
-    bool is = argc < 2;
-    for (int i = 1; i < argc; i++)
-        is = is || strcmp(argv[i], name) == 0;
-    return is;
-}
-
 int main(int argc, char **argv)
 {
     struct story s = {0};
     struct err e;
+    (void)argc;
+    if (!chosen_are_known(argv, subjects))
+        return 2;
     if (!has_gpu())
         return SKIPPED;
     if (runner_new(&(struct runner_options){.device = "cpu"}, &s.cpu, &e) != ERR_OK ||
@@ -323,12 +337,9 @@ int main(int argc, char **argv)
         printf("FAILED: %s\n", e.text);
         return 1;
     }
-    for (size_t i = 0; i < ARRAY_LEN(fixtures); i++)
-        if (is_chosen(fixtures[i], argc, argv))
-            test_fixture(&s, fixtures[i]);
-    for (size_t i = 0; i < ARRAY_LEN(models); i++)
-        if (is_chosen(models[i], argc, argv))
-            test_model(&s, models[i]);
+    for (int i = 0; subjects[i] != NULL; i++)
+        if (chosen(argv, subjects[i]))
+            (i < N_FIXTURES ? test_fixture : test_model)(&s, subjects[i]);
     runner_free(s.cpu);
     runner_free(s.gpu);
     printf("%d checks, %d failed\n", s.n_checks, s.n_failures);

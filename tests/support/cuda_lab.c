@@ -7,6 +7,9 @@
 #include <string.h>
 
 #include "kernels/cpu/bf16.h"
+#include "tests/support/chosen.h"
+
+enum { MAX_PARTS = 16 };
 
 static const char *compute_name(enum kern_compute c)
 {
@@ -174,61 +177,35 @@ static void lab_close(struct lab *l)
     kern_close(l->cpu);
 }
 
-/* What is asked for of the parts. */
-struct wanted {
-    const struct lab_part *parts;
-    char **names; /* none: all; the last is NULL */
-};
-
-static bool is_wanted(const struct wanted *w, const char *name)
-{
-    bool found = w->names[0] == NULL;
-    for (char **n = w->names; *n != NULL && !found; n++)
-        found = strcmp(*n, name) == 0;
-    return found;
-}
-
-/* The first name that no part has, or NULL. */
-static const char *name_unknown(const struct wanted *w)
-{
-    for (char **n = w->names; *n != NULL; n++) {
-        const struct lab_part *p = w->parts;
-        while (p->name != NULL && strcmp(p->name, *n) != 0)
-            p++;
-        if (p->name == NULL)
-            return *n;
-    }
-    return NULL;
-}
-
 /* Returns how many checks failed. Every part starts with the same random numbers, whatever runs before it. */
-static int lab_run(struct lab *l, const struct wanted *w, const char *what)
+static int lab_run(struct lab *l, const struct lab_part *parts, char **argv, const char *what)
 {
     l->n_checks = l->n_failures = 0;
-    for (const struct lab_part *p = w->parts; p->name != NULL; p++) {
+    for (const struct lab_part *p = parts; p->name != NULL; p++) {
         l->rng = (struct rng){11};
-        if (is_wanted(w, p->name))
+        if (chosen(argv, p->name))
             p->run(l);
     }
     printf("%s: %d checks, %d failed\n", what, l->n_checks, l->n_failures);
     return l->n_failures;
 }
 
-static int usage(const struct wanted *w)
+static bool parts_are_known(const struct lab_part *parts, char **argv)
 {
-    fprintf(stderr, "%s: no such tests; there are", name_unknown(w));
-    for (const struct lab_part *p = w->parts; p->name != NULL; p++)
-        fprintf(stderr, " %s", p->name);
-    fputc('\n', stderr);
-    return 2;
+    const char *names[MAX_PARTS + 1] = {0};
+    for (int i = 0; parts[i].name != NULL; i++) {
+        CHECK(i < MAX_PARTS);
+        names[i] = parts[i].name;
+    }
+    return chosen_are_known(argv, names);
 }
 
-static int lab_main_as(const struct wanted *w, bool is_once)
+static int lab_main_as(const struct lab_part *parts, char **argv, bool is_once)
 {
     struct lab l = {.is_short = getenv("ISOBIT_TEST_SHORT") != NULL};
     struct err e;
-    if (name_unknown(w) != NULL)
-        return usage(w);
+    if (!parts_are_known(parts, argv))
+        return 2;
     enum err_code code = lab_open(&l, is_once ? 1 : 0, &e);
     if (code == ERR_NOTFOUND) {
         printf("SKIPPED: %s\n", e.text);
@@ -236,12 +213,12 @@ static int lab_main_as(const struct wanted *w, bool is_once)
     }
     lab_must(code, &e);
     printf("%s\n", kern_get_info(l.gpu)->device);
-    int n_failures = is_once ? lab_run(&l, w, "all compute types") : 0;
+    int n_failures = is_once ? lab_run(&l, parts, argv, "all compute types") : 0;
     for (int c = KERN_FP32; c < LAB_COMPUTES && !is_once; c++) {
         if (l.gpus[c] == NULL)
             continue;
         lab_use(&l, (enum kern_compute)c);
-        n_failures += lab_run(&l, w, compute_name(l.compute));
+        n_failures += lab_run(&l, parts, argv, compute_name(l.compute));
     }
     lab_close(&l);
     return n_failures > 0;
@@ -249,10 +226,10 @@ static int lab_main_as(const struct wanted *w, bool is_once)
 
 int lab_main(const struct lab_part *parts, char **argv)
 {
-    return lab_main_as(&(struct wanted){parts, argv + 1}, false);
+    return lab_main_as(parts, argv, false);
 }
 
 int lab_main_once(const struct lab_part *parts, char **argv)
 {
-    return lab_main_as(&(struct wanted){parts, argv + 1}, true);
+    return lab_main_as(parts, argv, true);
 }
