@@ -290,6 +290,19 @@ static void wait_for_signal(struct autoalloc *a)
     }
 }
 
+/* Those that run now, which may be more than did when it last looked; without an answer, those of then. */
+static int count_running(const struct autoalloc *a, struct arena *arena)
+{
+    struct slurm_job *seen = NULL;
+    struct err e;
+    int n_seen = 0, n = 0;
+    if (slurm_cli_queue(&a->cli, a->o->script.name, arena, &seen, &n_seen, &e) != ERR_OK)
+        return alloc_count(&a->alloc, SLURM_RUNNING);
+    for (int i = 0; i < n_seen; i++)
+        n += seen[i].phase == SLURM_RUNNING;
+    return n;
+}
+
 /* Those that run go on: they have work in hand, and leave by themselves. */
 static void leave(struct autoalloc *a)
 {
@@ -297,7 +310,7 @@ static void leave(struct autoalloc *a)
     struct err e;
     if (cancel_queued(a, &arena, &e) != ERR_OK)
         log_event(LOG_WARN, "slurm", "not-cancelled", "text=\"%s\"", e.text);
-    int n = alloc_count(&a->alloc, SLURM_RUNNING);
+    int n = count_running(a, &arena);
     if (n > 0)
         fprintf(stderr,
                 "%d Slurm job%s with workers go%s on; they end after %lld s without work, or at "
