@@ -113,29 +113,29 @@ static enum err_code on_hello(struct intake *in, const struct link_inbox *box,
 
 /* Whether a worker and its coordinator have the same in mind. Doubled messages are acknowledged twice, so that n_in_hand may fall
  * short; fewer jobs than the session holds are missed in any case. */
-static bool is_so(const struct intake *in, const struct intake_seat *seat,
-                  const struct intake_claim *c)
+static bool is_so(const struct intake_seat *seat, const struct intake_claim *c,
+                  const struct intake_claim *here)
 {
-    return c->in_hand == seat->n_in_hand &&
-           c->in_hand >= dispatch_in_hand(in->dispatch, seat->session) &&
-           c->credit == dispatch_credit_left(in->dispatch, seat->session);
+    return c->in_hand == seat->n_in_hand && c->in_hand >= here->in_hand &&
+           c->credit == here->credit;
 }
 
 static void on_beat(struct intake *in, struct intake_seat *seat, const json_t *body, int64_t now_ns)
 {
-    const int credit = dispatch_credit_left(in->dispatch, seat->session);
-    const struct intake_claim c = {.in_hand = json_opt_int(body, "in_hand", 0),
-                                   .credit = json_opt_int(body, "credit", credit)};
+    const struct intake_claim here = {dispatch_in_hand(in->dispatch, seat->session),
+                                      dispatch_credit_left(in->dispatch, seat->session)};
+    const struct intake_claim c = {json_opt_int(body, "in_hand", 0),
+                                   json_opt_int(body, "credit", here.credit)};
     const bool is_same = c.in_hand == seat->claim.in_hand && c.credit == seat->claim.credit;
     dispatch_beat(in->dispatch, seat->session, body, now_ns);
-    seat->n_differing = is_so(in, seat, &c) ? 0 : is_same ? seat->n_differing + 1 : 1;
+    seat->n_differing = is_so(seat, &c, &here) ? 0 : is_same ? seat->n_differing + 1 : 1;
     seat->claim = c;
     if (seat->n_differing < MAX_DIFFERING)
         return;
     log_event(LOG_WARN, "intake", "differing",
-              "session=%lld in_hand=%lld expected=%lld credit=%lld expected_credit=%d",
+              "session=%lld in_hand=%lld expected=%lld credit=%lld expected_credit=%lld",
               (long long)seat->session, (long long)c.in_hand, (long long)seat->n_in_hand,
-              (long long)c.credit, credit);
+              (long long)c.credit, (long long)here.credit);
     seat->n_differing = 0;
     intake_put(in, &seat->peer, WIRE_REGISTER, NULL);
 }

@@ -10,7 +10,7 @@
 #include "coordinator/files.h"
 #include "schema/link.h"
 
-/* What a worker's BEAT says that it has. */
+/* What a worker has, as its BEAT says or as the coordinator knows. */
 struct intake_claim {
     int64_t in_hand, credit;
 };

@@ -226,13 +226,14 @@ static void late_result_of_a_silent_worker_is_fenced(void)
 /* Whether one of so many beats is answered by REGISTER. */
 static bool is_asked_to_register(struct played *f, int n_beats)
 {
-    json_t *m = NULL;
-    for (int i = 0; i < n_beats && m == NULL; i++) {
+    bool is_asked = false;
+    for (int i = 0; i < n_beats && !is_asked; i++) {
         played_beat(f);
-        m = played_await(f, WIRE_REGISTER, 0.1);
+        json_t *m = played_await(f, WIRE_REGISTER, 0.1);
+        is_asked = m != NULL;
+        json_decref(m);
     }
-    json_decref(m);
-    return m != NULL;
+    return is_asked;
 }
 
 /* What the worker holds is as if it had never arrived; its beats tell. */

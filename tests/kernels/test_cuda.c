@@ -209,22 +209,26 @@ static void test_acts(struct lab *l, const int64_t shape[3], size_t from, size_t
                         &(struct linear_case){.act = acts[act], .has_bias = bias != 0});
 }
 
-/* The library's products: with few tiles, small sums, or a residual. */
+static void test_residual(struct lab *l, const int64_t shape[3])
+{
+    for (int bias = 0; bias < 2; bias++)
+        test_linear(l, shape[0], shape[1], shape[2],
+                    &(struct linear_case){.has_bias = bias != 0, .is_residual = true});
+}
+
+/* The library's products: with few tiles, or without a pass to save, or with a residual. */
 static void test_products(struct lab *l)
 {
-    static const int64_t few[][3] = {{1, 16, 8},     {7, 48, 16},      {33, 144, 48},
-                                     {128, 96, 384}, {257, 768, 1024}, {1000, 2048, 512}},
-                         many[][3] = {{4224, 1528, 72}, {3000, 2304, 200}, {33700, 200, 72}};
-    for (size_t i = 0; i < ARRAY_LEN(few); i++)
-        test_acts(l, few[i], 0, ARRAY_LEN(acts));
-    for (size_t i = 0; i < ARRAY_LEN(many); i++)
-        test_acts(l, many[i], 0, ACTS_EPILOGUE);
-    for (size_t i = 0; i < ARRAY_LEN(few) + ARRAY_LEN(many); i++)
-        for (int bias = 0; bias < 2; bias++) {
-            const int64_t *s = i < ARRAY_LEN(few) ? few[i] : many[i - ARRAY_LEN(few)];
-            test_linear(l, s[0], s[1], s[2],
-                        &(struct linear_case){.has_bias = bias != 0, .is_residual = true});
-        }
+    static const int64_t few_tiles[][3] = {{1, 16, 8},       {7, 48, 16},      {33, 144, 48},
+                                           {128, 96, 384},   {257, 768, 1024}, {1000, 2048, 512},
+                                           {4224, 1528, 72}, {3000, 2304, 200}},
+                         many_tiles[] = {33700, 200, 72};
+    for (size_t i = 0; i < ARRAY_LEN(few_tiles); i++) {
+        test_acts(l, few_tiles[i], 0, ARRAY_LEN(acts));
+        test_residual(l, few_tiles[i]);
+    }
+    test_acts(l, many_tiles, 0, ACTS_EPILOGUE);
+    test_residual(l, many_tiles);
     test_overflow(l, 5);
     test_rotary(l, rotated_in_tiles, true);
     test_rotary(l, rotated_by_pass, true);
