@@ -19,6 +19,11 @@ if [ "${1:-}" = --list ] || [ $# = 0 ]; then
 fi
 target=${program[$1]-}
 [ -n "$target" ] || { echo "run.sh: no benchmark '$1'; see run.sh --list" >&2; exit 2; }
+if grep -qs gpu_usual.py "$target" && # which says nothing itself: transformers talks too much for that
+    ! python3 -c 'import sys, torch, transformers; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+    echo "run.sh: $1 needs a GPU, and a python3 whose torch and transformers see it" >&2
+    exit 4
+fi
 cmake/install-deps.sh --test
 cuda=OFF # the module is built for the benchmarks that use it
 [[ $1 != *cuda* && $1 != gpu-* ]] || cuda=ON
