@@ -43,7 +43,7 @@ template <int HD_, int GROUPS_> struct wgmma_shape {
 struct wgmma_work {
     int32_t row, n_rows, query, n_keys; /* as in struct attention_piece */
     int32_t n_tiles;                    /* up to the last that one of its queries sees */
-    int32_t head;                       /* -1: no more pieces */
+    int32_t head, is_last;              /* is_last: no piece follows */
 };
 
 /* Places in shared memory: queries of each group, STAGES tiles of keys, of values, barriers, work, room to align. */
@@ -248,18 +248,14 @@ static __device__ __forceinline__ void tile_fetch(const struct wgmma_maps &maps,
     }
 }
 
-/* Announces the piece and fetches its queries; without a piece, announces the end. One thread. */
+/* Announces the piece and fetches its queries. One thread. */
 template <class S>
 static __device__ __forceinline__ void
 work_hand_out(const struct wgmma_ring<S> &ring, const struct wgmma_maps &maps,
               const struct attention_piece &w, int q_col, const struct wgmma_work &work)
 {
-    *ring.work = work;
-    if (work.head < 0) {
-        barrier_arrive(ring.full_queries());
-        return;
-    }
     const int groups = min(S::GROUPS, ceil_div_int(w.n_rows, GROUP_ROWS));
+    *ring.work = work;
     barrier_expect(ring.full_queries(), groups * S::queries);
     for (int g = 0; g < groups; g++)
 #pragma unroll
@@ -292,6 +288,7 @@ static __device__ __forceinline__ void produce(const struct attention_args &a, i
     for (int turn = (int)blockIdx.x; turn < n_turns; query_phase ^= 1) {
         const int next = turn_take(a, n_turns);
         struct wgmma_work work;
+        work.is_last = next >= n_turns;
         const struct attention_piece w = turn_find(a, heads_together, turn, &work.head);
         work.row = w.row;
         work.n_rows = w.n_rows;
@@ -316,9 +313,6 @@ static __device__ __forceinline__ void produce(const struct attention_args &a, i
         }
         turn = __shfl_sync(ALL_LANES, next, 0);
     }
-    barrier_wait(ring.empty_queries(), query_phase);
-    if (threadIdx.x % WARP == 0)
-        work_hand_out<S>(ring, maps, {}, 0, {0, 0, 0, 0, 0, -1});
 }
 
 /* ---- warpgroups ---- */
@@ -527,6 +521,16 @@ static __device__ __forceinline__ void tiles_pass(const struct group_view<S> &v,
     }
 }
 
+/* By the lane that will release it, for all: so whoever reads it is whoever arrives. */
+static __device__ __forceinline__ struct wgmma_work work_read(const struct wgmma_work *from)
+{
+    struct wgmma_work w = {};
+    if (threadIdx.x % WARP == 0)
+        w = *from;
+    return {of_warp(w.row),     of_warp(w.n_rows), of_warp(w.query),  of_warp(w.n_keys),
+            of_warp(w.n_tiles), of_warp(w.head),   of_warp(w.is_last)};
+}
+
 template <typename E, class S>
 static __device__ __forceinline__ void consume(const struct attention_args &a,
                                                const struct wgmma_ring<S> &ring)
@@ -540,12 +544,12 @@ static __device__ __forceinline__ void consume(const struct attention_args &a,
     if (v.group == S::GROUPS - 1)
         products_pass_turn<S>(v.group);
     struct wgmma_place at = {0, 0};
-    for (int query_phase = 0;; query_phase ^= 1) {
+    int is_last = 0;
+    /* The vote tells the compiler that lanes do not part: else it makes products wait for each other. */
+    for (int query_phase = 0; !__any_sync(ALL_LANES, is_last); query_phase ^= 1) {
         barrier_wait(ring.full_queries(), query_phase);
-        const struct wgmma_work w = *ring.work;
-        __syncwarp(); /* one lane will release it for all */
-        if (w.head < 0)
-            break;
+        const struct wgmma_work w = work_read(ring.work);
+        is_last = w.is_last;
         v.n_tiles = 0;
         if (v.group * GROUP_ROWS < w.n_rows)
             v.n_tiles = min(w.n_tiles, ceil_div_int(w.query + (v.group + 1) * GROUP_ROWS, S::KEYS));

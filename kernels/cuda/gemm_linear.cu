@@ -1,5 +1,6 @@
 /* Linear layers with bias and activation, or rotary embedding, in the ending of Hopper's own product: an output is rounded once
- * and written once. Tiles leave through panels in shared memory, which the copier writes while the next products run. */
+ * and written once. Tiles leave through panels in shared memory, which the copier writes while the next products run; every
+ * warp has its own, for its 16 of a block's 64 rows, and waits for no other. */
 #include "kernels/cuda/gemm_act.cuh"
 #include "kernels/cuda/gemm_kernel.cuh"
 #include "kernels/cuda/gemm_linear.cuh"
@@ -7,6 +8,8 @@
 static constexpr int LINEAR_COLS = 192, LINEAR_STAGES = 4;
 static constexpr int64_t STAY_BYTES = (int64_t)18 << 20; /* of w, in the second-level cache */
 static constexpr int PANELS = LINEAR_COLS / PANEL_WIDTH;
+static constexpr int WARP_ROWS = BLOCK_ROWS / (GROUP_SIZE / WARP),
+                     WARP_PANEL_BYTES = WARP_ROWS * PANEL_ROW_BYTES;
 
 struct linear_ending_args {
     CUtensorMap y;
@@ -47,15 +50,16 @@ template <typename E, kern_act ACT, int ROTATED> struct linear_ending {
     static constexpr int half = 8 * ROTATED, eights = ROTATED > 0 ? ROTATED : 1;
     const args &a;
     struct gemm_place at;
-    int T, N, group;
-    uint32_t panels, bias;
+    int T, N, group, warp;
+    uint32_t panels, bias;       /* the warp's, the group's */
     int angles[2 * GEMM_BLOCKS]; /* where those of the lane's rows and columns begin */
 
     __device__ __forceinline__ linear_ending(const args &ending, const struct gemm_grid &grid,
                                              const struct gemm_place &place,
                                              const gemm_shared<linear_layout> &s, int warpgroup)
-        : a(ending), at(place), T(grid.T), N(grid.N), group(warpgroup), panels(s.panels(warpgroup)),
-          bias(s.other(warpgroup))
+        : a(ending), at(place), T(grid.T), N(grid.N), group(warpgroup),
+          warp(of_warp(threadIdx.x % GROUP_SIZE / WARP)),
+          panels(s.panels(warpgroup) + warp * PANELS * WARP_PANEL_BYTES), bias(s.other(warpgroup))
     {
         const int thread = threadIdx.x % GROUP_SIZE, col = at.col + 2 * thread;
         const bool has_bias = a.bias != NULL && col < N;
@@ -65,13 +69,18 @@ template <typename E, kern_act ACT, int ROTATED> struct linear_ending {
             angles_find();
     }
 
+    __device__ __forceinline__ int row_of_warp(int block) const
+    {
+        return at.row + block * BLOCK_ROWS + warp * WARP_ROWS;
+    }
+
     /* Where the angles stand; they come to the first-level cache while the products run. */
     __device__ __forceinline__ void angles_find(void)
     {
-        const int lane = threadIdx.x % WARP, warp = threadIdx.x % GROUP_SIZE / WARP;
+        const int lane = threadIdx.x % WARP;
 #pragma unroll
         for (int i = 0; i < 2 * GEMM_BLOCKS; i++) {
-            const int row = at.row + i / 2 * BLOCK_ROWS + warp * 16 + lane / 4 + i % 2 * 8;
+            const int row = row_of_warp(i / 2) + lane / 4 + i % 2 * 8;
             angles[i] = a.rotation.positions[min(row, T - 1)] * half + lane % 4 * 2;
 #pragma unroll
             for (int j = 0; j < ROTATED; j++)
@@ -143,51 +152,52 @@ template <typename E, kern_act ACT, int ROTATED> struct linear_ending {
             m[i] = pair_pack(x[2 * i], x[2 * i + 1], E());
     }
 
-    /* 64 rows into panels. Lanes name the rows of the four fragments: eight and eight of the warp's 16, then again for the
-     * next chunk. */
-    __device__ __forceinline__ void block_write(const float *d) const
+    /* The warp's 16 rows into its panels. Lanes name the rows of the four fragments: eight and eight, then again for the next
+     * chunk. */
+    __device__ __forceinline__ void rows_write(const float *d) const
     {
-        const int lane = threadIdx.x % WARP, warp = threadIdx.x % GROUP_SIZE / WARP;
-        const int row = warp * 16 + lane % 16, chunk = lane / 16;
+        const int row = threadIdx.x % WARP_ROWS, chunk = threadIdx.x % WARP / WARP_ROWS;
         const uint32_t to = panels + row * PANEL_ROW_BYTES;
 #pragma unroll
         for (int j = 0; j < LINEAR_COLS / 8; j += 2) {
             uint32_t m[4];
             fragments(d + 4 * j, m);
-            matrices_store(to + j / 8 * PANEL_BYTES + ((j % 8 + chunk) ^ row % 8) * 16, m);
+            matrices_store(to + j / 8 * WARP_PANEL_BYTES + ((j % 8 + chunk) ^ row % 8) * 16, m);
         }
     }
 
-    __device__ __forceinline__ void block_store(int row) const
+    __device__ __forceinline__ void rows_store(int row) const
     {
         for (int p = 0; p < PANELS; p++)
             if (at.col + p * PANEL_WIDTH < N)
-                box_store(&a.y, panels + p * PANEL_BYTES, at.col + p * PANEL_WIDTH, row,
+                box_store(&a.y, panels + p * WARP_PANEL_BYTES, at.col + p * PANEL_WIDTH, row,
                           cache_pass());
     }
 
     template <int SUMS> __device__ __forceinline__ void finish(float (&d)[GEMM_BLOCKS][SUMS])
     {
-        const bool is_first = threadIdx.x % GROUP_SIZE == 0;
+        const bool is_first = threadIdx.x % WARP == 0;
+        group_sync(1 + group); /* the bias is there */
 #pragma unroll
         for (int b = 0; b < GEMM_BLOCKS; b++) {
-            if (is_first)
-                stores_wait_read();
-            group_sync(1 + group); /* panels are free, the bias is there */
             bias_add(d[b]);
             if (ROTATED > 0)
                 block_rotate(d[b], b);
-            block_write(d[b]);
-            copies_publish();
-            group_sync(1 + group);
             if (is_first)
-                block_store(at.row + b * BLOCK_ROWS);
+                stores_wait_read();
+            __syncwarp(); /* panels are free */
+            rows_write(d[b]);
+            copies_publish();
+            __syncwarp();
+            if (is_first)
+                rows_store(row_of_warp(b));
         }
+        group_sync(1 + group); /* the bias may be another tile's */
     }
 
     static __device__ __forceinline__ void drain(void)
     {
-        if (threadIdx.x % GROUP_SIZE == 0)
+        if (threadIdx.x % WARP == 0)
             stores_wait();
     }
 };
@@ -270,7 +280,7 @@ struct linear_start {
         p.ending.bias = a->bias;
         if (ROTATED > 0)
             p.ending.rotation = *rotation;
-        TRY(panel_map(c, &p.ending.y, a->y, a->T, a->N, BLOCK_ROWS,
+        TRY(panel_map(c, &p.ending.y, a->y, a->T, a->N, WARP_ROWS,
                       CU_TENSOR_MAP_L2_PROMOTION_L2_256B, e));
         return gemm_launch<E, linear_layout, linear_ending<E, ACT, ROTATED>>(c, &p, &o, what_linear,
                                                                              e);
