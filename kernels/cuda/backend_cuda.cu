@@ -297,6 +297,7 @@ static void cuda_close(struct kern *k)
         (void)cudaStreamSynchronize(c->stream);
     copies_close(c);
     cuda_gemm_close(c);
+    cuda_sides_close(c);
     cuda_attention_close(c);
     cuda_rotary_close(c);
     cuda_book_close(c);
@@ -323,6 +324,7 @@ static enum err_code open_into(struct cuda_kern *c, int device, struct err *e)
         CUDA_TRY(cudaEventCreateWithFlags(&c->ring.filled[i], cudaEventDisableTiming),
                  "an event of the GPU");
     TRY(cuda_answers_open(c, e));
+    TRY(cuda_sides_open(c, e));
     return cuda_gemm_open(c, e);
 }
 

@@ -17,6 +17,7 @@ extern "C" {
 }
 #include "kernels/backend.h"
 #include "kernels/cuda/ring.h"
+#include "kernels/cuda/sides.h"
 
 /* Device memory that grows to the largest request so far and stays, so that nothing is allocated between equal
  * batches. */
@@ -48,6 +49,9 @@ struct cuda_kern {
     size_t shared_bytes; /* most that a block may ask for */
     bool has_wgmma;      /* compute capability 9.0, and the module holds its machine code */
     void *encode_map;    /* cuTensorMapEncodeTiled; NULL without has_wgmma */
+    struct sides sides;  /* of the second-level cache; no multiprocessors without has_wgmma */
+    int32_t *seats;      /* [2][2]: taken at each side, by products in turns */
+    int seats_turn;      /* of the next product */
     cudaStream_t stream;
     cudaStream_t copies;        /* what kern_copy_ahead queues; NULL until then */
     cudaEvent_t worked, copied; /* copies wait for `worked`, work waits for `copied` */
@@ -124,6 +128,12 @@ MUST_USE enum err_code cuda_keep(struct cuda_kern *c, struct cuda_buffer *b, con
 /* Copies to host memory and waits. */
 MUST_USE enum err_code cuda_pull(struct cuda_kern *c, void *dst, const void *src, size_t bytes,
                                  const char *what, struct err *e);
+
+/* ---- sides of the second-level cache (sides_cuda.cu) ---- */
+
+/* Finds c->sides and makes c->seats, on c->stream. */
+MUST_USE enum err_code cuda_sides_open(struct cuda_kern *c, struct err *e);
+void cuda_sides_close(struct cuda_kern *c);
 
 /* ---- answers (answers_cuda.cu) ---- */
 

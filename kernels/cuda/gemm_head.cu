@@ -13,7 +13,8 @@
 #include "kernels/cuda/gemm_head.cuh"
 #include "kernels/cuda/gemm_kernel.cuh"
 
-static constexpr int HEAD_COLS = 192, HEAD_STAGES = 5, HEAD_GROUP = 16, THREADS = 256;
+static constexpr int HEAD_COLS = 192, HEAD_STAGES = 5, THREADS = 256;
+static constexpr int64_t HEAD_STAY_BYTES = (int64_t)16 << 20; /* as in gemm_operands */
 static constexpr float LOG2_E = 1.44269504F;
 
 /* One row, one tile. */
@@ -304,7 +305,7 @@ static enum err_code rows_fold(struct cuda_kern *c, const struct cuda_head_args 
 {
     struct head_partial *partials = (struct head_partial *)a->scratch;
     const char *x = (const char *)a->x + row * a->d * c->base.info.act_bytes;
-    const struct gemm_operands o = {x, a->head, n, a->N, a->d, HEAD_GROUP};
+    const struct gemm_operands o = {x, a->head, n, a->N, a->d, HEAD_STAY_BYTES};
     const struct head_ending_args ending = {partials,       (int)n,   (int)a->from,
                                             a->first + row, a->token, a->targets};
     const struct head_tiles tiles = {partials, (int)n, (int)(a->from / HEAD_COLS),

@@ -200,6 +200,17 @@ static __device__ __forceinline__ uint32_t word_load(uint32_t from)
     return v;
 }
 
+/* From the same place in another block of the cluster, or in this one. */
+static __device__ __forceinline__ uint32_t word_load_at(uint32_t from, unsigned block)
+{
+    uint32_t v;
+    asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %1, %2;\n"
+                 "ld.shared::cluster.u32 %0, [there];\n}\n"
+                 : "=r"(v)
+                 : "r"(from), "r"(block));
+    return v;
+}
+
 /* ---- products ---- */
 
 /* Registers written before are seen by the products that follow. */

@@ -8,12 +8,13 @@
  *
  * A tile is 128 rows and `cols` columns, one warpgroup's: two sums of 64 rows. Blocks form clusters of two, which work on
  * neighbouring tiles and bring each other the half of what both read. Every cluster walks over its share of the tiles in an
- * order that keeps rows of w and columns of x in the second-level cache. A sum runs over k in ascending order wherever its
+ * order that keeps rows of w in its side of the second-level cache (gemm_order.h). A sum runs over k in ascending order wherever its
  * tile lies: equal rows of w give equal bits. */
 #ifndef ISOBIT_KERNELS_CUDA_GEMM_KERNEL_CUH
 #define ISOBIT_KERNELS_CUDA_GEMM_KERNEL_CUH
 
 #include "kernels/cuda/gemm_hopper.cuh"
+#include "kernels/cuda/gemm_order.h"
 #include "kernels/cuda/launch_cuda.cuh"
 
 static constexpr int GEMM_K = PANEL_WIDTH; /* of a stage */
@@ -39,17 +40,25 @@ struct gemm_layout {
     static constexpr int panels_at = STAGES * stage_bytes;
     static constexpr int other_at = panels_at + 2 * PANELS * PANEL_BYTES;
     static constexpr int barriers_at = other_at + 2 * BYTES;
-    /* Barriers: of every stage full and empty, and the turns; room to align. */
-    static constexpr int bytes = barriers_at + (2 * STAGES + 2) * 8 + 1024;
+    /* Barriers: of every stage full and empty, and the turns. Behind them the seat; room to align. */
+    static constexpr int seat_at = barriers_at + (2 * STAGES + 2) * 8;
+    static constexpr int bytes = seat_at + 8 + 1024;
     static_assert(bytes <= 227 << 10, "more shared memory than there is");
     static_assert(BYTES % 16 == 0, "barriers are aligned");
 };
 
-/* Which tiles there are. Clusters of tiles go in groups of `group` columns, in which rows come one after the other. */
+/* Which tiles there are, and who takes them. */
 struct gemm_grid {
     int T, N, k_steps;
-    int rows, cols, group; /* clusters of tiles */
-    int n_clusters;        /* that run */
+    struct gemm_order order;
+    uint32_t second[SIDES_MOST / 32]; /* as in struct sides, where there are seats */
+    int32_t *seats;                   /* [2]: taken at each side; NULL with one side */
+    int32_t *next_seats;              /* of the next product with two sides */
+};
+
+/* Of a cluster: its side, and its number among the clusters there. */
+struct gemm_seat {
+    int side, number;
 };
 
 /* Of the matrix: the first row and column of a tile. */
@@ -67,13 +76,13 @@ template <typename A> struct gemm_params {
 #if GEMM_HAS_HOPPER
 
 template <class L>
-static __device__ __forceinline__ struct gemm_place gemm_place_of(const struct gemm_grid &g, int i)
+static __device__ __forceinline__ struct gemm_place gemm_place_of(const struct gemm_grid &g,
+                                                                  int side, int i)
 {
-    const int rank = cluster_rank(), of_group = g.rows * g.group;
-    const int group = i / of_group, within = i - group * of_group, first = group * g.group;
-    const int width = min(g.group, g.cols - first), row = within / width;
-    const int col = first + within - row * width;
-    struct gemm_place p = {row * L::rows_of_cluster, col * L::cols_of_cluster};
+    const int rank = cluster_rank();
+    const struct gemm_order_place of_cluster = gemm_order_at(&g.order, side, i);
+    struct gemm_place p = {of_cluster.row * L::rows_of_cluster,
+                           of_cluster.col * L::cols_of_cluster};
     p.row += L::is_tall ? rank * GEMM_ROWS : 0;
     p.col += L::is_tall ? 0 : rank * L::cols;
     return p;
@@ -106,7 +115,41 @@ template <class L> struct gemm_shared {
     {
         return full(2 * L::stages + group);
     }
+    __device__ uint32_t seat(void) const
+    {
+        return start + L::seat_at;
+    }
 };
+
+/* Takes the next seat on the side where the cluster is, or on the other when all there are taken. Whoever sits first frees the
+ * seats of the next product, which comes when all have taken theirs. One thread of the first block. */
+static __device__ __forceinline__ void gemm_seat_take(const struct gemm_grid &g, uint32_t at)
+{
+    uint32_t number;
+    asm("mov.u32 %0, %%smid;" : "=r"(number));
+    struct gemm_seat seat = {(int)(g.second[number / 32 % (SIDES_MOST / 32)] >> number % 32 & 1),
+                             0};
+    seat.number = atomicAdd(g.seats + seat.side, 1);
+    if (seat.number >= g.order.n_clusters[seat.side]) {
+        seat.side ^= 1;
+        seat.number = atomicAdd(g.seats + seat.side, 1);
+    }
+    if (seat.side == 0 && seat.number == 0) {
+        g.next_seats[0] = g.next_seats[1] = 0;
+        __threadfence();
+    }
+    word_store(at, (uint32_t)seat.side);
+    word_store(at + 4, (uint32_t)seat.number);
+}
+
+/* The seat that the first block took; where nobody takes any, clusters sit as they are numbered. */
+static __device__ __forceinline__ struct gemm_seat gemm_seat_of(const struct gemm_grid &g,
+                                                                uint32_t at)
+{
+    if (g.seats == NULL)
+        return {0, (int)blockIdx.x / GEMM_CLUSTER};
+    return {of_warp((int)word_load_at(at, 0)), of_warp((int)word_load_at(at + 4, 0))};
+}
 
 /* A position in the ring, and the parity that its barriers have there. */
 template <class L> struct gemm_ring {
@@ -124,16 +167,16 @@ template <class L> struct gemm_ring {
 /* One thread brings all stages of all tiles of the block; the half that the other block reads too goes to both. */
 template <class L, typename A>
 static __device__ __forceinline__ void gemm_produce(const gemm_params<A> &p,
-                                                    const gemm_shared<L> &s)
+                                                    const gemm_shared<L> &s, struct gemm_seat seat)
 {
     const int rank = cluster_rank();
     const uint16_t both = (1 << GEMM_CLUSTER) - 1;
     const uint64_t of_x = L::is_hinted ? cache_pass() : cache_normal(),
                    of_w = L::is_hinted ? cache_keep() : cache_normal();
     gemm_ring<L> ring = {0, 1};
-    for (int i = (int)blockIdx.x / GEMM_CLUSTER; i < p.grid.rows * p.grid.cols;
-         i += p.grid.n_clusters) {
-        const struct gemm_place at = gemm_place_of<L>(p.grid, i);
+    for (int i = seat.number; i < p.grid.order.n[seat.side];
+         i += p.grid.order.n_clusters[seat.side]) {
+        const struct gemm_place at = gemm_place_of<L>(p.grid, seat.side, i);
         for (int k = 0; k < p.grid.k_steps; k++, ring.step()) {
             const uint32_t x = s.stage(ring.stage), w = x + L::x_bytes, full = s.full(ring.stage);
             barrier_wait(s.empty(ring.stage), ring.parity);
@@ -182,19 +225,20 @@ static __device__ __forceinline__ void gemm_sum(float (&d)[GEMM_BLOCKS][L::sums]
         barrier_arrive_at(s.empty(before), thread);
 }
 
-/* Every other tile of the cluster, with an ending each. The turn keeps a warpgroup from waiting for stages while they belong
+/* Every other tile that the cluster takes, with an ending each. The turn keeps a warpgroup from waiting for stages while they belong
  * to the other's tile, whose parities it could not tell from its own. */
 template <typename E, class L, class Ending>
 static __device__ __forceinline__ void gemm_consume(const gemm_params<typename Ending::args> &p,
-                                                    const gemm_shared<L> &s, int group)
+                                                    const gemm_shared<L> &s, struct gemm_seat seat,
+                                                    int group)
 {
-    const int k_steps = p.grid.k_steps, cluster = (int)blockIdx.x / GEMM_CLUSTER;
+    const int k_steps = p.grid.k_steps, n_clusters = p.grid.order.n_clusters[seat.side];
     float d[GEMM_BLOCKS][L::sums];
     int step = group * k_steps;
     unsigned turn = group == 0;
-    for (int i = cluster + group * p.grid.n_clusters; i < p.grid.rows * p.grid.cols;
-         i += 2 * p.grid.n_clusters, step += 2 * k_steps, turn ^= 1U) {
-        Ending ending(p.ending, p.grid, gemm_place_of<L>(p.grid, i), s, group);
+    for (int i = seat.number + group * n_clusters; i < p.grid.order.n[seat.side];
+         i += 2 * n_clusters, step += 2 * k_steps, turn ^= 1U) {
+        Ending ending(p.ending, p.grid, gemm_place_of<L>(p.grid, seat.side, i), s, group);
         barrier_wait(s.turn(group), turn);
         gemm_sum<E, L>(d, k_steps, s, {step % L::stages, (unsigned)(step / L::stages) % 2U},
                        s.turn(1 - group));
@@ -227,18 +271,22 @@ static __global__ void __launch_bounds__(GEMM_THREADS, 1)
     extern __shared__ uint8_t shared[];
     const gemm_shared<L> s = {(shared_at(shared) + 1023U) & ~1023U};
     const int group = of_warp((int)threadIdx.x / GROUP_SIZE);
-    if (threadIdx.x == 0)
+    if (threadIdx.x == 0) {
         gemm_barriers_init<L>(s);
+        if (p.grid.seats != NULL && cluster_rank() == 0)
+            gemm_seat_take(p.grid, s.seat());
+    }
     cluster_sync();
     launch_wait();
     launch_next();
+    const struct gemm_seat seat = gemm_seat_of(p.grid, s.seat());
     if (group == 0) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 40;"); /* the sums need them */
         if (threadIdx.x == 0)
-            gemm_produce<L>(p, s);
+            gemm_produce<L>(p, s, seat);
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-        gemm_consume<E, L, Ending>(p, s, group - 1);
+        gemm_consume<E, L, Ending>(p, s, seat, group - 1);
     }
     cluster_sync(); /* the other block may still write here */
 #else
@@ -256,12 +304,37 @@ static inline bool gemm_can(const struct cuda_kern *c, const void *x, const void
            (uintptr_t)x % 16 == 0 && (uintptr_t)w % 16 == 0;
 }
 
-/* What is multiplied; `group` as in gemm_grid, in tiles. */
+/* What is multiplied; bytes of w that stay in a side of the second-level cache. */
 struct gemm_operands {
     const void *x, *w;
-    int64_t T, N, K;
-    int group;
+    int64_t T, N, K, stay;
 };
+
+/* Both sides have columns of their own where all multiprocessors work and one side cannot keep w. */
+template <class L>
+static void gemm_grid_make(const struct cuda_kern *c, const struct gemm_operands *o,
+                           struct gemm_grid *g)
+{
+    struct gemm_order *r = &g->order;
+    const int all = c->n_multiprocessors / GEMM_CLUSTER;
+    const int64_t fit = o->stay / (L::cols_of_cluster * 2 * o->K);
+    g->T = (int)o->T;
+    g->N = (int)o->N;
+    g->k_steps = (int)ceil_div(o->K, GEMM_K);
+    r->rows = (int)ceil_div(o->T, L::rows_of_cluster);
+    r->cols = (int)ceil_div(o->N, L::cols_of_cluster);
+    const bool has_two = c->sides.n[1] > 0 && r->rows * r->cols >= all && r->cols > fit;
+    r->n_clusters[1] = has_two ? c->sides.n[1] / GEMM_CLUSTER : 0;
+    r->n_clusters[0] = min(all, r->rows * r->cols) - r->n_clusters[1];
+    r->group = gemm_order_group(r->cols, all, has_two ? 2 : 1, fit);
+    gemm_order_make(r);
+    g->seats = g->next_seats = NULL;
+    if (has_two) {
+        memcpy(g->second, c->sides.second, sizeof g->second);
+        g->seats = c->seats + 2 * c->seats_turn;
+        g->next_seats = c->seats + 2 * (1 - c->seats_turn);
+    }
+}
 
 /* Starts the product; p->ending is filled. */
 template <typename E, class L, class Ending>
@@ -269,19 +342,15 @@ static enum err_code gemm_launch(struct cuda_kern *c, gemm_params<typename Endin
                                  const struct gemm_operands *o, const char *what, struct err *e)
 {
     const auto kernel = gemm_kernel<E, L, Ending>;
-    struct gemm_grid *g = &p->grid;
     TRY(panel_map(c, &p->x, o->x, o->T, o->K, L::x_box, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, e));
     TRY(panel_map(c, &p->w, o->w, o->N, o->K, L::w_box, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, e));
-    g->T = (int)o->T;
-    g->N = (int)o->N;
-    g->k_steps = (int)ceil_div(o->K, GEMM_K);
-    g->rows = (int)ceil_div(o->T, L::rows_of_cluster);
-    g->cols = (int)ceil_div(o->N, L::cols_of_cluster);
-    g->group = o->group * L::cols / L::cols_of_cluster;
-    g->n_clusters = min(c->n_multiprocessors / GEMM_CLUSTER, g->rows * g->cols);
-    return launch_overlapped(
-        c, kernel, {(int64_t)g->n_clusters * GEMM_CLUSTER, GEMM_THREADS, L::bytes, GEMM_CLUSTER},
-        what, e, *p);
+    gemm_grid_make<L>(c, o, &p->grid);
+    const int64_t n_clusters = p->grid.order.n_clusters[0] + p->grid.order.n_clusters[1];
+    TRY(launch_overlapped(
+        c, kernel, {n_clusters * GEMM_CLUSTER, GEMM_THREADS, L::bytes, GEMM_CLUSTER}, what, e, *p));
+    if (p->grid.seats != NULL)
+        c->seats_turn = 1 - c->seats_turn;
+    return ERR_OK;
 }
 
 #endif

@@ -6,10 +6,9 @@
 #include "kernels/cuda/gemm_linear.cuh"
 
 static constexpr int LINEAR_COLS = 192, LINEAR_STAGES = 4;
-static constexpr int64_t STAY_BYTES = (int64_t)18 << 20; /* of w, in the second-level cache */
+static constexpr int64_t STAY_BYTES = (int64_t)18 << 20; /* as in gemm_operands */
 static constexpr int PANELS = LINEAR_COLS / PANEL_WIDTH;
-static constexpr int WARP_ROWS = BLOCK_ROWS / (GROUP_SIZE / WARP),
-                     WARP_PANEL_BYTES = WARP_ROWS * PANEL_ROW_BYTES;
+static constexpr int WARP_ROWS = BLOCK_ROWS / (GROUP_SIZE / WARP);
 
 struct linear_ending_args {
     CUtensorMap y;
@@ -48,6 +47,7 @@ static __device__ __forceinline__ uint32_t pair_pack(float a, float b, __nv_bflo
 template <typename E, kern_act ACT, int ROTATED> struct linear_ending {
     using args = struct linear_ending_args;
     static constexpr int half = 8 * ROTATED, eights = ROTATED > 0 ? ROTATED : 1;
+    static constexpr int warp_panel = WARP_ROWS * PANEL_ROW_BYTES; /* bytes */
     const args &a;
     struct gemm_place at;
     int T, N, group, warp;
@@ -59,7 +59,7 @@ template <typename E, kern_act ACT, int ROTATED> struct linear_ending {
                                              const gemm_shared<linear_layout> &s, int warpgroup)
         : a(ending), at(place), T(grid.T), N(grid.N), group(warpgroup),
           warp(of_warp(threadIdx.x % GROUP_SIZE / WARP)),
-          panels(s.panels(warpgroup) + warp * PANELS * WARP_PANEL_BYTES), bias(s.other(warpgroup))
+          panels(s.panels(warpgroup) + warp * PANELS * warp_panel), bias(s.other(warpgroup))
     {
         const int thread = threadIdx.x % GROUP_SIZE, col = at.col + 2 * thread;
         const bool has_bias = a.bias != NULL && col < N;
@@ -162,7 +162,7 @@ template <typename E, kern_act ACT, int ROTATED> struct linear_ending {
         for (int j = 0; j < LINEAR_COLS / 8; j += 2) {
             uint32_t m[4];
             fragments(d + 4 * j, m);
-            matrices_store(to + j / 8 * WARP_PANEL_BYTES + ((j % 8 + chunk) ^ row % 8) * 16, m);
+            matrices_store(to + j / 8 * warp_panel + ((j % 8 + chunk) ^ row % 8) * 16, m);
         }
     }
 
@@ -170,7 +170,7 @@ template <typename E, kern_act ACT, int ROTATED> struct linear_ending {
     {
         for (int p = 0; p < PANELS; p++)
             if (at.col + p * PANEL_WIDTH < N)
-                box_store(&a.y, panels + p * WARP_PANEL_BYTES, at.col + p * PANEL_WIDTH, row,
+                box_store(&a.y, panels + p * warp_panel, at.col + p * PANEL_WIDTH, row,
                           cache_pass());
     }
 
@@ -257,15 +257,6 @@ bool cuda_linear_fused_can(const struct cuda_kern *c, const struct kern_linear_a
            (has_pass || (a->K >= 1024 && beyond * 64 <= a->N));
 }
 
-/* Columns of tiles that clusters take side by side while they go down the rows: as many as stay in the cache, in whole rows
- * of clusters. */
-static int group_cols(const struct cuda_kern *c, int64_t K)
-{
-    const int64_t clusters = c->n_multiprocessors / GEMM_CLUSTER,
-                  fit = STAY_BYTES / (LINEAR_COLS * 2 * K);
-    return (int)(clusters / ceil_div(clusters, fit > 1 ? fit : 1));
-}
-
 /* Launches with one ending. */
 struct linear_start {
     struct cuda_kern *c;
@@ -276,7 +267,7 @@ struct linear_start {
     template <typename E, kern_act ACT, int ROTATED> enum err_code with(void) const
     {
         gemm_params<struct linear_ending_args> p;
-        const struct gemm_operands o = {a->x, a->w, a->T, a->N, a->K, group_cols(c, a->K)};
+        const struct gemm_operands o = {a->x, a->w, a->T, a->N, a->K, STAY_BYTES};
         p.ending.bias = a->bias;
         if (ROTATED > 0)
             p.ending.rotation = *rotation;
