@@ -37,6 +37,9 @@ target_include_directories(isobit-cuda PRIVATE ${CMAKE_SOURCE_DIR})
 target_compile_options(isobit-cuda PRIVATE
   --fmad=false -Xcompiler=-Wall,-Wextra,-ffp-contract=off
   $<$<BOOL:${ISOBIT_WERROR}>:-Werror=all-warnings>)
+if(ISOBIT_WERROR)
+  set_target_properties(isobit-cuda PROPERTIES CUDA_COMPILER_LAUNCHER ${CMAKE_SOURCE_DIR}/cmake/nvcc-strict.sh)
+endif()
 target_compile_definitions(isobit-cuda PRIVATE _GNU_SOURCE ISOBIT_VERSION="${PROJECT_VERSION}")
 if("${CMAKE_CUDA_ARCHITECTURES}" MATCHES "90a") # Hopper's asynchronous matrix instructions
   target_compile_definitions(isobit-cuda PRIVATE ISOBIT_HAS_SM_90A)
