@@ -735,6 +735,8 @@ Test(model, settings_that_do_not_fit_are_refused_with_their_name)
                    "final_layer_norm");
     expect_refused("opt-prenorm", "{\"max_position_embeddings\": 66}", ERR_FORMAT,
                    "embed_positions");
+    expect_refused("bloom-8heads", "{\"pretraining_tp\": 2, \"slow_but_exact\": true}",
+                   ERR_UNSUPPORTED, "slow_but_exact");
     expect_refused("neox-parallel", "{\"attention_bias\": false}", ERR_FORMAT, "bias");
     expect_refused("neox-parallel", "{\"rope_parameters\": {\"rope_type\": \"linear\"}}",
                    ERR_UNSUPPORTED, "linear");

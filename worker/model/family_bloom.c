@@ -1,6 +1,22 @@
 /* BLOOM and BLOOMZ: ALiBi, a norm behind the embedding, fused QKV by head, tanh GELU, tied head. */
 #include "worker/model/family.h"
 
+/* Over slices of the hidden units, transformers leaves out the biases of both products that end in the residual stream. */
+static enum err_code refuse_slices(const json_t *c, const char *what, struct err *e)
+{
+    bool is_slow;
+    int n_slices;
+    TRY(family_bool(c, "slow_but_exact", what, false, &is_slow, e));
+    TRY(family_int(c, "pretraining_tp", what, 1, &n_slices, e));
+    if (is_slow && n_slices > 1)
+        return err_set(
+            e, ERR_UNSUPPORTED,
+            "%s: \"slow_but_exact\": true with \"pretraining_tp\": %d is not supported "
+            "(transformers then leaves out biases); set it to false for the usual result",
+            what, n_slices);
+    return ERR_OK;
+}
+
 static enum err_code read_config(const json_t *c, const char *what, struct wiring *w, struct err *e)
 {
     int vocab, context;
@@ -10,6 +26,7 @@ static enum err_code read_config(const json_t *c, const char *what, struct wirin
     TRY(family_int(c, "vocab_size", what, FAMILY_REQUIRED, &vocab, e));
     /* ALiBi sets no limit; BLOOM's own files name the length of training. */
     TRY(family_int(c, "seq_length", what, 2048, &context, e));
+    TRY(refuse_slices(c, what, e));
     TRY(family_number(c, "layer_norm_epsilon", what, 1e-5, &w->eps, e));
     TRY(family_bool(c, "tie_word_embeddings", what, true, &w->is_tied, e));
     TRY(family_bool(c, "apply_residual_connection_post_layernorm", what, false,
