@@ -108,7 +108,8 @@ static enum err_code read_word(struct reader *r)
     for (size_t i = 0; i < ARRAY_LEN(words); i++) {
         if ((size_t)(r->end - r->p) < words[i].n || memcmp(r->p, words[i].p, words[i].n) != 0)
             continue;
-        r->t->v[push(r->t, JSON_KIND_WORD)].text = (struct str){r->p, words[i].n};
+        int at = push(r->t, JSON_KIND_WORD);
+        r->t->v[at].text = (struct str){r->p, words[i].n};
         r->p += words[i].n;
         return ERR_OK;
     }

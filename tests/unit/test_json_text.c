@@ -74,6 +74,30 @@ Test(json_text, strings_are_understood_as_the_other_parser_does)
     cr_expect_eq(json_text_str(&t, 0, "d", &arena, &z, &e), ERR_FORMAT, "half a surrogate pair");
 }
 
+/* The array of tokens grows under every kind of value in turn, and no token is lost. */
+Test(json_text, values_keep_their_text_wherever_the_array_grows)
+{
+    static const char *const values[] = {"true", "null", "12", "-2.5e3", "\"s\""};
+    static const int sizes[] = {4, 4, 2, 6, 1};
+    enum { MOST = 700 }; /* it grows three times */
+    for (size_t v = 0; v < ARRAY_LEN(values); v++) {
+        struct buf text = {0};
+        buf_adds(&text, "{\"a\":[");
+        for (int i = 0; i < MOST; i++) {
+            buf_adds(&text, i > 0 ? "," : "");
+            buf_adds(&text, values[v]);
+        }
+        buf_adds(&text, "]}");
+        json_text_release(&t); /* it starts small again */
+        cr_assert_eq(json_text_parse(&t, (struct str){text.data, text.len}, "test", &e), ERR_OK,
+                     "%s", e.text);
+        cr_assert_eq(t.n, 3 + MOST);
+        for (int i = 3; i < t.n; i++)
+            cr_assert_eq(t.v[i].text.n, (size_t)sizes[v], "%s at token %d", values[v], i);
+        buf_release(&text);
+    }
+}
+
 Test(json_text, what_is_no_object_is_an_error)
 {
     static const char *const texts[] = {"",
