@@ -65,11 +65,11 @@ static struct workspace workspace_at(const struct stream_run *r, int64_t unit, c
 
 static void lay_places(struct stream_run *r)
 {
-    char *kept = r->s->kept;
+    int64_t from = 0; /* bytes of r->s->kept, which is NULL with one unit */
     for (int64_t i = 0; i < r->p->n_units; i++) {
         struct stream_place *at = &r->places[i];
-        at->ws = i == 0 ? r->base : workspace_at(r, i, kept);
-        kept += i == 0 ? 0 : unit_bytes(r, i);
+        at->ws = i == 0 ? r->base : workspace_at(r, i, (char *)r->s->kept + from);
+        from += i == 0 ? 0 : unit_bytes(r, i);
         at->first = i;
         for (int64_t j = 0; j < i && at->first == i; j++)
             if (r->p->units[j].batch == r->p->units[i].batch)
