@@ -8,7 +8,7 @@ static constexpr int ALONE_BYTES = 200 << 10;
 
 struct sides_room {
     char lines[SIDES_LINES][APART];
-    unsigned turn; /* block whose multiprocessor is at it */
+    unsigned is_taken; /* by the block whose multiprocessor is at it */
     struct sides_times times;
 };
 
@@ -19,12 +19,12 @@ static __device__ __forceinline__ uint32_t clock_now(void)
     return now;
 }
 
-/* A block waits for earlier ones alone, which have started before it. */
+/* One thread a block. In any order: who waits, waits for a block that runs. */
 static __global__ void sides_time(struct sides_room *room)
 {
     uint32_t number;
     asm("mov.u32 %0, %%smid;" : "=r"(number));
-    while (atomicAdd(&room->turn, 0U) != blockIdx.x)
+    while (atomicExch(&room->is_taken, 1U) != 0U)
         __nanosleep(200);
     for (int i = 0; i < SIDES_LINES; i++) {
         uint32_t least = UINT32_MAX;
@@ -38,7 +38,7 @@ static __global__ void sides_time(struct sides_room *room)
             room->times.took[number][i] = least;
     }
     __threadfence();
-    atomicAdd(&room->turn, 1U);
+    atomicExch(&room->is_taken, 0U);
 }
 
 static enum err_code sides_measure(struct cuda_kern *c, struct sides_room *room,
