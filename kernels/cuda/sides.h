@@ -45,36 +45,35 @@ static inline uint32_t sides_limit(const struct sides_times *t, int line)
     return limit;
 }
 
-/* True where `line` divides the multiprocessors as s does, whichever side it is near to. */
-static inline bool sides_agree(const struct sides *s, const struct sides_times *t, int line)
+/* How one line divides the multiprocessors. The lowest number stands at the first side, wherever the line is at home. */
+static inline struct sides sides_by(const struct sides_times *t, int line)
 {
     const uint32_t limit = sides_limit(t, line);
-    int n_same = 0, n = 0;
+    struct sides s;
+    bool is_first_far = false;
+    memset(&s, 0, sizeof(s));
     for (int i = 0; i < SIDES_MOST; i++) {
         if (t->took[i][line] == 0)
             continue;
-        const bool is_far = t->took[i][line] > limit, is_second = s->second[i / 32] >> i % 32 & 1;
-        n_same += is_far == is_second;
-        n++;
+        const bool is_far = t->took[i][line] > limit;
+        if (s.n[0] == 0)
+            is_first_far = is_far;
+        const bool is_second = is_far != is_first_far;
+        s.second[i / 32] |= (uint32_t)is_second << i % 32;
+        s.n[is_second]++;
     }
-    return n_same == 0 || n_same == n;
+    return s;
 }
 
 /* Two sides where all lines agree on them and pairs of multiprocessors, as clusters are, divide them; else one. */
 static inline void sides_find(struct sides *s, const struct sides_times *t)
 {
-    const uint32_t limit = sides_limit(t, 0);
-    memset(s, 0, sizeof(*s));
-    for (int i = 0; i < SIDES_MOST; i++) {
-        if (t->took[i][0] == 0)
-            continue;
-        const bool is_second = t->took[i][0] > limit;
-        s->second[i / 32] |= (uint32_t)is_second << i % 32;
-        s->n[is_second]++;
+    *s = sides_by(t, 0);
+    bool is_clear = s->n[0] % 2 == 0 && s->n[1] % 2 == 0 && s->n[1] > 0;
+    for (int line = 1; line < SIDES_LINES && is_clear; line++) {
+        const struct sides other = sides_by(t, line);
+        is_clear = memcmp(&other, s, sizeof(other)) == 0;
     }
-    bool is_clear = s->n[0] % 2 == 0 && s->n[1] % 2 == 0 && s->n[0] > 0 && s->n[1] > 0;
-    for (int line = 1; line < SIDES_LINES; line++)
-        is_clear = is_clear && sides_agree(s, t, line);
     if (!is_clear) {
         s->n[0] += s->n[1];
         s->n[1] = 0;
