@@ -103,7 +103,7 @@ static int rows_choose(const struct cuda_kern *c, const struct attention_args &a
 {
     const int longest = longest_of(a);
     if (attention_wgmma_can(c, args))
-        return attention_wgmma_rows(longest);
+        return attention_wgmma_rows(a->head_dim, longest);
     return longest <= 2 * ROWS_LONG ? ROWS_SHORT : ROWS_LONG;
 }
 

@@ -1,16 +1,18 @@
-/* Attention on Hopper (compute capability 9.0), for heads of 64 and 128 dimensions: the arithmetic between the two products is
- * that of attention_mma.cuh, but one warp of a block, the producer, has the tensor memory copier fetch queries, keys and
- * values, and warpgroups (4 warps, 64 queries each) put them from shared memory straight into asynchronous products (wgmma).
+/* Attention on Hopper (compute capability 9.0), for heads of 64, 80, 96, 128 and 256 dimensions: the arithmetic between the two
+ * products is that of attention_mma.cuh, but one warp of a block, the producer, has the tensor memory copier fetch queries, keys
+ * and values, and warpgroups (4 warps, 64 queries each) put them from shared memory straight into asynchronous products (wgmma).
  * Blocks stay and take one piece of work after another, the heaviest first, so that the producer fetches the next piece
  * while the last is finished. Where a piece ran or beside what never shows in its result.
  *
  * Long sequences: three warpgroups share each tile of keys; the products of a tile's values run beside the softmax of the
  * next, and the warpgroups take turns in starting products, so that one's softmax runs beside another's products. Short
- * sequences: one warpgroup, three blocks a multiprocessor. Both cut keys into the same tiles and give the same bits.
+ * sequences: one warpgroup, three blocks a multiprocessor. Both cut keys into the same tiles and give the same bits. Heads of
+ * 256 have two warpgroups a block for both.
  *
  * Shared memory holds panels of 64 columns: a row is 128 bytes, its 16-byte chunks are swizzled (chunk ^ row % 8), eight rows
- * make the 1024-byte atom that descriptors count in. Every panel starts at a multiple of 1024 bytes. Values are the product's
- * right side with their columns along the row, which 16-bit types may be. Included by attention_cuda.cu alone. */
+ * make the 1024-byte atom that descriptors count in. Every panel starts at a multiple of 1024 bytes; the last of a head of 80
+ * or 96 also holds columns of its neighbour, which no product reads. Values are the product's right side with their columns
+ * along the row, which 16-bit types may be. Included by attention_cuda.cu alone. */
 #ifndef ISOBIT_KERNELS_CUDA_ATTENTION_WGMMA_CUH
 #define ISOBIT_KERNELS_CUDA_ATTENTION_WGMMA_CUH
 
@@ -22,18 +24,23 @@ static constexpr int GROUP_ROWS = BLOCK_ROWS; /* queries of a warpgroup */
 static constexpr int ATOM_ROWS = 8, ATOM_BYTES = ATOM_ROWS * PANEL_ROW_BYTES;
 static constexpr int BOX_ROWS = 64;                        /* of a usual fetch */
 static constexpr size_t TOGETHER_BYTES = (size_t)32 << 20; /* most of the second-level cache */
-static constexpr int PRODUCER_REGISTERS = 32, GROUP_REGISTERS = 160; /* with three warpgroups */
+static constexpr int REGISTERS = 65536;                    /* of a multiprocessor */
+static constexpr int PRODUCER_REGISTERS = 32;              /* of a thread, where they move */
 
 /* Sizes for heads of HD dimensions and GROUPS warpgroups a block; sizes in bytes unless they say otherwise. */
 template <int HD_, int GROUPS_> struct wgmma_shape {
     static constexpr int HD = HD_, GROUPS = GROUPS_;
     static constexpr int KEYS = HD == 64 ? 128 : 64; /* of a tile; the same for all GROUPS */
     static constexpr bool is_long = GROUPS > 1;
-    static constexpr int STAGES = is_long ? 3 : 1;
+    static constexpr int STAGES = GROUPS;          /* as many as shared memory holds */
     static constexpr int blocks = is_long ? 1 : 3; /* of a multiprocessor */
     /* Registers move between warpgroups, so the producer's is a whole one where they do. */
     static constexpr int threads = GROUPS * GROUP_SIZE + (is_long ? GROUP_SIZE : WARP);
-    static constexpr int panels = HD / PANEL_WIDTH;
+    static constexpr int registers = GROUPS == 2 ? 232 : 160; /* of the other threads then */
+    static_assert(!is_long || GROUPS * registers + PRODUCER_REGISTERS <=
+                                  (GROUPS + 1) * (REGISTERS / threads / 8 * 8),
+                  "warpgroups would wait for registers that the block does not have");
+    static constexpr int panels = (HD + PANEL_WIDTH - 1) / PANEL_WIDTH;
     static constexpr int panel = KEYS * PANEL_ROW_BYTES, tile = panels * panel;
     static constexpr int query_panel = GROUP_ROWS * PANEL_ROW_BYTES, queries = panels * query_panel;
     static constexpr int n_barriers = 4 * STAGES + 2;
@@ -121,16 +128,26 @@ static __device__ __forceinline__ uint64_t descriptor(uint32_t base, int bytes)
 }
 
 #if GEMM_HAS_HOPPER
-#define WGMMA_4(d, i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
-#define WGMMA_OUT(d, i)                                                                            \
-    WGMMA_4(d, i), WGMMA_4(d, i + 1), WGMMA_4(d, i + 2), WGMMA_4(d, i + 3), WGMMA_4(d, i + 4),     \
-        WGMMA_4(d, i + 5), WGMMA_4(d, i + 6), WGMMA_4(d, i + 7)
+#define WGMMA_4(d, i)    "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
+#define WGMMA_16(d, i)   WGMMA_4(d, i), WGMMA_4(d, i + 1), WGMMA_4(d, i + 2), WGMMA_4(d, i + 3)
+#define WGMMA_OUT_64(d)  WGMMA_16(d, 0), WGMMA_16(d, 4)
+#define WGMMA_OUT_80(d)  WGMMA_OUT_64(d), WGMMA_4(d, 8), WGMMA_4(d, 9)
+#define WGMMA_OUT_96(d)  WGMMA_OUT_64(d), WGMMA_16(d, 8)
+#define WGMMA_OUT_128(d) WGMMA_OUT_96(d), WGMMA_16(d, 12)
+#define WGMMA_OUT_256(d)                                                                           \
+    WGMMA_OUT_128(d), WGMMA_16(d, 16), WGMMA_16(d, 20), WGMMA_16(d, 24), WGMMA_16(d, 28)
 #define WGMMA_LIST_64                                                                              \
     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,"   \
     "%25,%26,%27,%28,%29,%30,%31"
+#define WGMMA_LIST_80 WGMMA_LIST_64 ",%32,%33,%34,%35,%36,%37,%38,%39"
+#define WGMMA_LIST_96 WGMMA_LIST_80 ",%40,%41,%42,%43,%44,%45,%46,%47"
 #define WGMMA_LIST_128                                                                             \
-    WGMMA_LIST_64 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,"  \
-                  "%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+    WGMMA_LIST_96 ",%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define WGMMA_LIST_256                                                                             \
+    WGMMA_LIST_128 ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82," \
+                   "%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,%96,%97,%98,%99,%100,"     \
+                   "%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,"   \
+                   "%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
 /* d[64, n] (+)= a[64, 16] b[16, n]; a in shared memory, both with k along the row. */
 #define WGMMA_SHARED(type, n, list, a_at, b_at, sum_at)                                            \
     "{\n.reg .pred p;\nsetp.ne.b32 p, " sum_at ", 0;\n"                                            \
@@ -144,36 +161,32 @@ static __device__ __forceinline__ uint64_t descriptor(uint32_t base, int bytes)
 
 template <typename E> struct wgmma;
 
+/* One overload for each width n of the output: d[n / 8][4]. */
+#define WGMMA_SCORES(type, n, a_at, b_at, sum_at)                                                  \
+    static __device__ __forceinline__ void scores(float(&d)[n / 8][4], uint64_t a, uint64_t b,     \
+                                                  int is_sum)                                      \
+    {                                                                                              \
+        asm volatile(WGMMA_SHARED(type, #n, WGMMA_LIST_##n, a_at, b_at, sum_at)                    \
+                     : WGMMA_OUT_##n(d)                                                            \
+                     : "l"(a), "l"(b), "r"(is_sum));                                               \
+    }
+#define WGMMA_VALUES(type, n, a_at, b_at)                                                          \
+    static __device__ __forceinline__ void values(float(&d)[n / 8][4], const uint32_t *a,          \
+                                                  uint64_t b)                                      \
+    {                                                                                              \
+        asm volatile(WGMMA_REGISTERS(type, #n, WGMMA_LIST_##n, a_at, b_at)                         \
+                     : WGMMA_OUT_##n(d)                                                            \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                        \
+    }
 #define WGMMA_OF(E, type)                                                                          \
     template <> struct wgmma<E> {                                                                  \
-        static __device__ __forceinline__ void scores(float (&d)[8][4], uint64_t a, uint64_t b,    \
-                                                      int is_sum)                                  \
-        {                                                                                          \
-            asm volatile(WGMMA_SHARED(type, "64", WGMMA_LIST_64, "%32", "%33", "%34")              \
-                         : WGMMA_OUT(d, 0)                                                         \
-                         : "l"(a), "l"(b), "r"(is_sum));                                           \
-        }                                                                                          \
-        static __device__ __forceinline__ void scores(float (&d)[16][4], uint64_t a, uint64_t b,   \
-                                                      int is_sum)                                  \
-        {                                                                                          \
-            asm volatile(WGMMA_SHARED(type, "128", WGMMA_LIST_128, "%64", "%65", "%66")            \
-                         : WGMMA_OUT(d, 0), WGMMA_OUT(d, 8)                                        \
-                         : "l"(a), "l"(b), "r"(is_sum));                                           \
-        }                                                                                          \
-        static __device__ __forceinline__ void values(float (&d)[8][4], const uint32_t *a,         \
-                                                      uint64_t b)                                  \
-        {                                                                                          \
-            asm volatile(WGMMA_REGISTERS(type, "64", WGMMA_LIST_64, "%32,%33,%34,%35", "%36")      \
-                         : WGMMA_OUT(d, 0)                                                         \
-                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                    \
-        }                                                                                          \
-        static __device__ __forceinline__ void values(float (&d)[16][4], const uint32_t *a,        \
-                                                      uint64_t b)                                  \
-        {                                                                                          \
-            asm volatile(WGMMA_REGISTERS(type, "128", WGMMA_LIST_128, "%64,%65,%66,%67", "%68")    \
-                         : WGMMA_OUT(d, 0), WGMMA_OUT(d, 8)                                        \
-                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                    \
-        }                                                                                          \
+        WGMMA_SCORES(type, 64, "%32", "%33", "%34")                                                \
+        WGMMA_SCORES(type, 128, "%64", "%65", "%66")                                               \
+        WGMMA_VALUES(type, 64, "%32,%33,%34,%35", "%36")                                           \
+        WGMMA_VALUES(type, 80, "%40,%41,%42,%43", "%44")                                           \
+        WGMMA_VALUES(type, 96, "%48,%49,%50,%51", "%52")                                           \
+        WGMMA_VALUES(type, 128, "%64,%65,%66,%67", "%68")                                          \
+        WGMMA_VALUES(type, 256, "%128,%129,%130,%131", "%132")                                     \
     };
 
 WGMMA_OF(__half, "f16")
@@ -599,7 +612,7 @@ static __global__ void __launch_bounds__(S::threads, S::blocks)
     launch_next();
     if (threadIdx.x < S::GROUPS * GROUP_SIZE) {
         if (S::is_long)
-            asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(GROUP_REGISTERS));
+            asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(S::registers));
         consume<E, S>(a, ring);
     } else {
         if (S::is_long)
@@ -617,16 +630,23 @@ static __global__ void __launch_bounds__(S::threads, S::blocks)
 
 /* ---- launchers ---- */
 
+/* Warpgroups of a block. Heads of 256 have more output than registers of three, and of three blocks a multiprocessor. */
+static constexpr int groups_choose(int head_dim, bool is_long)
+{
+    return head_dim > 128 ? 2 : is_long ? 3 : 1;
+}
+
 static bool attention_wgmma_can(const struct cuda_kern *c, const struct attention_args &a)
 {
-    return c->encode_map != NULL && c->compute != KERN_FP32 && attention_mma_can(c, a) &&
-           (a.head_dim == 64 || a.head_dim == 128);
+    const bool is_size = a.head_dim == 64 || a.head_dim == 80 || a.head_dim == 96 ||
+                         a.head_dim == 128 || a.head_dim == 256;
+    return c->encode_map != NULL && c->compute != KERN_FP32 && attention_mma_can(c, a) && is_size;
 }
 
 /* Queries of a piece, by the longest sequence. */
-static int attention_wgmma_rows(int longest)
+static int attention_wgmma_rows(int head_dim, int longest)
 {
-    return longest <= 2 * GROUP_ROWS ? GROUP_ROWS : 3 * GROUP_ROWS;
+    return groups_choose(head_dim, longest > 2 * GROUP_ROWS) * GROUP_ROWS;
 }
 
 template <typename E, class S>
@@ -637,7 +657,7 @@ static enum err_code wgmma_launch(struct cuda_kern *c, const struct attention_ar
     struct wgmma_maps maps;
     /* A miss of the second-level cache brings the head's own row and nothing of its neighbours'. */
     constexpr CUtensorMapL2promotion line =
-        S::panels == 1 ? CU_TENSOR_MAP_L2_PROMOTION_L2_128B : CU_TENSOR_MAP_L2_PROMOTION_L2_256B;
+        S::HD % 128 == 0 ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_L2_128B;
     TRY(panel_map(c, &maps.box, a.qkv, a.T, a.row, BOX_ROWS, line, e));
     TRY(panel_map(c, &maps.atom, a.qkv, a.T, a.row, ATOM_ROWS, line, e));
     TRY(panel_map(c, &maps.row, a.qkv, a.T, a.row, 1, line, e));
@@ -655,16 +675,26 @@ static enum err_code wgmma_launch_rows(struct cuda_kern *c, const struct attenti
                                        struct err *e)
 {
     if (a.piece_rows > GROUP_ROWS)
-        return wgmma_launch<E, wgmma_shape<HD, 3>>(c, a, e);
-    return wgmma_launch<E, wgmma_shape<HD, 1>>(c, a, e);
+        return wgmma_launch<E, wgmma_shape<HD, groups_choose(HD, true)>>(c, a, e);
+    return wgmma_launch<E, wgmma_shape<HD, groups_choose(HD, false)>>(c, a, e);
 }
 
 template <typename E>
 static enum err_code attention_wgmma(struct cuda_kern *c, const struct attention_args &a,
                                      struct err *e)
 {
-    return a.head_dim == 64 ? wgmma_launch_rows<E, 64>(c, a, e)
-                            : wgmma_launch_rows<E, 128>(c, a, e);
+    switch (a.head_dim) {
+    case 64:
+        return wgmma_launch_rows<E, 64>(c, a, e);
+    case 80:
+        return wgmma_launch_rows<E, 80>(c, a, e);
+    case 96:
+        return wgmma_launch_rows<E, 96>(c, a, e);
+    case 128:
+        return wgmma_launch_rows<E, 128>(c, a, e);
+    default:
+        return wgmma_launch_rows<E, 256>(c, a, e);
+    }
 }
 
 #endif

@@ -325,6 +325,7 @@ static void test_sequences(struct lab *l)
 static void test_attention_of_many(struct lab *l)
 {
     enum { N = 96 };
+    static const int dims[] = {64, 80, 96, 128, 256};
     struct kern_seq seqs[N];
     for (int longest = 60; longest <= 420; longest += 360) {
         int32_t at = 0;
@@ -336,8 +337,8 @@ static void test_attention_of_many(struct lab *l)
             }
             at += seqs[i].len;
         }
-        for (int dim = 64; dim <= 128; dim += 64) {
-            struct attention_case t = {.heads = 5, .head_dim = dim, .seqs = seqs, .n_seqs = N};
+        for (size_t i = 0; i < ARRAY_LEN(dims); i++) {
+            struct attention_case t = {.heads = 5, .head_dim = dims[i], .seqs = seqs, .n_seqs = N};
             test_attention(l, &t);
         }
     }
@@ -391,7 +392,7 @@ static void test_attention_in_company(struct lab *l, int dim, int len)
 
 static void test_all_in_company(struct lab *l)
 {
-    static const int dims[] = {64, 80, 128}, lens[] = {1, 100, 200, 453};
+    static const int dims[] = {64, 80, 128, 256}, lens[] = {1, 100, 200, 453};
     for (size_t i = 0; i < ARRAY_LEN(dims); i++)
         for (size_t j = 0; j < ARRAY_LEN(lens); j++)
             test_attention_in_company(l, dims[i], lens[j]);
