@@ -19,6 +19,10 @@ typedef int32_t veci __attribute__((vector_size(64)));
 #define VEC_FMA(a, b, c) _mm512_fmadd_ps((a), (b), (c))
 #define VEC_MAX(a, b)    _mm512_max_ps((a), (b))
 #define VEC_MIN(a, b)    _mm512_min_ps((a), (b))
+#define VEC_MERGE_LOW(a, b)                                                                        \
+    __builtin_shufflevector((a), (b), 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define VEC_MERGE_HIGH(a, b)                                                                       \
+    __builtin_shufflevector((a), (b), 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 
 #include "kernels/cpu/vec_body.h"
 

@@ -5,6 +5,7 @@
  *   VEC_FMA(a, b, c)     a * b + c
  *   VEC_SPLAT(f)         f in every lane
  *   VEC_MAX(a, b), VEC_MIN(a, b)
+ *   VEC_MERGE_LOW(a, b), VEC_MERGE_HIGH(a, b)   the lower and the upper halves in turns: a0 b0 a1 b1 ...
  *   VEC_TILE             3, 6 or 12: rows of a register tile, so that VEC_TILE * 16 / VEC_LANES accumulators, one
  *                        broadcast and the tile's other operand fit the registers
  * GCC's vector operators do the rest. Included once by each vec_*.c, never elsewhere. */
@@ -294,14 +295,35 @@ VEC_INLINE void tile_any(int rows, int64_t n, const float *a, int64_t lane, int6
     }
 }
 
-/* scores[key][query] = k . q, whole tiles of keys first. */
-VEC_INLINE void attend_scores(const struct vec_attend *a)
+/* scores[key][query] = k . q, whole tiles of keys first. `hd` is a constant where it is a usual one, so that the keys of a tile
+ * lie at constant distances. */
+VEC_INLINE void scores_of(const struct vec_attend *a, const int64_t hd)
 {
-    int64_t hd = a->head_dim, j = 0;
+    int64_t j = 0;
     for (; j + VEC_TILE <= a->n_keys; j += VEC_TILE)
         tile_rows(VEC_TILE, hd, a->k + j * hd, hd, 1, a->q, a->scores + j * VEC_QUERIES);
     if (j < a->n_keys)
         tile_any((int)(a->n_keys - j), hd, a->k + j * hd, hd, 1, a->q, a->scores + j * VEC_QUERIES);
+}
+
+VEC_INLINE void attend_scores(const struct vec_attend *a)
+{
+    switch (a->head_dim) {
+    case 32:
+        scores_of(a, 32);
+        break;
+    case 64:
+        scores_of(a, 64);
+        break;
+    case 80:
+        scores_of(a, 80);
+        break;
+    case 128:
+        scores_of(a, 128);
+        break;
+    default:
+        scores_of(a, a->head_dim);
+    }
 }
 
 /* Keys that some lanes do not see yet get `value` there. */
@@ -377,42 +399,40 @@ VEC_FN void attend(const struct vec_attend *a)
     attend_values(a);
 }
 
-typedef float quad __attribute__((vector_size(16)));
-
-VEC_INLINE quad load_quad(const float *p)
+/* y[VEC_LANES, ldy] = x[VEC_LANES, ldx]^T of a square of VEC_LANES rows. Merging rows i and i + VEC_LANES / 2 element by element
+ * shuffles all elements of the square as one deals cards; log2 VEC_LANES such rounds transpose it. */
+VEC_INLINE void transpose_square(float *y, int64_t ldy, const float *x, int64_t ldx)
 {
-    quad v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-/* y[4, ldy] = x[4, ldx]^T of a block of four by four. */
-VEC_INLINE void transpose_block(float *y, int64_t ldy, const float *x, int64_t ldx)
-{
-    quad a = load_quad(x), b = load_quad(x + ldx);
-    quad c = load_quad(x + 2 * ldx), d = load_quad(x + 3 * ldx);
-    quad ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5);
-    quad ab1 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    quad cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5);
-    quad cd1 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    quad rows[] = {__builtin_shufflevector(ab0, cd0, 0, 1, 4, 5),
-                   __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7),
-                   __builtin_shufflevector(ab1, cd1, 0, 1, 4, 5),
-                   __builtin_shufflevector(ab1, cd1, 2, 3, 6, 7)};
+    enum { HALF = VEC_LANES / 2 };
+    vec rows[VEC_LANES], merged[VEC_LANES];
+#pragma GCC unroll 16
+    for (int i = 0; i < VEC_LANES; i++)
+        rows[i] = load(x + i * ldx);
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; i++)
-        memcpy(y + i * ldy, &rows[i], sizeof rows[i]);
+    for (int n = 1; n < VEC_LANES; n *= 2) {
+#pragma GCC unroll 8
+        for (int i = 0; i < HALF; i++) {
+            merged[2 * i] = VEC_MERGE_LOW(rows[i], rows[i + HALF]);
+            merged[2 * i + 1] = VEC_MERGE_HIGH(rows[i], rows[i + HALF]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < VEC_LANES; i++)
+            rows[i] = merged[i];
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < VEC_LANES; i++)
+        store(y + i * ldy, rows[i]);
 }
 
 VEC_FN void transpose(float *y, int64_t ldy, const float *x, int64_t ldx, int64_t rows,
                       int64_t cols)
 {
-    const int64_t r4 = rows / 4 * 4, c4 = cols / 4 * 4;
-    for (int64_t c = 0; c < c4; c += 4)
-        for (int64_t r = 0; r < r4; r += 4)
-            transpose_block(y + c * ldy + r, ldy, x + r * ldx + c, ldx);
+    const int64_t r_end = rows / VEC_LANES * VEC_LANES, c_end = cols / VEC_LANES * VEC_LANES;
+    for (int64_t c = 0; c < c_end; c += VEC_LANES)
+        for (int64_t r = 0; r < r_end; r += VEC_LANES)
+            transpose_square(y + c * ldy + r, ldy, x + r * ldx + c, ldx);
     for (int64_t c = 0; c < cols; c++)
-        for (int64_t r = c < c4 ? r4 : 0; r < rows; r++)
+        for (int64_t r = c < c_end ? r_end : 0; r < rows; r++)
             y[c * ldy + r] = x[r * ldx + c];
 }
 

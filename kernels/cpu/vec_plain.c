@@ -17,8 +17,10 @@ typedef int32_t veci __attribute__((vector_size(16)));
 #define VEC_FMA(a, b, c) ((a) * (b) + (c))
 #define VEC_SELECT(mask, a, b)                                                                     \
     ((vec)(((veci)(a) & (mask)) | ((veci)(b) & ~(mask)))) /* no blend in plain vectors */
-#define VEC_MAX(a, b) VEC_SELECT((a) > (b), (a), (b))
-#define VEC_MIN(a, b) VEC_SELECT((a) < (b), (a), (b))
+#define VEC_MAX(a, b)        VEC_SELECT((a) > (b), (a), (b))
+#define VEC_MIN(a, b)        VEC_SELECT((a) < (b), (a), (b))
+#define VEC_MERGE_LOW(a, b)  __builtin_shufflevector((a), (b), 0, 4, 1, 5)
+#define VEC_MERGE_HIGH(a, b) __builtin_shufflevector((a), (b), 2, 6, 3, 7)
 
 #include "kernels/cpu/vec_body.h"
 
