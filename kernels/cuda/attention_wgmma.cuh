@@ -17,11 +17,10 @@
 #define ISOBIT_KERNELS_CUDA_ATTENTION_WGMMA_CUH
 
 #include "kernels/cuda/attention_mma.cuh"
-#include "kernels/cuda/gemm_hopper.cuh"
+#include "kernels/cuda/attention_products.cuh"
 #include "kernels/cuda/launch_cuda.cuh"
 
-static constexpr int GROUP_ROWS = BLOCK_ROWS; /* queries of a warpgroup */
-static constexpr int ATOM_ROWS = 8, ATOM_BYTES = ATOM_ROWS * PANEL_ROW_BYTES;
+static constexpr int GROUP_ROWS = BLOCK_ROWS;              /* queries of a warpgroup */
 static constexpr int BOX_ROWS = 64;                        /* of a usual fetch */
 static constexpr size_t TOGETHER_BYTES = (size_t)32 << 20; /* most of the second-level cache */
 static constexpr int REGISTERS = 65536;                    /* of a multiprocessor */
@@ -113,93 +112,7 @@ struct wgmma_maps {
     CUtensorMap box, atom, row; /* 64 rows, 8, 1 */
 };
 
-/* ---- instructions ---- */
-
-/* What a product reads, at a shared address and then so many bytes on: atoms follow each other at 1024 bytes; 128-byte swizzle;
- * `next_panel` is where columns 64 and on of values are. Shared addresses have 18 bits, of which 14 count here. */
-static __device__ __forceinline__ uint32_t descriptor_base(uint32_t address, int next_panel)
-{
-    return address >> 4 | (uint32_t)(next_panel >> 4) << 16;
-}
-
-static __device__ __forceinline__ uint64_t descriptor(uint32_t base, int bytes)
-{
-    return (uint64_t)(1U << 30 | ATOM_BYTES >> 4) << 32 | (base + (unsigned)bytes / 16);
-}
-
 #if GEMM_HAS_HOPPER
-#define WGMMA_4(d, i)    "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
-#define WGMMA_16(d, i)   WGMMA_4(d, i), WGMMA_4(d, i + 1), WGMMA_4(d, i + 2), WGMMA_4(d, i + 3)
-#define WGMMA_OUT_64(d)  WGMMA_16(d, 0), WGMMA_16(d, 4)
-#define WGMMA_OUT_80(d)  WGMMA_OUT_64(d), WGMMA_4(d, 8), WGMMA_4(d, 9)
-#define WGMMA_OUT_96(d)  WGMMA_OUT_64(d), WGMMA_16(d, 8)
-#define WGMMA_OUT_128(d) WGMMA_OUT_96(d), WGMMA_16(d, 12)
-#define WGMMA_OUT_256(d)                                                                           \
-    WGMMA_OUT_128(d), WGMMA_16(d, 16), WGMMA_16(d, 20), WGMMA_16(d, 24), WGMMA_16(d, 28)
-#define WGMMA_LIST_64                                                                              \
-    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,"   \
-    "%25,%26,%27,%28,%29,%30,%31"
-#define WGMMA_LIST_80 WGMMA_LIST_64 ",%32,%33,%34,%35,%36,%37,%38,%39"
-#define WGMMA_LIST_96 WGMMA_LIST_80 ",%40,%41,%42,%43,%44,%45,%46,%47"
-#define WGMMA_LIST_128                                                                             \
-    WGMMA_LIST_96 ",%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
-#define WGMMA_LIST_256                                                                             \
-    WGMMA_LIST_128 ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82," \
-                   "%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,%96,%97,%98,%99,%100,"     \
-                   "%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,"   \
-                   "%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127"
-/* d[64, n] (+)= a[64, 16] b[16, n]; a in shared memory, both with k along the row. */
-#define WGMMA_SHARED(type, n, list, a_at, b_at, sum_at)                                            \
-    "{\n.reg .pred p;\nsetp.ne.b32 p, " sum_at ", 0;\n"                                            \
-    "wgmma.mma_async.sync.aligned.m64n" n "k16.f32." type "." type " {" list "}, " a_at ", " b_at  \
-    ", p, 1, 1, 0, 0;\n}\n"
-/* d[64, n] += a[64, 16] b[16, n]; a in registers, b with n along the row. */
-#define WGMMA_REGISTERS(type, n, list, a_at, b_at)                                                 \
-    "{\n.reg .pred p;\nsetp.eq.u32 p, 0, 0;\n"                                                     \
-    "wgmma.mma_async.sync.aligned.m64n" n "k16.f32." type "." type " {" list "}, {" a_at           \
-    "}, " b_at ", p, 1, 1, 1;\n}\n"
-
-template <typename E> struct wgmma;
-
-/* One overload for each width n of the output: d[n / 8][4]. */
-#define WGMMA_SCORES(type, n, a_at, b_at, sum_at)                                                  \
-    static __device__ __forceinline__ void scores(float(&d)[n / 8][4], uint64_t a, uint64_t b,     \
-                                                  int is_sum)                                      \
-    {                                                                                              \
-        asm volatile(WGMMA_SHARED(type, #n, WGMMA_LIST_##n, a_at, b_at, sum_at)                    \
-                     : WGMMA_OUT_##n(d)                                                            \
-                     : "l"(a), "l"(b), "r"(is_sum));                                               \
-    }
-#define WGMMA_VALUES(type, n, a_at, b_at)                                                          \
-    static __device__ __forceinline__ void values(float(&d)[n / 8][4], const uint32_t *a,          \
-                                                  uint64_t b)                                      \
-    {                                                                                              \
-        asm volatile(WGMMA_REGISTERS(type, #n, WGMMA_LIST_##n, a_at, b_at)                         \
-                     : WGMMA_OUT_##n(d)                                                            \
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                        \
-    }
-#define WGMMA_OF(E, type)                                                                          \
-    template <> struct wgmma<E> {                                                                  \
-        WGMMA_SCORES(type, 64, "%32", "%33", "%34")                                                \
-        WGMMA_SCORES(type, 128, "%64", "%65", "%66")                                               \
-        WGMMA_VALUES(type, 64, "%32,%33,%34,%35", "%36")                                           \
-        WGMMA_VALUES(type, 80, "%40,%41,%42,%43", "%44")                                           \
-        WGMMA_VALUES(type, 96, "%48,%49,%50,%51", "%52")                                           \
-        WGMMA_VALUES(type, 128, "%64,%65,%66,%67", "%68")                                          \
-        WGMMA_VALUES(type, 256, "%128,%129,%130,%131", "%132")                                     \
-    };
-
-WGMMA_OF(__half, "f16")
-WGMMA_OF(__nv_bfloat16, "bf16")
-
-/* Keeps the compiler from moving work on products' outputs over a wait. */
-template <int N> static __device__ __forceinline__ void outputs_settle(float (&d)[N][4])
-{
-#pragma unroll
-    for (int i = 0; i < N; i++)
-        asm volatile("" : WGMMA_4(d, i)::"memory");
-}
-
 /* Barriers of all threads of some warps: 1 .. GROUPS, the turn of group 0 .. GROUPS - 1; behind them, each group's own. */
 static __device__ __forceinline__ void warps_wait(int barrier, int n_threads)
 {
@@ -636,10 +549,14 @@ static constexpr int groups_choose(int head_dim, bool is_long)
     return head_dim > 128 ? 2 : is_long ? 3 : 1;
 }
 
+/* Dimensions of the heads that there is a kernel for. */
+#define WGMMA_HEADS(X) X(64) X(80) X(96) X(128) X(256)
+
 static bool attention_wgmma_can(const struct cuda_kern *c, const struct attention_args &a)
 {
-    const bool is_size = a.head_dim == 64 || a.head_dim == 80 || a.head_dim == 96 ||
-                         a.head_dim == 128 || a.head_dim == 256;
+#define IS_HEAD(hd) || a.head_dim == (hd)
+    const bool is_size = false WGMMA_HEADS(IS_HEAD);
+#undef IS_HEAD
     return c->encode_map != NULL && c->compute != KERN_FP32 && attention_mma_can(c, a) && is_size;
 }
 
@@ -684,17 +601,13 @@ static enum err_code attention_wgmma(struct cuda_kern *c, const struct attention
                                      struct err *e)
 {
     switch (a.head_dim) {
-    case 64:
-        return wgmma_launch_rows<E, 64>(c, a, e);
-    case 80:
-        return wgmma_launch_rows<E, 80>(c, a, e);
-    case 96:
-        return wgmma_launch_rows<E, 96>(c, a, e);
-    case 128:
-        return wgmma_launch_rows<E, 128>(c, a, e);
-    default:
-        return wgmma_launch_rows<E, 256>(c, a, e);
+#define HEAD_CASE(hd)                                                                              \
+    case hd:                                                                                       \
+        return wgmma_launch_rows<E, hd>(c, a, e);
+        WGMMA_HEADS(HEAD_CASE)
+#undef HEAD_CASE
     }
+    return err_set(e, ERR_UNSUPPORTED, "attention heads of %d dimensions", a.head_dim);
 }
 
 #endif
