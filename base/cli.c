@@ -146,19 +146,77 @@ static struct argp make_argp(struct parse *p)
     };
 }
 
-/* argp stops at the first word it cannot use; this says why. */
-static enum err_code explain_bad_option(const struct parse *p, const char *word, struct err *e)
+/* The option that a word's name means, as getopt finds it: by the whole name, or by its beginning where no other begins so. */
+static const struct cli_opt *opt_named(const struct parse *p, struct str name,
+                                       const struct cli_opt **other)
 {
-    struct str name = str_of(word);
-    while (name.n > 0 && name.p[0] == '-') {
-        name.p++;
-        name.n--;
+    const struct cli_opt *found = NULL;
+    *other = NULL;
+    for (size_t i = 0; i < p->n; i++) {
+        const struct cli_opt *o = opt_at(p, i);
+        if (str_eqz(name, o->name))
+            return *other = NULL, o;
+        if (strncmp(o->name, name.p, name.n) != 0)
+            continue;
+        if (found == NULL)
+            found = o;
+        else if (*other == NULL)
+            *other = o;
     }
+    return found;
+}
+
+static const struct cli_opt *opt_lettered(const struct parse *p, char letter)
+{
     for (size_t i = 0; i < p->n; i++)
-        if (str_eqz(name, opt_at(p, i)->name) && opt_at(p, i)->arg != NULL)
-            return err_set(e, ERR_USAGE, "option %s needs %s; see '%s --help'", word,
-                           opt_at(p, i)->arg, p->title);
-    return err_set(e, ERR_USAGE, "no option %s; see '%s --help'", word, p->title);
+        if (opt_at(p, i)->letter == letter)
+            return opt_at(p, i);
+    return NULL;
+}
+
+/* What is wrong with words[*at], or NULL; *at moves over the value that follows an option. */
+static const char *option_fault(struct parse *p, char **words, int argc, int *at)
+{
+    const char *word = words[*at];
+    const bool is_long = word[1] == '-';
+    const char *equals = is_long ? strchr(word, '=') : NULL;
+    const int n = (int)(equals != NULL ? equals - word : (int)strlen(word));
+    const struct cli_opt *o = NULL, *other = NULL;
+    bool has_value = equals != NULL;
+    if (is_long)
+        o = opt_named(p, (struct str){word + 2, (size_t)n - 2}, &other);
+    else
+        for (const char *c = word + 1; *c != '\0' && !has_value; c++) {
+            o = opt_lettered(p, *c);
+            if (o == NULL)
+                break;
+            has_value = o->arg != NULL && c[1] != '\0';
+        }
+    if (o == NULL && word[1] >= '0' && word[1] <= '9')
+        return arena_printf(&p->arena, "no option %s; a word that starts with - goes behind --",
+                            word);
+    if (o == NULL)
+        return arena_printf(&p->arena, "no option %.*s", n, word);
+    if (other != NULL)
+        return arena_printf(&p->arena, "%.*s can mean --%s or --%s", n, word, o->name, other->name);
+    if (o->arg == NULL && equals != NULL)
+        return arena_printf(&p->arena, "option --%s takes no value", o->name);
+    if (o->arg != NULL && !has_value && ++*at >= argc)
+        return is_long ? arena_printf(&p->arena, "option --%s needs %s", o->name, o->arg)
+                       : arena_printf(&p->arena, "option %s needs %s", word, o->arg);
+    return NULL;
+}
+
+/* argp does not tell which word it could not use; this finds it and says why. */
+static enum err_code explain_bad_option(struct parse *p, char **words, int argc, struct err *e)
+{
+    for (int i = 1; i < argc && strcmp(words[i], "--") != 0; i++) {
+        const char *fault =
+            words[i][0] == '-' && words[i][1] != '\0' ? option_fault(p, words, argc, &i) : NULL;
+        if (fault != NULL)
+            return usage_error(e, p, fault);
+    }
+    return usage_error(e, p, "the command line cannot be read");
 }
 
 static enum err_code parse_flags(struct parse *p, int argc, char **argv, struct err *e)
@@ -168,15 +226,10 @@ static enum err_code parse_flags(struct parse *p, int argc, char **argv, struct 
     memcpy(words, argv, (size_t)argc * sizeof(*words));
     words[0] = p->title;
     p->args = arena_array(&p->arena, (size_t)argc + 1, sizeof(*p->args));
-    int stopped_at = argc;
-    error_t rc = argp_parse(&argp, argc, words, ARGP_NO_ERRS | ARGP_NO_HELP, &stopped_at, p);
-    if (rc == 0)
+    if (argp_parse(&argp, argc, words, ARGP_NO_ERRS | ARGP_NO_HELP, NULL, p) == 0)
         return ERR_OK;
-    /* getopt has stepped past a lone bad option, but not past one whose argument is missing */
-    int at = stopped_at > 1 && (stopped_at >= argc || words[stopped_at - 1][0] == '-')
-                 ? stopped_at - 1
-                 : stopped_at;
-    return explain_bad_option(p, words[at < argc ? at : argc - 1], e);
+    memcpy(words, argv, (size_t)argc * sizeof(*words)); /* getopt has put them in another order */
+    return explain_bad_option(p, words, argc, e);
 }
 
 static void print_command_help(struct parse *p)
@@ -480,7 +533,10 @@ int cli_main(const struct cli_program *prog, int argc, char **argv)
     if (prog->sibling_prefix != NULL && word[0] != '-' && word[0] != '\0' && !is_config_shown)
         run_sibling(prog->sibling_prefix, argv + 1);
     struct err e;
-    err_set(&e, ERR_USAGE, "no command '%s'; see '%s --help'", word, prog->name);
+    if (word[0] == '\0')
+        err_set(&e, ERR_USAGE, "expected COMMAND; see '%s --help'", prog->name);
+    else
+        err_set(&e, ERR_USAGE, "no command '%s'; see '%s --help'", word, prog->name);
     return cli_fail(&e);
 }
 

@@ -96,7 +96,7 @@ static int go(const char *line)
         words[n++] = xstrndup(word.p, word.n);
     int status = cli_main(&program, n, words);
     /* option values point into the words, which live until the test's process ends */
-    static char **kept[16];
+    static char **kept[64];
     static int n_kept;
     kept[n_kept] = xmalloc(sizeof(words));
     memcpy(kept[n_kept++], words, sizeof(words));
@@ -152,10 +152,27 @@ Test(cli, wrong_usage_is_status_2_with_one_line)
     static const struct {
         const char *line, *says;
     } cases[] = {
-        {"prog go --nope", "no option --nope"},       {"prog go --k", "option --k needs BITS"},
-        {"prog go -k 9", "expected 2 to 8"},          {"prog go -k 3x", "expected a whole number"},
-        {"prog go --kind odd", "expected int|float"}, {"prog go --memory lots", "expected a size"},
-        {"prog go a b", "unexpected word 'b'"},       {"prog gone", "no command 'gone'"},
+        {"prog go --nope", "no option --nope"},
+        {"prog go --k", "option --k needs BITS"},
+        {"prog go -k 9", "expected 2 to 8"},
+        {"prog go -k 3x", "expected a whole number"},
+        {"prog go --kind odd", "expected int|float"},
+        {"prog go --memory lots", "expected a size"},
+        {"prog go a b", "unexpected word 'b'"},
+        {"prog gone", "no command 'gone'"},
+        {"prog go --nope FILE", "no option --nope"},
+        {"prog go FILE --nope --loud", "no option --nope"},
+        {"prog go --nope=3", "no option --nope"},
+        {"prog go --task x --nope y z", "no option --nope"},
+        {"prog go -x FILE", "no option -x"},
+        {"prog go -5", "a word that starts with - goes behind --"},
+        {"prog go --loud=yes FILE", "option --loud takes no value"},
+        {"prog go FILE --task", "option --task needs NAME"},
+        {"prog go -k", "option -k needs BITS"},
+        {"prog go --d=1 --lou --nope", "no option --nope"},
+        {"prog go --k=4 --t", "option --task needs NAME"},
+        {"prog go --l", "--l can mean --loud or --log-format"},
+        {"prog config", "expected COMMAND"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         char *dir = support_tmpdir();
