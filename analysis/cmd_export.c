@@ -78,9 +78,9 @@ const struct cli_cmd cmd_export = {
     .name = "export",
     .args = "",
     .summary = "Write results as CSV, JSON lines or lm-evaluation-harness files.",
-    .doc = "csv      the view `results`, one line a number; with --samples one line an item\n"
-           "jsonl    one object a job with all its metrics; with --samples its items too\n"
-           "lm-eval  DIR/MODEL/CONFIGURATION/results.json, with --samples samples_TASK.jsonl\n\n"
+    .doc = "  csv: the view `results`, one line a number; with --samples one line an item\n"
+           "  jsonl: one object a job with all its metrics; with --samples its items too\n"
+           "  lm-eval: DIR/MODEL/CONFIGURATION/results.json, with --samples samples_TASK.jsonl\n\n"
            "  isobit-analysis export --db demo.db > results.csv\n"
            "  isobit-analysis export --db demo.db --format lm-eval --out lm-eval",
     .opts = options,

@@ -137,12 +137,11 @@ static struct argp make_argp(struct parse *p)
             .group = is_common ? 2 : 1,
         };
     }
-    const char *doc = p->cmd->doc != NULL ? p->cmd->doc : "";
     return (struct argp){
         .options = options,
         .parser = argp_step,
         .args_doc = p->cmd->args,
-        .doc = arena_printf(&p->arena, "%s\v%s", p->cmd->summary, doc),
+        .doc = p->cmd->summary,
     };
 }
 
@@ -232,11 +231,58 @@ static enum err_code parse_flags(struct parse *p, int argc, char **argv, struct 
     return explain_bad_option(p, words, argc, e);
 }
 
+/* Prints the words of `text` from `column` on, where a line begins if `is_fresh`; one that would be longer than WIDTH goes on at
+ * `indent`. Returns the column behind the last word. */
+static size_t print_words(struct str text, size_t indent, size_t column, bool is_fresh)
+{
+    enum { WIDTH = 79 };
+    struct str word;
+    for (; str_next_field(&text, ' ', &word); is_fresh = is_fresh && word.n == 0) {
+        if (word.n == 0)
+            continue;
+        if (!is_fresh && column + 1 + word.n > WIDTH)
+            column = (size_t)printf("\n%*s", (int)indent, "") - 1;
+        else if (!is_fresh)
+            column += (size_t)printf(" ");
+        column += (size_t)printf("%.*s", (int)word.n, word.p);
+    }
+    return column;
+}
+
+/* Paragraphs are filled; lines with an indent begin a new one, and examples, which name a program, stay as they are, so that they can
+ * be copied. */
+static void print_doc(const char *doc)
+{
+    struct str rest = str_of(doc), line;
+    size_t column = 0;
+    while (str_next_line(&rest, &line)) {
+        const bool is_indented = line.n > 0 && line.p[0] == ' ';
+        const bool is_example = memmem(line.p, line.n, "isobit", 6) != NULL;
+        if (column > 0 && (is_indented || line.n == 0)) {
+            putchar('\n');
+            column = 0;
+        }
+        if (line.n == 0)
+            putchar('\n');
+        else if (is_indented && is_example)
+            printf("%.*s\n", (int)line.n, line.p);
+        else if (is_indented)
+            column = print_words(line, 4, (size_t)printf("  "), true);
+        else
+            column = print_words(line, 0, column, column == 0);
+    }
+    if (column > 0)
+        putchar('\n');
+}
+
 static void print_command_help(struct parse *p)
 {
     struct argp argp = make_argp(p);
-    argp_help(&argp, stdout,
-              ARGP_HELP_USAGE | ARGP_HELP_PRE_DOC | ARGP_HELP_LONG | ARGP_HELP_POST_DOC, p->title);
+    argp_help(&argp, stdout, ARGP_HELP_USAGE | ARGP_HELP_PRE_DOC | ARGP_HELP_LONG, p->title);
+    if (p->cmd->doc != NULL) {
+        putchar('\n');
+        print_doc(p->cmd->doc);
+    }
 }
 
 static void read_environment(struct parse *p)

@@ -46,14 +46,8 @@ static constexpr int MMA_KEYS = 64; /* of a tile */
 static constexpr int MMA_ROWS = 16; /* queries of a warp */
 static constexpr int MMA_PAD = 8;   /* elements */
 static constexpr int N_TILES = MMA_KEYS / 8;
-static constexpr float LOG2_E = 1.4426950408889634F;
 
 /* ---- instructions ---- */
-
-static __device__ __forceinline__ uint32_t shared_address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
 
 /* 16 bytes from global to shared memory, zeros instead when there is nothing to copy. */
 static __device__ __forceinline__ void copy_async(void *dst, const void *src, bool is_there)

@@ -6,20 +6,6 @@
 
 #include "kernels/cuda/gemm_hopper.cuh"
 
-static constexpr int ATOM_ROWS = 8, ATOM_BYTES = ATOM_ROWS * PANEL_ROW_BYTES;
-
-/* What a product reads, at a shared address and then so many bytes on: atoms follow each other at 1024 bytes; 128-byte swizzle;
- * `next_panel` is where columns 64 and on of values are. Shared addresses have 18 bits, of which 14 count here. */
-static __device__ __forceinline__ uint32_t descriptor_base(uint32_t address, int next_panel)
-{
-    return address >> 4 | (uint32_t)(next_panel >> 4) << 16;
-}
-
-static __device__ __forceinline__ uint64_t descriptor(uint32_t base, int bytes)
-{
-    return (uint64_t)(1U << 30 | ATOM_BYTES >> 4) << 32 | (base + (unsigned)bytes / 16);
-}
-
 #if GEMM_HAS_HOPPER
 #define WGMMA_4(d, i)    "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
 #define WGMMA_16(d, i)   WGMMA_4(d, i), WGMMA_4(d, i + 1), WGMMA_4(d, i + 2), WGMMA_4(d, i + 3)

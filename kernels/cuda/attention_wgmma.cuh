@@ -30,14 +30,14 @@ static constexpr int PRODUCER_REGISTERS = 32;              /* of a thread, where
 template <int HD_, int GROUPS_> struct wgmma_shape {
     static constexpr int HD = HD_, GROUPS = GROUPS_;
     static constexpr int KEYS = HD == 64 ? 128 : 64; /* of a tile; the same for all GROUPS */
-    static constexpr bool is_long = GROUPS > 1;
-    static constexpr int STAGES = GROUPS;          /* as many as shared memory holds */
-    static constexpr int blocks = is_long ? 1 : 3; /* of a multiprocessor */
+    static constexpr bool is_shared = GROUPS > 1;    /* tiles, by several warpgroups */
+    static constexpr int STAGES = GROUPS;            /* measured; at 256 no more fit */
+    static constexpr int blocks = is_shared ? 1 : 3; /* of a multiprocessor */
     /* Registers move between warpgroups, so the producer's is a whole one where they do. */
-    static constexpr int threads = GROUPS * GROUP_SIZE + (is_long ? GROUP_SIZE : WARP);
+    static constexpr int threads = GROUPS * GROUP_SIZE + (is_shared ? GROUP_SIZE : WARP);
     static constexpr int registers = GROUPS == 2 ? 232 : 160; /* of the other threads then */
-    static_assert(!is_long || GROUPS * registers + PRODUCER_REGISTERS <=
-                                  (GROUPS + 1) * (REGISTERS / threads / 8 * 8),
+    static_assert(!is_shared || GROUPS * registers + PRODUCER_REGISTERS <=
+                                    (GROUPS + 1) * (REGISTERS / threads / 8 * 8),
                   "warpgroups would wait for registers that the block does not have");
     static constexpr int panels = (HD + PANEL_WIDTH - 1) / PANEL_WIDTH;
     static constexpr int panel = KEYS * PANEL_ROW_BYTES, tile = panels * panel;
@@ -263,13 +263,13 @@ static __device__ __forceinline__ void release(uint32_t barrier)
 /* Groups start their products in turns, all of them as often. */
 template <class S> static __device__ __forceinline__ void products_take_turn(int group)
 {
-    if (S::is_long)
+    if (S::is_shared)
         warps_wait(1 + group, 2 * GROUP_SIZE);
 }
 
 template <class S> static __device__ __forceinline__ void products_pass_turn(int group)
 {
-    if (S::is_long)
+    if (S::is_shared)
         warps_arrive(1 + (group + 1) % S::GROUPS, 2 * GROUP_SIZE);
 }
 
@@ -410,7 +410,7 @@ static __device__ __forceinline__ void tiles_add(const struct group_view<S> &v,
                                                  struct wgmma_place *at, struct mma_state<S::HD> *m)
 {
     uint32_t p[S::KEYS / 16][4];
-    if constexpr (S::is_long) {
+    if constexpr (S::is_shared) {
         float s[S::KEYS / 8][4], factor[2];
         tile_score<E, S>(v, 0, *at, m, s, factor);
         weights_pack<E>(p, s);
@@ -524,11 +524,11 @@ static __global__ void __launch_bounds__(S::threads, S::blocks)
     launch_wait();
     launch_next();
     if (threadIdx.x < S::GROUPS * GROUP_SIZE) {
-        if (S::is_long)
+        if (S::is_shared)
             asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(S::registers));
         consume<E, S>(a, ring);
     } else {
-        if (S::is_long)
+        if (S::is_shared)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(PRODUCER_REGISTERS));
         if (threadIdx.x < S::GROUPS * GROUP_SIZE + WARP)
             produce<S>(a, heads_together, maps, ring);

@@ -19,6 +19,14 @@ extern "C" {
 #include "kernels/cuda/ring.h"
 #include "kernels/cuda/sides.h"
 
+static constexpr float LOG2_E = 1.4426950408889634F;
+
+/* Shared memory as instructions name it. */
+static __device__ __forceinline__ uint32_t shared_address(const void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
+
 /* Device memory that grows to the largest request so far and stays, so that nothing is allocated between equal
  * batches. */
 struct cuda_buffer {

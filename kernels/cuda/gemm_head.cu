@@ -15,7 +15,6 @@
 
 static constexpr int HEAD_COLS = 192, HEAD_STAGES = 5, THREADS = 256;
 static constexpr int64_t HEAD_STAY_BYTES = (int64_t)16 << 20; /* as in gemm_operands */
-static constexpr float LOG2_E = 1.44269504F;
 
 /* One row, one tile. */
 struct head_partial {

@@ -21,15 +21,11 @@
 static constexpr int PANEL_WIDTH = 64, PANEL_ROW_BYTES = 128, GROUP_SIZE = 4 * WARP;
 static constexpr int BLOCK_ROWS = 64; /* of a warpgroup's product */
 static constexpr int PANEL_BYTES = BLOCK_ROWS * PANEL_ROW_BYTES;
+static constexpr int ATOM_ROWS = 8, ATOM_BYTES = ATOM_ROWS * PANEL_ROW_BYTES;
 
 #if GEMM_HAS_HOPPER
 
 /* ---- barriers: a phase ends when all arrivals and all announced bytes are there ---- */
-
-static __device__ __forceinline__ uint32_t shared_at(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
 
 static __device__ __forceinline__ void barrier_init(uint32_t barrier, int arrivals)
 {
@@ -230,10 +226,24 @@ template <int N> static __device__ __forceinline__ void products_wait(void)
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
-/* What a product reads from a panel on: atoms follow each other at 1024 bytes, 128-byte swizzle. */
+/* What a product reads from a panel on: atoms follow each other at ATOM_BYTES, 128-byte swizzle. */
 static __device__ __forceinline__ uint64_t panel_descriptor(uint32_t at)
 {
-    return (uint64_t)(1U << 30 | 1024 >> 4) << 32 | (1024 >> 4) << 16 | (at >> 4 & 0x3fff);
+    return (uint64_t)(1U << 30 | ATOM_BYTES >> 4) << 32 | (ATOM_BYTES >> 4) << 16 |
+           (at >> 4 & 0x3fff);
+}
+
+/* The same in two steps, of which the first serves many: at a shared address, and then so many bytes on: atoms follow each other at 1024 bytes, 128-byte swizzle.
+ * `next_panel`: bytes to where columns 64 and on lie, of a right side with its columns along the row; of others nobody looks
+ * at it. Shared addresses have 18 bits, of which 14 count here. */
+static __device__ __forceinline__ uint32_t descriptor_base(uint32_t address, int next_panel)
+{
+    return address >> 4 | (uint32_t)(next_panel >> 4) << 16;
+}
+
+static __device__ __forceinline__ uint64_t descriptor(uint32_t base, int bytes)
+{
+    return (uint64_t)(1U << 30 | ATOM_BYTES >> 4) << 32 | (base + (unsigned)bytes / 16);
 }
 
 #define GEMM_OUT8(d, i)                                                                            \

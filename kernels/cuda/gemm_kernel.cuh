@@ -1,6 +1,6 @@
 /* A product y[T, N] = x[T, K] w[N, K]^T that hands its sums, still in registers and fp32, to an ending of one's choice: an
- * activation, or statistics of the row, at no cost in time, because the ending of one tile runs beside the products of
- * the next. For Hopper and 16-bit types; K in steps of 64, behind which the copier fills with zeros.
+ * activation, or statistics of the row. Nobody waits for it: the ending of one tile runs beside the products of the next,
+ * and costs its instructions (docs/CUDA.md). For Hopper and 16-bit types; K in steps of 64, behind which the copier fills with zeros.
  *
  *      producer        one thread: boxes of x and w into a ring of stages
  *      warpgroup 0     tile 0: products | ending          tile 2: products | ...
@@ -269,7 +269,7 @@ static __global__ void __launch_bounds__(GEMM_THREADS, 1)
 {
 #if GEMM_HAS_HOPPER
     extern __shared__ uint8_t shared[];
-    const gemm_shared<L> s = {(shared_at(shared) + 1023U) & ~1023U};
+    const gemm_shared<L> s = {(shared_address(shared) + 1023U) & ~1023U};
     const int group = of_warp((int)threadIdx.x / GROUP_SIZE);
     if (threadIdx.x == 0) {
         gemm_barriers_init<L>(s);

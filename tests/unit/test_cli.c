@@ -72,16 +72,22 @@ static int run_seen(const void *opts, int n_args, char **args)
     return 0;
 }
 
-static const struct cli_cmd cmd_go = {.name = "go",
-                                      .args = "FILE",
-                                      .summary = "Goes.",
-                                      .doc = "Example.",
-                                      .opts = table,
-                                      .n_opts = ARRAY_LEN(table),
-                                      .opt_size = sizeof(struct opts),
-                                      .min_args = 0,
-                                      .max_args = 1,
-                                      .run = run_seen};
+static const struct cli_cmd cmd_go = {
+    .name = "go",
+    .args = "FILE",
+    .summary = "Goes.",
+    .doc = "A paragraph whose lines\nare filled, however they are broken "
+           "in the source of the program.\n"
+           "  isobit an example that is longer than a terminal's 80 "
+           "columns but can be copied as it is\n"
+           "  fields[one, two, three, four, five, six, seven, eight, "
+           "nine, ten, eleven, twelve]\n\nEnd.",
+    .opts = table,
+    .n_opts = ARRAY_LEN(table),
+    .opt_size = sizeof(struct opts),
+    .min_args = 0,
+    .max_args = 1,
+    .run = run_seen};
 static const struct cli_cmd *const cmds[] = {&cmd_go, NULL};
 static const struct cli_program program = {.name = "prog", .summary = "A program.", .cmds = cmds};
 
@@ -208,4 +214,23 @@ Test(cli, help_names_every_option_with_its_default)
     for (size_t i = 0; i < ARRAY_LEN(table); i++)
         cr_expect(strstr(text, table[i].name) != NULL, "%s", table[i].name);
     cr_expect(strstr(text, "(default: 4)") != NULL);
+}
+
+Test(cli, help_fills_paragraphs_and_leaves_examples)
+{
+    cr_redirect_stdout();
+    cr_assert_eq(go("prog go --help"), 0);
+    fflush(stdout);
+    char text[8192];
+    size_t n = fread(text, 1, sizeof(text) - 1, cr_get_redirected_stdout());
+    text[n] = '\0';
+    const char *doc = strstr(text, "\nA paragraph");
+    cr_assert_not_null(doc);
+    cr_expect_str_eq(
+        doc, "\nA paragraph whose lines are filled, however they are broken in the source of\n"
+             "the program.\n"
+             "  isobit an example that is longer than a terminal's 80 columns but can be copied "
+             "as it is\n"
+             "  fields[one, two, three, four, five, six, seven, eight, nine, ten, eleven,\n"
+             "    twelve]\n\nEnd.\n");
 }
