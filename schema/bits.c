@@ -9,8 +9,9 @@ enum { BITS_16 = 16 };
 
 int64_t bits_n_keep(double outlier_pct, int64_t in)
 {
-    /* The product first: a percentage such as 0.7 of 500 then meets its half exactly. */
-    double n = floor(outlier_pct * (double)in / 100 + 0.5);
+    /* Percentages are decimal: what misses a half by the rounding of doubles is meant to meet it. */
+    static const double rounding = 1e-9;
+    double n = floor(outlier_pct * (double)in / 100 + 0.5 + rounding);
     if (!(n > 0))
         return 0;
     return n < (double)in ? (int64_t)n : in;

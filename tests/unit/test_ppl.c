@@ -292,6 +292,22 @@ Test(ppl, documents_can_be_joined_into_one_stream)
     close_fixture(&f);
 }
 
+Test(ppl, an_empty_first_document_is_joined_too)
+{
+    static const char documents[] = "{\"text\": \"\"}\n{\"text\": \"\"}\n{\"text\": \"one two\"}\n";
+    struct fixture f;
+    open_fixture(&f, "d.jsonl", documents, strlen(documents), 512);
+    struct tok_ids ids = encode(&f, "\n\n\n\none two");
+    f.spec.method = METHOD_STRIDED;
+    f.spec.window = 4;
+    struct eval_set s = load(&f);
+    cr_expect_eq(s.tokens.n, ids.n);
+    cr_expect(memcmp(s.tokens.v, ids.v, ids.n * sizeof(int32_t)) == 0);
+    eval_set_release(&s);
+    tok_ids_release(&ids);
+    close_fixture(&f);
+}
+
 /* ---- joining of context and continuation ---- */
 
 static struct eval_set load_lambada(struct fixture *f, const char *text, enum join join,

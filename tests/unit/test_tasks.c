@@ -215,6 +215,12 @@ Test(tasks, capitalize_does_what_python_does)
         {"\u0391\u03a3\u0391", "\u0391\u03c3\u03b1"},
         {"\u03a3\u03a3 \u03a3", "\u03a3\u03c2 \u03c3"},
         {"1A", "1a"},
+        {"\u0587 \u0531", "\u0535\u0582 \u0561"},
+        {"\u1FE4X", "\u03A1\u0313x"},
+        {"x\u0138\u03A3", "X\u0138\u03C2"}, /* U+0138 is cased without another case */
+        {"1\u00AA\u03A3", "1\u00AA\u03C2"},
+        {"A\uFF0E\u03A3", "A\uFF0E\u03C2"}, /* looked through */
+        {"A-\u03A3", "A-\u03C3"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct buf out = {0};

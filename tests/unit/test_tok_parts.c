@@ -400,6 +400,8 @@ Test(tok_parts, nfc_composes_orders_and_stops_at_marks_its_tables_do_not_know)
         {"a\u0301\u0327", "\u00E1\u0327"},
         {"q\u0301\u0327", "q\u0327\u0301"},
         {"\u1100\u1161\u11A8", "\uAC01"},
+        {"\uAC00\u11A7", "\uAC00\u11A7"}, /* one before the trailing consonants */
+        {"\u1100\u1161\u11A7\u11A8", "\uAC00\u11A7\u11A8"},
         {"\u0958", "\u0915\u093C"},           /* composition exclusion */
         {"x\u1DF6\u0327y", "x\u1DF6\u0327y"}, /* U+1DF6 is younger than the tables */
         {"e\u1ABF\u0301", "e\u1ABF\u0301"},

@@ -34,14 +34,14 @@ static enum err_code join_documents(const struct eval_source *src, struct data_r
                                     struct buf *out, struct err *e)
 {
     out->max = (size_t)1 << 30;
-    for (;;) {
+    for (bool is_first = true;; is_first = false) {
         json_t *record = NULL;
         struct str text = {0};
         TRY(windows_next_document(src, r, &record, &text, e));
         if (record == NULL)
             return ERR_OK;
         bool is_room =
-            (out->len == 0 || buf_try_add(out, "\n\n", 2)) && buf_try_add(out, text.p, text.n);
+            (is_first || buf_try_add(out, "\n\n", 2)) && buf_try_add(out, text.p, text.n);
         json_decref(record);
         if (!is_room)
             return err_set(e, ERR_FORMAT, "%s: more than 1 GiB of text; use the rolling method",

@@ -57,13 +57,59 @@ static void add_code_point(struct buf *out, int32_t c)
     buf_add(out, bytes, (size_t)utf8proc_encode_char(c, bytes));
 }
 
-/* Title-case forms of several code points (SpecialCasing.txt) that can begin a word of a Latin text. */
+/* All title-case forms of several code points (SpecialCasing.txt). */
 static const struct {
     int32_t from;
     const char *to;
 } long_titles[] = {
-    {0x00DF, "Ss"}, {0x0149, "\u02BCN"}, {0x01F0, "J\u030C"}, {0xFB00, "Ff"}, {0xFB01, "Fi"},
-    {0xFB02, "Fl"}, {0xFB03, "Ffi"},     {0xFB04, "Ffl"},     {0xFB05, "St"}, {0xFB06, "St"},
+    {0x00DF, "Ss"},
+    {0x0149, "\u02BCN"},
+    {0x01F0, "J\u030C"},
+    {0x0390, "\u0399\u0308\u0301"},
+    {0x03B0, "\u03A5\u0308\u0301"},
+    {0x0587, "\u0535\u0582"},
+    {0x1E96, "H\u0331"},
+    {0x1E97, "T\u0308"},
+    {0x1E98, "W\u030A"},
+    {0x1E99, "Y\u030A"},
+    {0x1E9A, "A\u02BE"},
+    {0x1F50, "\u03A5\u0313"},
+    {0x1F52, "\u03A5\u0313\u0300"},
+    {0x1F54, "\u03A5\u0313\u0301"},
+    {0x1F56, "\u03A5\u0313\u0342"},
+    {0x1FB2, "\u1FBA\u0345"},
+    {0x1FB4, "\u0386\u0345"},
+    {0x1FB6, "\u0391\u0342"},
+    {0x1FB7, "\u0391\u0342\u0345"},
+    {0x1FC2, "\u1FCA\u0345"},
+    {0x1FC4, "\u0389\u0345"},
+    {0x1FC6, "\u0397\u0342"},
+    {0x1FC7, "\u0397\u0342\u0345"},
+    {0x1FD2, "\u0399\u0308\u0300"},
+    {0x1FD3, "\u0399\u0308\u0301"},
+    {0x1FD6, "\u0399\u0342"},
+    {0x1FD7, "\u0399\u0308\u0342"},
+    {0x1FE2, "\u03A5\u0308\u0300"},
+    {0x1FE3, "\u03A5\u0308\u0301"},
+    {0x1FE4, "\u03A1\u0313"},
+    {0x1FE6, "\u03A5\u0342"},
+    {0x1FE7, "\u03A5\u0308\u0342"},
+    {0x1FF2, "\u1FFA\u0345"},
+    {0x1FF4, "\u038F\u0345"},
+    {0x1FF6, "\u03A9\u0342"},
+    {0x1FF7, "\u03A9\u0342\u0345"},
+    {0xFB00, "Ff"},
+    {0xFB01, "Fi"},
+    {0xFB02, "Fl"},
+    {0xFB03, "Ffi"},
+    {0xFB04, "Ffl"},
+    {0xFB05, "St"},
+    {0xFB06, "St"},
+    {0xFB13, "\u0544\u0576"},
+    {0xFB14, "\u0544\u0565"},
+    {0xFB15, "\u0544\u056B"},
+    {0xFB16, "\u054E\u0576"},
+    {0xFB17, "\u0544\u056D"},
 };
 
 static void add_title(struct buf *out, int32_t c)
@@ -77,19 +123,27 @@ static void add_title(struct buf *out, int32_t c)
     add_code_point(out, utf8proc_totitle(c));
 }
 
+/* Cased of Unicode, without what is_case_ignorable says first. */
 static bool is_cased(int32_t c)
 {
-    return utf8proc_tolower(c) != c || utf8proc_toupper(c) != c;
+    const utf8proc_category_t k = utf8proc_category(c);
+    return k == UTF8PROC_CATEGORY_LU || k == UTF8PROC_CATEGORY_LL || k == UTF8PROC_CATEGORY_LT ||
+           c == 0xAA || c == 0xBA || utf8proc_tolower(c) != c || utf8proc_toupper(c) != c;
 }
 
 /* Characters that the final-sigma rule looks through (Case_Ignorable): marks, formats, modifiers, and the punctuation
  * that stands inside words. */
 static bool is_case_ignorable(int32_t c)
 {
-    utf8proc_category_t k = utf8proc_category(c);
+    static const int32_t inside_words[] = {'\'',   '.',    ':',    0xB7,   0x387,  0x55F,
+                                           0x5F4,  0x2018, 0x2019, 0x2024, 0x2027, 0xFE13,
+                                           0xFE52, 0xFE55, 0xFF07, 0xFF0E, 0xFF1A};
+    for (size_t i = 0; i < ARRAY_LEN(inside_words); i++)
+        if (c == inside_words[i])
+            return true;
+    const utf8proc_category_t k = utf8proc_category(c);
     return k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_ME || k == UTF8PROC_CATEGORY_CF ||
-           k == UTF8PROC_CATEGORY_LM || k == UTF8PROC_CATEGORY_SK || c == '\'' || c == '.' ||
-           c == ':' || c == 0xB7 || c == 0x2018 || c == 0x2019;
+           k == UTF8PROC_CATEGORY_LM || k == UTF8PROC_CATEGORY_SK;
 }
 
 /* Whether the capital sigma at [at, at + len) ends a word: a cased letter before it and none after it. */
