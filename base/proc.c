@@ -39,6 +39,7 @@ static _Noreturn void become(const struct proc_options *o, int status_fd, pid_t 
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
+    signal(SIGPIPE, SIG_DFL);
     if (o->is_own_group)
         setpgid(0, 0);
     if (o->is_tied)

@@ -18,6 +18,7 @@ enum err_code signals_open(struct signals *s, int extra, struct err *e)
         return err_set_errno(e, errno, "cannot receive signals");
     *s = (struct signals){.fd = fd, .is_open = true};
     sigprocmask(SIG_BLOCK, &mask, &s->before);
+    signal(SIGPIPE, SIG_IGN);
     return ERR_OK;
 }
 

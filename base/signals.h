@@ -1,5 +1,6 @@
 /* Signals received through a descriptor, by a program's own loop, instead of ending the process: SIGINT, SIGTERM, SIGHUP and
- * what else the program listens to. Thread: the main one, before others start, since they inherit what is blocked. */
+ * what else the program listens to. SIGPIPE is ignored from then on: whoever reads our output, such as `tee`, may be gone
+ * before the work is handed back. Thread: the main one, before others start, since they inherit what is blocked. */
 #ifndef ISOBIT_BASE_SIGNALS_H
 #define ISOBIT_BASE_SIGNALS_H
 

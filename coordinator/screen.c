@@ -29,6 +29,7 @@ enum err_code screen_open(struct screen *s, int fd, bool is_plain, struct err *e
 {
     *s = (struct screen){.fd = fd, .is_terminal = !is_plain && isatty(fd) != 0};
     TRY(signals_open(&s->signals, SIGWINCH, e));
+    signal(SIGPIPE, SIG_DFL); /* nothing is in hand: who reads no longer ends it */
     if (s->is_terminal)
         put(s, enter, sizeof(enter) - 1);
     return ERR_OK;

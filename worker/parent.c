@@ -447,6 +447,8 @@ static void loop(struct parent *p)
 {
     while (!p->is_over) {
         int64_t wait_ns = tick(p, clock_mono_ns());
+        if (p->up.is_refused) /* it may have no socket to wait on */
+            give_up(p, &p->up.why);
         if (p->is_over)
             break;
         bool readable[3];

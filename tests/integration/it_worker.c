@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -231,6 +232,23 @@ static void refusal_ends_the_worker(const char *self)
     close_story(&s);
 }
 
+/* It connects again after a silence, for which no descriptor is left. */
+static void a_worker_out_of_sockets_ends_with_a_word(const char *self)
+{
+    struct story s = open_story(self, "0");
+    const struct rlimit none = {.rlim_cur = 6, .rlim_max = 6}; /* poll wants as many */
+    json_decref(await_message(&s, WIRE_HELLO, 10));
+    EXPECT(prlimit(s.pid, RLIMIT_NOFILE, &none, NULL) == 0, "no limit");
+    int status = cluster_wait(s.pid, 15);
+    struct buf log = {0};
+    struct err e;
+    CHECK(io_read_file(s.log, 1 << 20, &log, &e) == ERR_OK);
+    EXPECT(status == 4, "worker ended with %d: %s", status, log.data);
+    buf_release(&log);
+    s.pid = 0;
+    close_story(&s);
+}
+
 int main(int argc, char **argv)
 {
     if (fake_compute_main(argc, argv))
@@ -242,5 +260,6 @@ int main(int argc, char **argv)
     killed_compute_process_is_one_failed_attempt(self);
     job_limit_ends_a_job(self);
     refusal_ends_the_worker(self);
+    a_worker_out_of_sockets_ends_with_a_word(self);
     return cluster_failures() > 0;
 }

@@ -274,6 +274,20 @@ Test(signals, arrive_at_the_descriptor_until_it_is_closed)
     signals_close(&s);
 }
 
+Test(signals, a_reader_that_is_gone_does_not_end_the_work)
+{
+    struct signals s = {0};
+    struct err e;
+    int ends[2];
+    cr_assert_eq(signals_open(&s, 0, &e), ERR_OK);
+    cr_assert_eq(pipe(ends), 0);
+    close(ends[0]);
+    cr_expect_eq(write(ends[1], "x", 1), -1);
+    cr_expect_eq(errno, EPIPE);
+    close(ends[1]);
+    signals_close(&s);
+}
+
 /* Of a process that is bound to one core. */
 Test(proc, cores_are_those_of_the_process)
 {
