@@ -133,9 +133,14 @@ static int append_chunk(const char *data, size_t n, void *arg)
     return buf_try_add(arg, data, n) ? 0 : -1;
 }
 
-void json_append(struct buf *out, const json_t *doc, bool is_indented)
+bool json_try_append(struct buf *out, const json_t *doc, bool is_indented)
 {
     size_t flags =
         JSON_ENCODE_ANY | JSON_REAL_PRECISION(17) | (is_indented ? JSON_INDENT(2) : JSON_COMPACT);
-    CHECK(json_dump_callback(doc, append_chunk, out, flags) == 0);
+    return json_dump_callback(doc, append_chunk, out, flags) == 0;
+}
+
+void json_append(struct buf *out, const json_t *doc, bool is_indented)
+{
+    CHECK(json_try_append(out, doc, is_indented));
 }

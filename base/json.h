@@ -45,5 +45,7 @@ json_t *json_number_or_null(double v);
 /* Compact text with sorted keys off; numbers with 17 digits. Caller frees with free(), as jansson does;
  * wrapped here as a buffer append to keep one allocator. */
 void json_append(struct buf *out, const json_t *doc, bool is_indented);
+/* false when out->max is reached; a part of the text is in `out` then. */
+bool json_try_append(struct buf *out, const json_t *doc, bool is_indented);
 
 #endif

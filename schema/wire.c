@@ -125,15 +125,12 @@ enum err_code wire_encode(enum wire_type type, const json_t *body,
     header[5] = (unsigned char)type;
     header[6] = header[7] = 0;
     buf_reset(json);
-    /* Room above the limit, so that a body that is too large is an error and not an abort. */
-    json->max = (size_t)4 * WIRE_MAX_JSON;
+    json->max = max_body_of(type);
     if (body == NULL)
         buf_adds(json, "{}");
-    else
-        json_append(json, body, false);
-    if (json->len > max_body_of(type))
-        return err_set(e, ERR_FORMAT, "body of %s has %zu bytes, at most %zu can be sent",
-                       wire_type_name(type), json->len, max_body_of(type));
+    else if (!json_try_append(json, body, false))
+        return err_set(e, ERR_FORMAT, "body of %s is larger than the %zu bytes that can be sent",
+                       wire_type_name(type), max_body_of(type));
     return ERR_OK;
 }
 

@@ -160,13 +160,19 @@ static enum err_code choose_device(struct engine *c, const struct compute_opts *
 
 /* ---- talking to the parent ---- */
 
+static enum err_code try_send(struct engine *c, enum wire_type type, json_t *body,
+                              const struct wire_frame *blob, struct err *e)
+{
+    enum err_code rc = pipe_send(&c->pipe, type, body, blob, blob != NULL, -1, e);
+    json_decref(body);
+    return rc;
+}
+
 static void send_message(struct engine *c, enum wire_type type, json_t *body,
                          const struct wire_frame *blob)
 {
     struct err e;
-    enum err_code rc = pipe_send(&c->pipe, type, body, blob, blob != NULL, -1, &e);
-    c->is_over |= rc != ERR_OK;
-    json_decref(body);
+    c->is_over |= try_send(c, type, body, blob, &e) != ERR_OK;
 }
 
 static void send_failure(struct engine *c, int64_t job, int64_t attempt, const struct err *why)
@@ -199,19 +205,26 @@ static bool on_progress(void *arg, int64_t counter)
     return c->is_stopped || c->is_over;
 }
 
-/* Facts about items are large and the same for every configuration: once in the life of this process. */
+/* Facts about items are large and the same for every configuration: once in the life of this process. Those of more than about a
+ * million are too large for a message; results stand without them. */
 static void send_items(struct engine *c, const struct job *job, const struct job_result *r)
 {
     if (r->items == NULL || r->items->n == 0)
         return;
     const char *key = r->items->items_sha256;
-    if (json_object_get(c->items_sent, key) == NULL) {
-        send_message(c, WIRE_ITEMS,
-                     json_pack("{s:s, s:s, s:o}", "data_sha256", r->data_sha256, "task",
-                               task_label(job->eval.task), "items", item_list_to_json(r->items)),
-                     NULL);
-        json_object_set_new(c->items_sent, key, json_true());
-    }
+    if (json_object_get(c->items_sent, key) != NULL)
+        return;
+    struct err e;
+    const enum err_code rc =
+        try_send(c, WIRE_ITEMS,
+                 json_pack("{s:s, s:s, s:o}", "data_sha256", r->data_sha256, "task",
+                           task_label(job->eval.task), "items", item_list_to_json(r->items)),
+                 NULL, &e);
+    if (rc == ERR_FORMAT)
+        log_event(LOG_WARN, "compute", "unsendable", "data=%s items=%lld text=\"%s\"", job->eval.data,
+                  (long long)r->items->n, e.text);
+    c->is_over |= rc != ERR_OK && rc != ERR_FORMAT;
+    json_object_set_new(c->items_sent, key, json_true());
 }
 
 static enum err_code send_result(struct engine *c, const struct job *job,

@@ -138,7 +138,7 @@ Test(wire, oversized_frames_are_refused_without_being_read)
 Test(wire, body_that_is_too_large_is_not_sent)
 {
     json_t *body = json_object();
-    size_t n = (size_t)WIRE_MAX_JSON + 100;
+    size_t n = (size_t)5 * WIRE_MAX_JSON;
     char *big = xmalloc(n);
     memset(big, 'a', n);
     json_object_set_new(body, "text", json_stringn(big, n));
