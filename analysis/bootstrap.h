@@ -44,8 +44,8 @@ struct task_estimate {
 
 struct bootstrap {
     int n_rows, n_resamples; /* n_resamples 0: nothing was drawn, the matrices are NULL */
-    /* Resample r of row i at [r * n_rows + i], so that group_set_values takes value[m] + r * n_rows. A row whose items are not all stored has its own value in every resample. Cross
-     * entropy and perplexity are capped as the frame is. No metric is NaN here that is not NaN in the frame. KL is not stored per
+    /* Resample r of row i at [r * n_rows + i], so that group_set_values takes value[m] + r * n_rows. A row whose items are not
+     * all stored has its own value in every resample. Cross entropy and perplexity are capped as the frame is. No metric is NaN here that is not NaN in the frame. KL is not stored per
      * item: NULL. */
     double *value[METRIC_COUNT];
     const bool *is_drawn[METRIC_COUNT];  /* per row: it has items */

@@ -86,8 +86,8 @@ void claim_memory(struct claim_ctx *c)
 {
     static const double memory = 48;
     claim_set(c, 1);
-    claim_state_exact(c, AT_MOST(memory), gigabytes(66e9, 5, 64), "66B at 5 bit, GB");
-    claim_state_exact(c, AT_LEAST(memory), gigabytes(175e9, 4, 0), "175B at 4 bit, GB");
+    claim_state_exact(c, AT_MOST(memory), gigabytes(66e9, 5, 64), "66B at 5 bit");
+    claim_state_exact(c, AT_LEAST(memory), gigabytes(175e9, 4, 0), "175B at 4 bit");
 }
 
 /* ---- weights and what they put out (paper table 2) ---- */

@@ -62,7 +62,7 @@ static int run(const void *opts, int n_args, char **args)
     struct export_what w = {
         .db = o->db, .sweep = o->sweep, .family = o->family, .has_samples = o->has_samples};
     if (o->db == NULL) {
-        (void)err_set(&e, ERR_USAGE, "--db F.db is required; see 'isobit-analysis --help'");
+        (void)err_set(&e, ERR_USAGE, "--db F.db is required; see the command with --help");
         return cli_fail(&e);
     }
     enum err_code rc = store_open(o->db, STORE_READ, &w.store, &e);

@@ -37,14 +37,22 @@ static void print_value(double v, const char *format, int width)
 
 static void print_text(const struct pivot *p, const char *format, struct arena *a)
 {
-    printf("%-12s %-6s %9s  %-28s", "family", "size", "params", "setting");
-    for (int c = 0; c < p->n_k; c++)
-        printf("%7s%-3d", "k=", p->k[c]);
+    int width = 0;
+    for (int i = 0; i < p->n_rows; i++) {
+        const int n = (int)strlen(setting_label(&p->rows[i].setting, a));
+        width = n > width ? n : width;
+    }
+    printf("%-12s %-6s %9s  %-*s", "family", "size", "params", width, "setting");
+    for (int c = 0; c < p->n_k; c++) {
+        char k[16];
+        snprintf(k, sizeof(k), "k=%d", p->k[c]);
+        printf("%10s", k);
+    }
     putchar('\n');
     for (int i = 0; i < p->n_rows; i++) {
         const struct pivot_row *r = &p->rows[i];
         char params[32];
-        printf("%-12s %-6s %9s  %-28s", r->family, r->size, fmt_si(r->n_params, params),
+        printf("%-12s %-6s %9s  %-*s", r->family, r->size, fmt_si(r->n_params, params), width,
                setting_label(&r->setting, a));
         for (int c = 0; c < p->n_k; c++)
             print_value(r->value[c], format, 10);

@@ -38,7 +38,7 @@ static enum err_code load_and_act(struct source *src, source_fn act, const void 
 enum err_code source_run(const struct source_opts *o, source_fn act, const void *arg, struct err *e)
 {
     if (o->db == NULL)
-        return err_set(e, ERR_USAGE, "--db F.db is required; see 'isobit-analysis --help'");
+        return err_set(e, ERR_USAGE, "--db F.db is required; see the command with --help");
     struct arena arena = {0};
     struct source src = {.opts = o,
                          .arena = &arena,

@@ -238,10 +238,11 @@ bool parse_bytes(struct str s, int64_t *out)
         const char *at = strchr(letters, unit.p[0] & ~0x20);
         if (at == NULL || *at == '\0')
             return false;
-        scale = ldexp(1.0, 10 * ((int)(at - letters) + 1));
-        struct str tail = {unit.p + 1, unit.n - 1};
-        if (tail.n > 0 && !str_eqz(tail, "iB") && !str_eqz(tail, "B") && !str_eqz(tail, "i"))
+        const struct str tail = {unit.p + 1, unit.n - 1};
+        const bool is_decimal = str_eqz(tail, "B");
+        if (tail.n > 0 && !is_decimal && !str_eqz(tail, "iB") && !str_eqz(tail, "i"))
             return false;
+        scale = pow(is_decimal ? 1000 : 1024, (double)(at - letters + 1));
     }
     if (v * scale >= 9.2e18)
         return false;

@@ -48,7 +48,7 @@ char *buf_detach(struct buf *b); /* hands the terminated bytes over; caller free
  * refused with false and leave *out untouched. */
 MUST_USE bool parse_i64(struct str s, int64_t *out);
 MUST_USE bool parse_f64(struct str s, double *out);
-/* "64", "512K", "6GiB", "1.5G": powers of 1024. */
+/* "64", "512K", "6GiB", "1.5G": powers of 1024; "6GB": powers of 1000. */
 MUST_USE bool parse_bytes(struct str s, int64_t *out);
 
 /* "1.53 GB", "812 kB": for people, 1000-based. Writes into out[32] and returns it. */

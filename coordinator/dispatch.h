@@ -135,7 +135,8 @@ MUST_USE enum err_code dispatch_count(struct dispatch *d, int64_t now_ns,
                                       struct dispatch_counts *out, struct err *e);
 /* The evaluations of all jobs, by index; NULL beyond the last one. */
 const struct eval_spec *dispatch_eval(const struct dispatch *d, int i);
-/* Live sessions for `status`: array of objects uuid, host, device, program, state, checkpoint, jobs, seconds. New reference. */
+/* Live sessions for `status`: array of objects uuid, host, device, program, state, checkpoint, jobs, seconds,
+ * and left_s where the worker has said when it leaves. New reference. */
 json_t *dispatch_workers_json(const struct dispatch *d, int64_t now_ns);
 
 #endif

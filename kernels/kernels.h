@@ -3,7 +3,8 @@
  * simple, exact, never fast-math. Device pointers are `void *` that only kern_* functions may follow; on
  * the cpu they are ordinary memory. Element types: activations and compute weights have the backend's
  * type for the compute precision (cpu: float, also for bf16), `act_bytes` each. All calls are asynchronous on the
- * kern's own stream and ordered; kern_download and kern_sync wait. Answers to host memory (kern_score, kern_kl) are there
+ * kern's own stream and ordered. Calls that wait for it: kern_download, kern_sync, kern_logits, kern_spread,
+ * kern_order_statistics, and kern_quantize unless it is checked later. Answers to host memory (kern_score, kern_kl) are there
  * once a mark behind the call was waited for. Thread: one thread per kern.
  * Every call that can fail returns enum err_code. Shapes are row-major, written [rows, cols]. */
 #ifndef ISOBIT_KERNELS_H
@@ -31,7 +32,7 @@ struct kern_options {
 };
 
 struct kern_info {
-    char device[128]; /* "cpu: AMD EPYC 7B13 x2 oneDNN 2.6.0" */
+    char device[128]; /* "cpu: AMD EPYC x2 avx512 oneDNN 2.6.3" */
     char pci[16];     /* where a GPU is plugged in, "0000:3b:00.0"; "" for the cpu */
     char note[96];    /* what to know before choosing this compute type here; "" */
     int act_bytes;    /* bytes of an activation or compute-weight element */
@@ -52,6 +53,7 @@ const struct kern_info *kern_get_info(const struct kern *k);
 MUST_USE enum err_code kern_alloc(struct kern *k, size_t bytes, const char *what, void **out,
                                   struct err *e);
 void kern_free(struct kern *k, void *p);
+/* `src` may be reused on return, but for memory of kern_host_alloc: that is read until a mark behind the call was waited for. */
 MUST_USE enum err_code kern_upload(struct kern *k, void *dst, const void *src, size_t bytes,
                                    struct err *e);
 MUST_USE enum err_code kern_download(struct kern *k, void *dst, const void *src, size_t bytes,

@@ -1,5 +1,5 @@
 /* JSON forms of configurations, evaluations, jobs and results: what travels in messages, what `--json` prints. Decoding
- * trusts nothing. Field names are those of interface.md; fields at their default may be absent on input and are always
+ * trusts nothing. Field names are those of schema/PROTOCOL.md; fields at their default may be absent on input and are always
  * written on output. */
 #ifndef ISOBIT_SCHEMA_JOB_JSON_H
 #define ISOBIT_SCHEMA_JOB_JSON_H

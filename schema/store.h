@@ -43,7 +43,7 @@ struct store_plan_counts {
 MUST_USE enum err_code store_plan(struct store *s, const struct sweep *sw, int priority,
                                   struct store_plan_counts *out, struct err *e);
 
-/* ---- reading with SQL (views of interface.md) ---- */
+/* ---- reading with SQL (views of docs/SCHEMA.md) ---- */
 /* For a reader: every query until store_close sees the database as it is now, whatever is written meanwhile. */
 MUST_USE enum err_code store_snapshot(struct store *s, struct err *e);
 struct store_row; /* valid during the callback */

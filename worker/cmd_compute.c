@@ -221,8 +221,8 @@ static void send_items(struct engine *c, const struct job *job, const struct job
                            task_label(job->eval.task), "items", item_list_to_json(r->items)),
                  NULL, &e);
     if (rc == ERR_FORMAT)
-        log_event(LOG_WARN, "compute", "unsendable", "data=%s items=%lld text=\"%s\"", job->eval.data,
-                  (long long)r->items->n, e.text);
+        log_event(LOG_WARN, "compute", "unsendable", "data=%s items=%lld text=\"%s\"",
+                  job->eval.data, (long long)r->items->n, e.text);
     c->is_over |= rc != ERR_OK && rc != ERR_FORMAT;
     json_object_set_new(c->items_sent, key, json_true());
 }

@@ -153,7 +153,8 @@ static enum err_code need_label(const char *option, const char *text, int (*of)(
 {
     *out = text != NULL ? of(str_of(text)) : def;
     if (*out < 0)
-        return err_set(e, ERR_USAGE, "--%s: unknown value '%s'; see eval --help", option, text);
+        return err_set(e, ERR_USAGE, "--%s: unknown value '%s'; see 'isobit-worker eval --help'",
+                       option, text);
     return ERR_OK;
 }
 
@@ -278,7 +279,8 @@ static enum err_code read_job(const struct eval_opts *o, struct arena *a, struct
                               struct err *e)
 {
     if (o->model == NULL || o->task == NULL || o->data == NULL)
-        return err_set(e, ERR_USAGE, "eval needs --model, --task and --data; see eval --help");
+        return err_set(e, ERR_USAGE,
+                       "eval needs --model, --task and --data; see 'isobit-worker eval --help'");
     TRY(read_config(o, &out->config, e));
     TRY(read_eval(o, a, &out->eval, e));
     return cmd_model_ref(o->model, a, &out->model, e);

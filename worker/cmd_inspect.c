@@ -159,7 +159,7 @@ static enum err_code inspect(const struct inspect_opts *o, struct arena *a, stru
     struct ckpt *c = NULL;
     struct summary s = {0};
     if (o->model == NULL)
-        return err_set(e, ERR_USAGE, "inspect needs --model; see inspect --help");
+        return err_set(e, ERR_USAGE, "inspect needs --model; see 'isobit-worker inspect --help'");
     if (o->device == NULL && (o->memory != 0 || o->compute != NULL))
         return err_set(e, ERR_USAGE, "--%s means nothing without --device",
                        o->memory != 0 ? "memory" : "compute");

@@ -105,7 +105,8 @@ static enum err_code logits(const struct logits_opts *o, struct arena *a, struct
     struct ckpt *ckpt = NULL;
     struct kern *k = NULL;
     if (o->model == NULL || o->tokens == NULL)
-        return err_set(e, ERR_USAGE, "logits needs --model and --tokens");
+        return err_set(e, ERR_USAGE,
+                       "logits needs --model and --tokens; see 'isobit-worker logits --help'");
     TRY(parse_tokens(o->tokens, a, &tokens, &n, e));
     TRY(cmd_model_ref(o->model, a, &ref, e));
     enum err_code code = ckpt_open(&ref, &ckpt, e);

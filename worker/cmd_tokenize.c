@@ -63,7 +63,7 @@ static enum err_code tokenize(const struct tokenize_opts *o, struct arena *a, st
 {
     struct model_ref model = {0};
     if (o->model == NULL)
-        return err_set(e, ERR_USAGE, "tokenize needs --model; see tokenize --help");
+        return err_set(e, ERR_USAGE, "tokenize needs --model; see 'isobit-worker tokenize --help'");
     TRY(cmd_model_ref(o->model, a, &model, e));
     if (model.path != NULL)
         return tokenize_stdin(model.path, e);

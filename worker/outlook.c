@@ -1,6 +1,7 @@
 #include "worker/outlook.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -36,7 +37,8 @@ static enum err_code choose_compute(const struct outlook_options *o, enum kern_c
         text = compute_label(strcmp(o->device, "cpu") == 0 ? COMPUTE_FP32 : COMPUTE_FP16);
     const int c = compute_of(str_of(text));
     if (c < 0)
-        return err_set(e, ERR_USAGE, "--compute: unknown value '%s'; see inspect --help", text);
+        return err_set(e, ERR_USAGE,
+                       "--compute: unknown value '%s'; see 'isobit-worker inspect --help'", text);
     *out = (enum compute)c;
     *kern = all[c];
     return ERR_OK;
@@ -83,9 +85,15 @@ static void print_streaming(const struct outlook *o)
     printf("activations     %s: %" PRId64 " tokens and a batch of %" PRId64 "\n",
            fmt_bytes((double)p->kept_bytes, a), p->kept_bytes / p->row_bytes,
            o->p.shape.batch_tokens);
-    printf("passes          %" PRId64 " for %" PRId64 " configurations (%.3g in a pass), %s each\n",
-           o->cost.passes, o->work.n_configs, o->cost.configs_per_pass,
-           fmt_bytes((double)p->pass_bytes, b));
+    const double a_pass = o->cost.configs_per_pass;
+    char share[64];
+    snprintf(share, sizeof(share),
+             a_pass >= 1
+                 ? "%.3g in a pass"
+                 : "%.0f passes each", // NOLINT(clang-diagnostic-format-nonliteral): one of two
+             a_pass >= 1 ? a_pass : ceil(1 / a_pass));
+    printf("passes          %" PRId64 " for %" PRId64 " configurations (%s), %s a pass\n",
+           o->cost.passes, o->work.n_configs, share, fmt_bytes((double)p->pass_bytes, b));
 }
 
 void outlook_print(const struct outlook *o)

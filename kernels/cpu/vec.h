@@ -53,7 +53,7 @@ struct vec_ops {
     void (*transpose)(float *y, int64_t ldy, const float *x, int64_t ldx, int64_t rows,
                       int64_t cols);
     float (*max)(const float *x, int64_t n); /* n > 0 */
-    /* sum of e^(x - max) for n <= VEC_ROW_PIECE values not above max */
+    /* sum of e^(x - max) of values not above max, in fp32: callers cut rows into pieces of some hundred */
     float (*sum_exp)(const float *x, int64_t n, float max);
     struct vec_divergence (*divergence)(const float *p, const float *q, int64_t n, float p_max);
     void (*exp)(float *y, const float *x, int64_t n);

@@ -111,6 +111,9 @@ Test(str, numbers_must_be_the_whole_text)
     cr_expect_not(parse_f64(STR("1e999"), &d));
     cr_expect(parse_bytes(STR("1.5K"), &n) && n == 1536);
     cr_expect(parse_bytes(STR("6GiB"), &n) && n == (INT64_C(6) << 30));
+    cr_expect(parse_bytes(STR("6GB"), &n) && n == INT64_C(6000000000));
+    cr_expect(parse_bytes(STR("2kB"), &n) && n == 2000);
+    cr_expect(parse_bytes(STR("80g"), &n) && n == (INT64_C(80) << 30));
     cr_expect_not(parse_bytes(STR("6 apples"), &n));
 }
 

@@ -1,4 +1,4 @@
-/* The views against interface.md: names and order of columns, and what stands in them. */
+/* The views against docs/SCHEMA.md: names and order of columns, and what stands in them. */
 #include <criterion/criterion.h>
 #include <string.h>
 

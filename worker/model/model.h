@@ -73,7 +73,7 @@ struct model_answer {
 
 /* Final hidden states of the 16-bit run at sampled positions: enough for exact KL, since the head is not
  * quantized. Rows are written by a batch with `record` and read by one with `compare`. */
-struct model_ref_rows; /* opaque, device memory [n, d_head] */
+struct model_ref_rows; /* opaque, device memory [n, d_embed] */
 MUST_USE enum err_code model_ref_new(struct model *m, int64_t n, struct model_ref_rows **out,
                                      struct err *e);
 int64_t model_ref_bytes(const struct model *m, int64_t n);
