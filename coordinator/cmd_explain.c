@@ -7,8 +7,8 @@
 #include "coordinator/cmd.h"
 #include "coordinator/control.h"
 #include "coordinator/lock.h"
-#include "coordinator/place.h"
 #include "coordinator/rows.h"
+#include "coordinator/why.h"
 
 enum { MAX_JOBS = 20 }; /* a pattern that matches more is for `isobit jobs` */
 
@@ -25,122 +25,10 @@ static const struct cli_opt options[] = {
      .offset = offsetof(struct explain_options, is_json)},
 };
 
-struct explaining {
-    struct store *s;
-    const char *db;
-    bool is_served;
-    json_t *workers;  /* live ones: rows of the view */
-    json_t *refusals; /* worker, model, text */
-    json_t *live;     /* what the coordinator knows of them beyond that; NULL: nobody serves */
-};
-
 /* One more sentence: say(why, "format", …). */
 #define say(why, ...) json_array_append_new((why), json_sprintf(__VA_ARGS__))
 
-/* ---- why a pending job waits ---- */
-
-static const char *refusal_of(const struct explaining *x, const char *worker, const char *model)
-{
-    size_t i = 0;
-    json_t *r = NULL;
-    json_array_foreach(x->refusals, i, r)
-    {
-        if (strcmp(json_opt_str(r, "worker", ""), worker) == 0 &&
-            strcmp(json_opt_str(r, "model", ""), model) == 0)
-            return json_opt_str(r, "text", "");
-    }
-    return NULL;
-}
-
-/* Seconds until a worker leaves; negative when it has not said. */
-static double seconds_left(const struct explaining *x, const char *worker)
-{
-    size_t i = 0;
-    json_t *w = NULL;
-    json_array_foreach(json_object_get(x->live, "workers"), i, w)
-    {
-        if (strcmp(json_opt_str(w, "uuid", ""), worker) == 0)
-            return json_opt_num(w, "left_s", -1);
-    }
-    return -1;
-}
-
-static bool has_label(const char *list, const char *label)
-{
-    struct str rest = str_of(list), field;
-    while (str_next_field(&rest, ',', &field))
-        if (str_eqz(field, label))
-            return true;
-    return false;
-}
-
-/* Says of each live worker that cannot take the job why not; returns how many can. */
-static int say_who_cannot(const struct explaining *x, const json_t *job, json_t *why)
-{
-    const char *model = json_opt_str(job, "model", ""), *compute = json_opt_str(job, "compute", "");
-    struct store_model m = {.n_params = json_opt_int(job, "n_params", 0)};
-    int64_t need = place_bytes(&m, (enum compute)compute_of(str_of(compute)));
-    int n = 0;
-    size_t i = 0;
-    json_t *w = NULL;
-    json_array_foreach(x->workers, i, w)
-    {
-        const char *host = json_opt_str(w, "host", ""), *uuid = json_opt_str(w, "worker", "");
-        int64_t memory = json_opt_int(w, "memory_bytes", 0);
-        const char *refusal = refusal_of(x, uuid, model);
-        char a[32], b[32];
-        if (!has_label(json_opt_str(w, "computes", ""), compute))
-            say(why, "worker %.8s on %s does not compute in %s", uuid, host, compute);
-        else if (refusal != NULL)
-            say(why, "worker %.8s on %s cannot serve %s: %s", uuid, host, model, refusal);
-        else
-            n++;
-        double left_s = seconds_left(x, uuid);
-        if (left_s >= 0)
-            say(why, "worker %.8s on %s leaves in %s and takes nothing that would not end before",
-                uuid, host, fmt_duration(left_s, a));
-        if (memory > 0 && need > memory)
-            say(why,
-                "%s needs about %s, worker %.8s on %s has %s: it gets the job only if nobody else "
-                "fits",
-                model, fmt_bytes((double)need, a), uuid, host, fmt_bytes((double)memory, b));
-    }
-    return n;
-}
-
-static enum err_code say_why_pending(struct explaining *x, const json_t *job, json_t *why,
-                                     struct err *e)
-{
-    if (!x->is_served)
-        say(why, "nothing serves this database: start `isobit serve --db %s` (or `isobit run`)",
-            x->db);
-    else if (json_array_size(x->workers) == 0)
-        say(why, "no worker is connected: start `isobit-worker run --connect …` (`isobit status` "
-                 "shows workers)");
-    else if (say_who_cannot(x, job, why) == 0)
-        say(why, "none of the %zu live workers can take it; it waits for one that can, at no cost",
-            json_array_size(x->workers));
-    else {
-        int64_t ahead = 0;
-        char *sql =
-            xasprintf("SELECT count(*) FROM jobs WHERE state = 'pending' AND priority > %lld",
-                      (long long)json_opt_int(job, "priority", 0));
-        enum err_code rc = store_query_int(x->s, sql, 0, &ahead, e);
-        xfree(sql);
-        TRY(rc);
-        if (ahead > 0)
-            say(why, "%lld pending jobs have a higher priority", (long long)ahead);
-        say(why, "it waits for its turn: workers take large checkpoints first and stay with one "
-                 "while it has work");
-    }
-    int64_t attempts = json_opt_int(job, "attempts", 0);
-    if (attempts > 0)
-        say(why, "%lld attempts failed so far, the last with: %s", (long long)attempts,
-            json_opt_str(job, "error", "?"));
-    return ERR_OK;
-}
-
-static enum err_code say_why(struct explaining *x, const json_t *job, json_t *why, struct err *e)
+static enum err_code say_why(const struct why *x, const json_t *job, json_t *why, struct err *e)
 {
     int state = job_state_of(str_of(json_opt_str(job, "state", "")));
     char took[32];
@@ -149,7 +37,7 @@ static enum err_code say_why(struct explaining *x, const json_t *job, json_t *wh
                        x->db);
     switch ((enum job_state)state) {
     case JOB_PENDING:
-        return say_why_pending(x, job, why, e);
+        return why_pending(x, job, why, e);
     case JOB_LEASED:
         say(why, "worker %.8s has it%s", json_opt_str(job, "worker", "?"),
             x->is_served ? ""
@@ -179,16 +67,17 @@ static enum err_code say_why(struct explaining *x, const json_t *job, json_t *wh
 
 /* ---- gathering ---- */
 
-/* Without an answer the explanation is only shorter. */
-static void ask_live(struct explaining *x)
+/* Without an answer the explanation is only shorter. New reference or NULL. */
+static json_t *ask_live(const char *db)
 {
     static const double timeout_s = 2;
-    json_t *request = json_pack("{s:s}", "op", "workers");
-    ERR_IGNORE(control_request(x->db, request, false, timeout_s, &x->live, &(struct err){0}));
+    json_t *request = json_pack("{s:s}", "op", "workers"), *live = NULL;
+    ERR_IGNORE(control_request(db, request, false, timeout_s, &live, &(struct err){0}));
     json_decref(request);
+    return live;
 }
 
-static enum err_code explain_job(struct explaining *x, json_t *job, struct err *e)
+static enum err_code explain_job(const struct why *x, json_t *job, struct err *e)
 {
     static const char sql[] =
         "SELECT attempt, outcome, code, text, host, started_at, ended_at FROM failures "
@@ -203,15 +92,11 @@ static enum err_code explain_job(struct explaining *x, json_t *job, struct err *
     return say_why(x, job, why, e);
 }
 
-static enum err_code gather(struct explaining *x, const char *pattern, json_t **jobs, struct err *e)
+static enum err_code gather(const struct why *x, const char *pattern, json_t **jobs, struct err *e)
 {
-    static const char sql_jobs[] =
-        "SELECT key, sweep, state, attempts, priority, compute, worker, seconds, error, job, "
-        "model, "
-        "n_params FROM jobs WHERE key_glob(?1, key) ORDER BY job LIMIT 21";
+    static const char sql_jobs[] = "SELECT sweep, state, worker, seconds, job, " WHY_COLUMNS
+                                   " FROM jobs WHERE key_glob(?1, key) ORDER BY job LIMIT 21";
     TRY(rows_query(x->s, sql_jobs, &pattern, 1, jobs, e));
-    TRY(rows_query(x->s, "SELECT * FROM workers WHERE state = 'live'", NULL, 0, &x->workers, e));
-    TRY(rows_query(x->s, "SELECT * FROM refusals", NULL, 0, &x->refusals, e));
     if (json_array_size(*jobs) > MAX_JOBS)
         return err_set(e, ERR_USAGE,
                        "%s matches more than %d jobs; narrow it, or list them with `isobit jobs`",
@@ -264,24 +149,25 @@ static void print_all(const json_t *jobs, bool is_json)
 static enum err_code explain(const struct explain_options *o, const char *pattern, size_t *n,
                              struct err *e)
 {
-    struct explaining x = {.db = o->db};
     struct lock_owner owner;
+    struct store *s = NULL;
+    struct why x = {0};
     json_t *jobs = NULL;
     if (o->db == NULL)
         return err_set(e, ERR_USAGE, "explain: --db F.db is missing");
-    TRY(store_open(o->db, STORE_READ, &x.s, e));
-    x.is_served = lock_is_held(o->db, &owner) && owner.control[0] != '\0';
-    if (x.is_served)
-        ask_live(&x);
-    enum err_code rc = gather(&x, pattern, &jobs, e);
+    TRY(store_open(o->db, STORE_READ, &s, e));
+    const bool is_served = lock_is_held(o->db, &owner) && owner.control[0] != '\0';
+    json_t *live = is_served ? ask_live(o->db) : NULL;
+    enum err_code rc = why_open(&x, s, o->db, is_served, live, e);
+    if (rc == ERR_OK)
+        rc = gather(&x, pattern, &jobs, e);
     *n = json_array_size(jobs);
     if (rc == ERR_OK)
         print_all(jobs, o->is_json);
     json_decref(jobs);
-    json_decref(x.workers);
-    json_decref(x.refusals);
-    json_decref(x.live);
-    store_close(x.s);
+    why_close(&x);
+    json_decref(live);
+    store_close(s);
     return rc;
 }
 

@@ -14,8 +14,10 @@
 #include "coordinator/local.h"
 #include "coordinator/plan.h"
 #include "coordinator/progress.h"
+#include "coordinator/rows.h"
 #include "coordinator/serve.h"
 #include "coordinator/site.h"
+#include "coordinator/why.h"
 #include "schema/hub.h"
 
 /* Local workers die with this process, so a short lease makes the next run take their jobs up soon. */
@@ -82,7 +84,8 @@ struct run {
     int told_fd;            /* the terminal's stderr while the log goes to a file */
     int64_t leased_ns;      /* when a job was leased last */
     bool is_stalled, is_workerless;
-    struct err why; /* of is_workerless */
+    struct err why;    /* of is_workerless */
+    json_t *obstacles; /* of is_stalled: sentences */
 };
 
 /* ---- before anything starts ---- */
@@ -112,6 +115,44 @@ static enum err_code check_files(const struct sweep *sw, const struct estimate *
     return ERR_OK;
 }
 
+/* `auto`, which is the default, is every GPU that a worker here can use, one worker each; without one the CPU. */
+static struct local_devices choose_devices(const struct run *r, struct arena *a)
+{
+    const struct cli_list *d = &r->o->devices;
+    bool is_auto = d->n == 0 || (d->n == 1 && strcmp(d->v[0], "auto") == 0);
+    return is_auto ? local_gpus(a) : local_named(d, a);
+}
+
+static enum err_code check_devices(const struct cli_list *names, struct err *e)
+{
+    for (int i = 0; i < names->n; i++) {
+        const char *name = names->v[i];
+        const bool is_gpu = strncmp(name, "cuda:", 5) == 0 && name[5] >= '0' && name[5] <= '9';
+        if (!is_gpu && strcmp(name, "cpu") != 0 && strcmp(name, "auto") != 0)
+            return err_set(e, ERR_USAGE, "--device is '%s', expected cpu, cuda:N or auto", name);
+    }
+    return ERR_OK;
+}
+
+/* A sweep in fp16 alone, where no device computes in it, would wait for ever. */
+static enum err_code check_compute(const struct run *r, const struct sweep *sw, struct arena *a,
+                                   struct err *e)
+{
+    for (int i = 0; i < sw->n_configs; i++)
+        if (sw->configs[i].compute != COMPUTE_FP16)
+            return ERR_OK;
+    const struct local_devices devices = choose_devices(r, a);
+    for (int i = 0; i < devices.n; i++)
+        if (strcmp(devices.v[i].name, "cpu") != 0)
+            return ERR_OK;
+    if (r->o->compute_program != NULL)
+        return ERR_OK;
+    return err_set(e, ERR_UNSUPPORTED,
+                   "%s: compute is fp16, which takes a GPU, and no device here is one; expected "
+                   "compute: fp32 or bf16",
+                   sw->path);
+}
+
 static enum err_code plan(struct run *r, struct arena *a, struct err *e)
 {
     struct sweep sw;
@@ -120,6 +161,7 @@ static enum err_code plan(struct run *r, struct arena *a, struct err *e)
     TRY(sweep_load(r->spec_path, a, &sw, e));
     estimate_sweep(&sw, a, &est);
     TRY(check_files(&sw, &est, a, e));
+    TRY(check_compute(r, &sw, a, e));
     for (int i = 0; i < sw.n_models; i++)
         if (est.models[i].n_params > r->largest_params)
             r->largest_params = est.models[i].n_params;
@@ -134,6 +176,56 @@ static enum err_code plan(struct run *r, struct arena *a, struct err *e)
 }
 
 /* ---- while it runs ---- */
+
+static void append_new(json_t *list, const json_t *more)
+{
+    size_t i = 0, j = 0;
+    json_t *v = NULL, *old = NULL;
+    json_array_foreach(more, i, v)
+    {
+        bool is_known = false;
+        json_array_foreach(list, j, old)
+        {
+            is_known |= json_equal(old, v) != 0;
+        }
+        if (!is_known)
+            json_array_append(list, v);
+    }
+}
+
+/* Why what is pending cannot run, while the workers are still here to be asked about. Without an answer there is less to tell. */
+static enum err_code gather_obstacles(struct store *s, const char *db, json_t *out, struct err *e)
+{
+    static const char sql[] = "SELECT " WHY_COLUMNS " FROM jobs WHERE state = 'pending' "
+                              "GROUP BY model, compute, task ORDER BY job LIMIT 10";
+    struct why x = {0};
+    json_t *jobs = NULL, *job = NULL;
+    size_t i = 0;
+    enum err_code rc = why_open(&x, s, db, true, NULL, e);
+    if (rc == ERR_OK)
+        rc = rows_query(s, sql, NULL, 0, &jobs, e);
+    json_array_foreach(jobs, i, job)
+    {
+        json_t *sentences = json_array();
+        if (rc == ERR_OK)
+            rc = why_pending(&x, job, sentences, e);
+        append_new(out, sentences);
+        json_decref(sentences);
+    }
+    json_decref(jobs);
+    why_close(&x);
+    return rc;
+}
+
+static void find_obstacles(struct run *r)
+{
+    struct store *s = NULL;
+    struct err e;
+    r->obstacles = json_array();
+    if (store_open(r->db, STORE_READ, &s, &e) == ERR_OK)
+        ERR_IGNORE(gather_obstacles(s, r->db, r->obstacles, &e));
+    store_close(s);
+}
 
 /* The coordinator's story goes to a file, so that progress is not torn apart by it. */
 static enum err_code turn_log_to_file(struct run *r, struct err *e)
@@ -176,6 +268,7 @@ static void on_turn(void *arg, struct serve *s, int64_t now_ns)
         r->leased_ns = now_ns;
     if (now_ns - r->leased_ns > stall_ns && !serve_is_draining(s)) {
         r->is_stalled = true;
+        find_obstacles(r);
         serve_drain(s, "no worker here can run what is pending");
     }
 }
@@ -189,14 +282,6 @@ static enum err_code open_site(struct run *r, struct err *e)
     TRY(site_open(&so, &r->site, e));
     fprintf(stderr, "page on %s\n", site_url(r->site));
     return ERR_OK;
-}
-
-/* `auto`, which is the default, is every GPU that a worker here can use, one worker each; without one the CPU. */
-static struct local_devices choose_devices(const struct run *r, struct arena *a)
-{
-    const struct cli_list *d = &r->o->devices;
-    bool is_auto = d->n == 0 || (d->n == 1 && strcmp(d->v[0], "auto") == 0);
-    return is_auto ? local_gpus(a) : local_named(d, a);
 }
 
 static enum err_code work(struct run *r, struct serve *s, struct arena *a, enum serve_end *end,
@@ -259,9 +344,14 @@ static int tell_end(const struct run *r, enum serve_end end, const struct dispat
         return cli_fail(&r->why);
     if (r->is_stalled) {
         fprintf(stderr,
-                "%lld jobs wait for a worker that can run them; `isobit explain --db %s KEY` says "
-                "why, %s has the workers' words\n",
-                (long long)c->pending, r->db, r->logs);
+                "%lld jobs wait for a worker that can run them; %s has the workers' words:\n",
+                (long long)c->pending, r->logs);
+        size_t i = 0;
+        json_t *v = NULL;
+        json_array_foreach(r->obstacles, i, v)
+        {
+            fprintf(stderr, "  - %s\n", json_string_value(v));
+        }
         return 1;
     }
     if (end != SERVE_DONE) {
@@ -321,10 +411,13 @@ static int run(const void *opts, int n_args, char **args)
     struct arena a = {0};
     struct err e;
     int status = 0;
-    enum err_code rc = plan(&r, &a, &e);
+    enum err_code rc = check_devices(&r.o->devices, &e);
+    if (rc == ERR_OK)
+        rc = plan(&r, &a, &e);
     if (rc == ERR_OK)
         rc = serve_and_work(&r, &a, &status, &e);
     arena_release(&a);
+    json_decref(r.obstacles);
     xfree(r.db);
     xfree(r.report);
     xfree(r.logs);

@@ -1,0 +1,144 @@
+#include "coordinator/why.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/place.h"
+#include "coordinator/rows.h"
+
+/* One more sentence: say(sentences, "format", …). */
+#define say(sentences, ...) json_array_append_new((sentences), json_sprintf(__VA_ARGS__))
+
+enum err_code why_open(struct why *x, struct store *s, const char *db, bool is_served, json_t *live,
+                       struct err *e)
+{
+    *x = (struct why){.s = s, .db = db, .is_served = is_served, .live = live};
+    TRY(rows_query(s, "SELECT * FROM workers WHERE state = 'live'", NULL, 0, &x->workers, e));
+    return rows_query(s, "SELECT * FROM refusals", NULL, 0, &x->refusals, e);
+}
+
+void why_close(struct why *x)
+{
+    json_decref(x->workers);
+    json_decref(x->refusals);
+    *x = (struct why){0};
+}
+
+static const char *refusal_of(const struct why *x, const char *worker, const char *model)
+{
+    size_t i = 0;
+    json_t *r = NULL;
+    json_array_foreach(x->refusals, i, r)
+    {
+        if (strcmp(json_opt_str(r, "worker", ""), worker) == 0 &&
+            strcmp(json_opt_str(r, "model", ""), model) == 0)
+            return json_opt_str(r, "text", "");
+    }
+    return NULL;
+}
+
+/* Seconds until a worker leaves; negative when it has not said. */
+static double seconds_left(const struct why *x, const char *worker)
+{
+    size_t i = 0;
+    json_t *w = NULL;
+    json_array_foreach(json_object_get(x->live, "workers"), i, w)
+    {
+        if (strcmp(json_opt_str(w, "uuid", ""), worker) == 0)
+            return json_opt_num(w, "left_s", -1);
+    }
+    return -1;
+}
+
+static bool has_label(const char *list, const char *label)
+{
+    struct str rest = str_of(list), field;
+    while (str_next_field(&rest, ',', &field))
+        if (str_eqz(field, label))
+            return true;
+    return false;
+}
+
+/* Says of each live worker that cannot take the job why not; returns how many can. */
+static int say_who_cannot(const struct why *x, const json_t *job, json_t *sentences)
+{
+    const char *model = json_opt_str(job, "model", ""), *compute = json_opt_str(job, "compute", "");
+    struct store_model m = {.n_params = json_opt_int(job, "n_params", 0)};
+    int64_t need = place_bytes(&m, (enum compute)compute_of(str_of(compute)));
+    int n = 0;
+    size_t i = 0;
+    json_t *w = NULL;
+    json_array_foreach(x->workers, i, w)
+    {
+        const char *host = json_opt_str(w, "host", ""), *uuid = json_opt_str(w, "worker", "");
+        int64_t memory = json_opt_int(w, "memory_bytes", 0);
+        const char *refusal = refusal_of(x, uuid, model);
+        char a[32], b[32];
+        if (!has_label(json_opt_str(w, "computes", ""), compute))
+            say(sentences, "worker %.8s on %s does not compute in %s", uuid, host, compute);
+        else if (refusal != NULL)
+            say(sentences, "worker %.8s on %s cannot serve %s: %s", uuid, host, model, refusal);
+        else
+            n++;
+        double left_s = seconds_left(x, uuid);
+        if (left_s >= 0)
+            say(sentences,
+                "worker %.8s on %s leaves in %s and takes nothing that would not end before", uuid,
+                host, fmt_duration(left_s, a));
+        if (memory > 0 && need > memory)
+            say(sentences,
+                "%s needs about %s, worker %.8s on %s has %s: it gets the job only if nobody else "
+                "fits",
+                model, fmt_bytes((double)need, a), uuid, host, fmt_bytes((double)memory, b));
+    }
+    return n;
+}
+
+/* What workers that have left said of the checkpoint when they were here. */
+static void say_who_could_not(const struct why *x, const char *model, json_t *sentences)
+{
+    size_t i = 0;
+    json_t *r = NULL;
+    json_array_foreach(x->refusals, i, r)
+    {
+        if (strcmp(json_opt_str(r, "model", ""), model) == 0)
+            say(sentences, "worker %.8s on %s could not serve %s: %s",
+                json_opt_str(r, "worker", ""), json_opt_str(r, "host", ""), model,
+                json_opt_str(r, "text", ""));
+    }
+}
+
+enum err_code why_pending(const struct why *x, const json_t *job, json_t *sentences, struct err *e)
+{
+    if (!x->is_served) {
+        say(sentences,
+            "nothing serves this database: start `isobit serve --db %s` (or `isobit run`)", x->db);
+        say_who_could_not(x, json_opt_str(job, "model", ""), sentences);
+    } else if (json_array_size(x->workers) == 0)
+        say(sentences,
+            "no worker is connected: start `isobit-worker run --connect …` (`isobit status` "
+            "shows workers)");
+    else if (say_who_cannot(x, job, sentences) == 0)
+        say(sentences,
+            "none of the %zu live workers can take it; it waits for one that can, at no cost",
+            json_array_size(x->workers));
+    else {
+        int64_t ahead = 0;
+        char *sql =
+            xasprintf("SELECT count(*) FROM jobs WHERE state = 'pending' AND priority > %lld",
+                      (long long)json_opt_int(job, "priority", 0));
+        enum err_code rc = store_query_int(x->s, sql, 0, &ahead, e);
+        xfree(sql);
+        TRY(rc);
+        if (ahead > 0)
+            say(sentences, "%lld pending jobs have a higher priority", (long long)ahead);
+        say(sentences,
+            "it waits for its turn: workers take large checkpoints first and stay with one "
+            "while it has work");
+    }
+    int64_t attempts = json_opt_int(job, "attempts", 0);
+    if (attempts > 0)
+        say(sentences, "%lld attempts failed so far, the last with: %s", (long long)attempts,
+            json_opt_str(job, "error", "?"));
+    return ERR_OK;
+}
