@@ -127,8 +127,7 @@ static const struct cli_opt eval_opts[] = {
     {.name = "join",
      .type = CLI_STRING,
      .arg = "h26|h22",
-     .help = "how context and continuation become tokens",
-     .def = "h26",
+     .help = "how context and continuation become tokens (h26 when not given)",
      .offset = AT(join)},
     {.name = "bos",
      .type = CLI_FLAG,
@@ -254,6 +253,9 @@ static enum err_code read_eval(const struct eval_opts *o, struct arena *a, struc
     TRY(need_label("task", o->task, task_of, -1, &task, e));
     TRY(need_label("method", o->method, method_of, (int)eval_default_method(o->data), &method, e));
     TRY(need_label("join", o->join, join_of, JOIN_H26, &join, e));
+    if (o->join != NULL && (method == METHOD_STRIDED || task == TASK_weight_std))
+        return err_set(e, ERR_USAGE, "--join has no effect on %s, which joins nothing",
+                       method == METHOD_STRIDED ? "the strided method" : "weight-std");
     if (task != TASK_perplexity)
         TRY(refuse_given(perplexity, ARRAY_LEN(perplexity), "for this task", e));
     char *path = io_absolute(o->data);

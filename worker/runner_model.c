@@ -65,6 +65,10 @@ static enum err_code load(struct runner *r, const struct model_ref *m, const cha
     log_event(LOG_DEBUG, "runner", "loaded", "model=\"%s\" params=%lld flushed=%lld seconds=%.2f",
               m->name, (long long)info->n_params, (long long)info->flushed,
               clock_seconds_since(start));
+    if (info->flushed > 0)
+        log_event(LOG_INFO, "runner", "flushed",
+                  "model=\"%s\" weights=%lld text=\"too small for fp16, now 0\"", m->name,
+                  (long long)info->flushed);
     return ERR_OK;
 }
 
