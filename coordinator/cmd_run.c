@@ -83,6 +83,7 @@ struct run {
     int64_t largest_params; /* of the sweep's checkpoints */
     int told_fd;            /* the terminal's stderr while the log goes to a file */
     int64_t leased_ns;      /* when a job was leased last */
+    bool has_other_evals;   /* than when the report was made */
     bool is_stalled, is_workerless;
     struct err why;    /* of is_workerless */
     json_t *obstacles; /* of is_stalled: sentences */
@@ -169,6 +170,7 @@ static enum err_code plan(struct run *r, struct arena *a, struct err *e)
     r->report = r->o->report != NULL ? xstrdup(r->o->report) : xasprintf("%s-report", sw.name);
     r->logs = xasprintf("%s-logs", r->db);
     TRY(plan_submit(&sw, r->db, 0, &n, e));
+    r->has_other_evals = n.has_other_evals;
     if (n.jobs_new > 0)
         fprintf(stderr, "planned %lld new jobs into %s (%lld were there already)\n",
                 (long long)n.jobs_new, r->db, (long long)n.jobs_known);
@@ -399,7 +401,8 @@ static enum err_code serve_and_work(struct run *r, struct arena *a, int *status,
     if (is_idle && c.buried == 0)
         printf("nothing to do: all %lld jobs in %s are done\n", (long long)c.done, r->db);
     /* A finished sweep that has its report already is left alone: running again must cost nothing. */
-    if (end == SERVE_DONE && !r->o->is_without_report && !(is_idle && io_exists(r->report)))
+    bool has_report = is_idle && !r->has_other_evals && io_exists(r->report);
+    if (end == SERVE_DONE && !r->o->is_without_report && !has_report)
         make_report(r);
     return ERR_OK;
 }

@@ -57,6 +57,7 @@ static enum err_code plan_text(struct store *s, const json_t *request, struct ar
     put_int(reply, "models_new", n.models_new);
     put_int(reply, "configs_new", n.configs_new);
     put_int(reply, "evals_new", n.evals_new);
+    json_object_set_new(reply, "has_other_evals", json_boolean(n.has_other_evals));
     return ERR_OK;
 }
 

@@ -43,7 +43,8 @@ enum err_code plan_submit(const struct sweep *sw, const char *db_path, int64_t p
         return rc;
     *out = (struct plan_counts){.jobs_total = json_opt_int(reply, "jobs_total", 0),
                                 .jobs_new = json_opt_int(reply, "jobs_new", 0),
-                                .jobs_known = json_opt_int(reply, "jobs_known", 0)};
+                                .jobs_known = json_opt_int(reply, "jobs_known", 0),
+                                .has_other_evals = json_opt_bool(reply, "has_other_evals", false)};
     json_decref(reply);
     return ERR_OK;
 }

@@ -2,6 +2,7 @@
 #ifndef ISOBIT_COORDINATOR_PLAN_H
 #define ISOBIT_COORDINATOR_PLAN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -14,6 +15,7 @@ char *plan_default_db(const char *spec_path);
 
 struct plan_counts {
     int64_t jobs_total, jobs_new, jobs_known;
+    bool has_other_evals; /* as of store_plan */
 };
 /* Adds the sweep's jobs to the database, through the coordinator that holds it or directly. Errors: as
  * control_request. */

@@ -22,7 +22,7 @@ enum store_mode { STORE_READ, STORE_WRITE, STORE_CREATE };
 
 /* Errors: ERR_NOTFOUND; ERR_VERSION for a database of another schema version (both named, and what to do); ERR_FORMAT for
  * a file that is no isobit database; ERR_UNSUPPORTED on a network file system (with the remedy); ERR_DENIED. STORE_WRITE
- * runs pending migrations. */
+ * runs pending migrations; STORE_READ takes an older database as it is, its views have the same columns. */
 MUST_USE enum err_code store_open(const char *path, enum store_mode mode, struct store **out,
                                   struct err *e);
 void store_close(struct store *s);
@@ -38,8 +38,10 @@ int64_t store_transactions(const struct store *s);
 
 struct store_plan_counts {
     int64_t jobs_total, jobs_new, jobs_known, models_new, configs_new, evals_new;
+    bool has_other_evals; /* or another order: `scaling` may change without a new job */
 };
-/* Adds what is new of a sweep (jobs by key); a job another sweep already has becomes a member of this one too. */
+/* Adds what is new of a sweep (jobs by key); a job another sweep already has becomes a member of this one too. The sweep's
+ * evaluations, which the view `scaling` goes by, become those of `sw`. */
 MUST_USE enum err_code store_plan(struct store *s, const struct sweep *sw, int priority,
                                   struct store_plan_counts *out, struct err *e);
 

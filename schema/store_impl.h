@@ -116,7 +116,7 @@ MUST_USE enum err_code store_exec(struct store *s, const char *sql, struct err *
 bool store_in_transaction(const struct store *s);
 int64_t store_now_ms(void);
 
-/* store_migrate.c: brings a writable database to the newest version; a read-only one must have it. */
+/* store_migrate.c: brings a writable database to the newest version; a read-only one must have views that can be read. */
 MUST_USE enum err_code store_migrate(struct store *s, bool may_create, struct err *e);
 /* store_fs.c: "NFS" for the f_type of a network file system, else NULL; and of the folder of a path. */
 const char *store_fs_network_name(unsigned long type);

@@ -4,6 +4,9 @@
 
 #include "schema/store_impl.h"
 
+/* Views of this version on have the columns of the newest: a reader takes them as they are. */
+enum { OLDEST_READABLE = 1 };
+
 static int newest_version(void)
 {
     int newest = 0;
@@ -57,14 +60,14 @@ enum err_code store_migrate(struct store *s, bool may_create, struct err *e)
                        "newer isobit that "
                        "wrote it",
                        s->path, (long long)version, newest_version());
-    if (version < newest_version() && !s->is_writer)
+    if (version < OLDEST_READABLE && !s->is_writer)
         return err_set(
             e, ERR_VERSION,
-            "%s has schema version %lld, this isobit reads version %d; bring it up to date with "
-            "any "
+            "%s has schema version %lld, this isobit reads versions %d to %d; bring it up to date "
+            "with any "
             "command that writes, such as `isobit plan`, or read it with the isobit that made it",
-            s->path, (long long)version, newest_version());
-    for (const struct store_migration *m = store_migrations; m->version != 0; m++)
+            s->path, (long long)version, OLDEST_READABLE, newest_version());
+    for (const struct store_migration *m = store_migrations; s->is_writer && m->version != 0; m++)
         if (m->version > version)
             TRY(apply(s, m, e));
     return ERR_OK;

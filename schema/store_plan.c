@@ -1,5 +1,5 @@
 /* Adding a sweep: its parts once each, then jobs by (model, config, eval). Idempotent: what exists is left alone but for
- * membership and a higher priority. */
+ * membership, a higher priority and the list of the sweep's evaluations. */
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -116,8 +116,11 @@ static const char sql_sweep_limit[] =
     "UPDATE sweep SET job_limit_s = ?2 WHERE id = ?1 AND job_limit_s <> ?2";
 static const char sql_spec_add[] = "INSERT OR IGNORE INTO spec (sweep_id, sha256, path, text, "
                                    "planned_ms) VALUES (?1, ?2, ?3, ?4, ?5)";
+static const char sql_sweep_eval_list[] =
+    "SELECT eval_id, position FROM sweep_eval WHERE sweep_id = ?1 ORDER BY position";
+static const char sql_sweep_eval_clear[] = "DELETE FROM sweep_eval WHERE sweep_id = ?1";
 static const char sql_sweep_eval_add[] =
-    "INSERT OR IGNORE INTO sweep_eval (sweep_id, eval_id) VALUES (?1, ?2)";
+    "INSERT INTO sweep_eval (sweep_id, eval_id, position) VALUES (?1, ?2, ?3)";
 static const char sql_set_find[] = "SELECT id FROM sweep_set WHERE members = ?1";
 static const char sql_set_add[] =
     "INSERT INTO sweep_set (members, origin_id) VALUES (?1, ?2) RETURNING id";
@@ -126,6 +129,40 @@ static const char sql_member_add[] =
 static const char sql_tally_start[] = "INSERT INTO tally (set_id, state, n) VALUES (?1, ?2, 0)";
 static const char sql_tally_add[] =
     "UPDATE tally SET n = n + ?2 WHERE set_id = ?1 AND state = 'pending'";
+
+/* Whether the sweep's evaluations are those that it has already, in this order. */
+struct eval_check {
+    const struct planning *p;
+    int n;
+    bool is_same;
+};
+
+static enum err_code check_eval(void *arg, const struct store_row *row, struct err *e)
+{
+    (void)e;
+    struct eval_check *c = arg;
+    int i = c->n++;
+    c->is_same &= i < c->p->sw->n_evals && c->p->evals[i].id == store_col_int(row, 0) &&
+                  store_col_int(row, 1) == i;
+    return ERR_OK;
+}
+
+/* Curves are of the spec as it is now: evaluations that it has no more keep their jobs and results, but speak no longer for
+ * the sweep, and the order may be another. */
+static enum err_code plan_sweep_evals(struct planning *p, struct err *e)
+{
+    struct eval_check c = {.p = p, .is_same = true};
+    TRY(store_rows(p->s, sql_sweep_eval_list, ARGS(ARG_INT(p->sweep_id)), check_eval, &c, e));
+    if (c.is_same && c.n == p->sw->n_evals)
+        return ERR_OK;
+    p->counts.has_other_evals = true;
+    TRY(store_run(p->s, sql_sweep_eval_clear, ARGS(ARG_INT(p->sweep_id)), NULL, NULL, e));
+    for (int i = 0; i < p->sw->n_evals; i++)
+        TRY(store_run(p->s, sql_sweep_eval_add,
+                      ARGS(ARG_INT(p->sweep_id), ARG_INT(p->evals[i].id), ARG_INT(i)), NULL, NULL,
+                      e));
+    return ERR_OK;
+}
 
 static enum err_code plan_sweep(struct planning *p, struct err *e)
 {
@@ -142,10 +179,7 @@ static enum err_code plan_sweep(struct planning *p, struct err *e)
                   ARGS(ARG_INT(p->sweep_id), ARG_TEXT(sha256), ARG_TEXT(sw->path),
                        ARG_TEXT(sw->text), ARG_INT(store_now_ms())),
                   NULL, NULL, e));
-    for (int i = 0; i < sw->n_evals; i++)
-        TRY(store_run(p->s, sql_sweep_eval_add, ARGS(ARG_INT(p->sweep_id), ARG_INT(p->evals[i].id)),
-                      NULL, NULL, e));
-    return ERR_OK;
+    return plan_sweep_evals(p, e);
 }
 
 /* The set with these members ("1,2,5", origin first), made when it does not exist. */

@@ -372,9 +372,84 @@ Test(store, another_schema_version_names_both)
     OK(store_exec(store, "PRAGMA user_version=99", &err));
     struct store *other = NULL;
     cr_expect_eq(store_open(path, STORE_READ, &other, &err), ERR_VERSION);
-    cr_expect(strstr(err.text, "99") != NULL && strstr(err.text, "up to 1") != NULL, "%s",
+    cr_expect(strstr(err.text, "99") != NULL && strstr(err.text, "up to 2") != NULL, "%s",
               err.text);
     cr_expect_eq(store_open(path, STORE_WRITE, &other, &err), ERR_VERSION);
+}
+
+/* As the first version made it: a sweep with two evaluations of perplexity, both done. */
+static char *first_version(void)
+{
+    char *file = arena_printf(&arena, "%s/old.db", dir);
+    char *command = arena_printf(
+        &arena,
+        "{ cat %s; printf 'PRAGMA application_id=%d; PRAGMA user_version=1;"
+        "INSERT INTO model VALUES (1, \"|model=m\", \"f\", \"s\", \"m\", \"/m\", NULL, NULL, NULL, "
+        "NULL, NULL);"
+        "INSERT INTO config VALUES (1, \"v1\", \"\", 16, \"int\", 0, 0, 0, \"none\", 0, "
+        "\"previous\", "
+        "0, 0, \"fp16\", \"fp32\");"
+        "INSERT INTO eval VALUES (1, \"|task=a\", \"a\", \"perplexity\", \"d\", \"/d\", NULL, 0, "
+        "0, 1, "
+        "\"\", \"\", 0, NULL), (2, \"|task=b\", \"b\", \"perplexity\", \"d\", \"/d\", NULL, 0, 0, "
+        "2, "
+        "\"\", \"\", 0, NULL);"
+        "INSERT INTO sweep VALUES (1, \"demo\", 0, 0);"
+        "INSERT INTO sweep_eval VALUES (1, 1), (1, 2);"
+        "INSERT INTO sweep_set VALUES (1, \"1\", 1); INSERT INTO sweep_set_member VALUES (1, 1);"
+        "INSERT INTO job VALUES (1, 1, 1, 1, 1, \"done\", 1, 0, 0, NULL, NULL),"
+        " (2, 1, 1, 2, 1, \"done\", 1, 0, 0, NULL, NULL);"
+        "INSERT INTO tally VALUES (1, \"done\", 2), (1, \"pending\", 0);"
+        "INSERT INTO provenance VALUES (1, \"cpu\", \"h\", \"p\", 1, \"w\", \"d\", \"t\", \"\");"
+        "INSERT INTO run VALUES (1, 1, 1, 1, 1, 1, 1, 0, 0), (2, 1, 1, 1, 1, 1, 1, 0, 0);"
+        "INSERT INTO metric VALUES (1, \"perplexity\", 10, NULL, 1), (2, \"perplexity\", 20, NULL, "
+        "1);'; } | sqlite3 %s",
+        support_source("schema/sql/0001_init.sql"), (int)STORE_APPLICATION_ID, file);
+    struct support_run r = support_shell(command);
+    cr_assert(r.status == 0 && r.err.len == 0, "%s", r.err.data);
+    support_run_release(&r);
+    return file;
+}
+
+/* Asked of an open database. */
+static int64_t ask_of(struct store *s, const char *sql)
+{
+    int64_t n = -1;
+    OK(store_query_int(s, sql, -1, &n, &err));
+    return n;
+}
+
+Test(store, a_database_of_the_first_version_is_read_as_it_is_and_brought_up_to_date_by_a_writer)
+{
+    const char *file = first_version();
+    struct store *other = NULL;
+    OK(store_open(file, STORE_READ, &other, &err));
+    cr_expect_eq(ask_of(other, "SELECT perplexity FROM scaling"), 10);
+    cr_expect_eq(ask_of(other, "PRAGMA user_version"), 1, "a reader changes nothing");
+    store_close(other);
+    OK(store_open(file, STORE_WRITE, &other, &err));
+    cr_expect_eq(ask_of(other, "PRAGMA user_version"), 2);
+    cr_expect_eq(ask_of(other, "SELECT perplexity FROM scaling"), 10, "as before, until a plan");
+    cr_expect_eq(ask_of(other, "SELECT job FROM cells"), 1);
+    cr_expect_eq(ask_of(other, "SELECT count(*) FROM results"), 2);
+    cr_expect_eq(ask_of(other, "SELECT total FROM progress"), 2);
+    struct sweep sw = fixture_sweep(&arena, "demo", 1, 2, 1);
+    struct store_plan_counts counts = {0};
+    OK(store_plan(other, &sw, 0, &counts, &err));
+    cr_expect_eq(counts.jobs_new, 2);
+    cr_expect_eq(ask_of(other, "SELECT count(perplexity) FROM scaling"), 0);
+    cr_expect_eq(ask_of(other, "SELECT total FROM progress"), 4);
+    store_close(other);
+}
+
+Test(store, a_database_without_any_version_is_no_database_yet)
+{
+    const char *file = first_version();
+    struct support_run r =
+        support_shell(arena_printf(&arena, "sqlite3 %s 'PRAGMA user_version=0'", file));
+    support_run_release(&r);
+    struct store *other = NULL;
+    cr_expect_eq(store_open(file, STORE_READ, &other, &err), ERR_VERSION);
 }
 
 Test(store, network_file_systems_are_known_by_their_magic)

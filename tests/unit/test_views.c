@@ -45,16 +45,15 @@ static double ask(const char *sql)
     return v;
 }
 
-/* Runs every job of evaluation number `eval` (from 1) with the value 0.1 * eval, for configuration `config`. */
-static void finish(int64_t config, int64_t eval)
+/* Gives the job of evaluation number `eval` (from 1) and configuration `config` the value 0.1 * eval. */
+static void finish_task(int64_t config, int64_t eval, enum task task)
 {
     char *where = arena_printf(&arena, "FROM job WHERE config_id = %lld AND eval_id = %lld",
                                (long long)config, (long long)eval);
     int64_t job = (int64_t)ask(arena_printf(&arena, "SELECT id %s", where));
     int attempt = (int)ask(arena_printf(&arena, "SELECT attempt %s", where)) + 1;
     int64_t set = (int64_t)ask(arena_printf(&arena, "SELECT set_id %s", where));
-    struct job_result r =
-        fixture_result(&arena, (enum task)((eval - 1) % TASK_COUNT), 0.1 * (double)eval);
+    struct job_result r = fixture_result(&arena, task, 0.1 * (double)eval);
     struct store_run_facts facts = {1, config, set, "host", 1};
     struct store_samples none = {0};
     bool is_ours = false;
@@ -65,6 +64,11 @@ static void finish(int64_t config, int64_t eval)
     OK(store_pin_weights(store, 1, r.weights_sha256, r.n_params, r.n_params_linear, &err));
     OK(store_commit(store, &err));
     cr_assert(is_ours);
+}
+
+static void finish(int64_t config, int64_t eval)
+{
+    finish_task(config, eval, (enum task)((eval - 1) % TASK_COUNT));
 }
 
 static void plan(const char *name, int n_configs, int n_evals)
@@ -178,6 +182,54 @@ Test(views, the_first_evaluation_of_a_task_speaks_for_it)
     cr_expect_float_eq(ask("SELECT mean_zero_shot FROM scaling"), (0.2 + 0.3 + 0.4 + 0.5) / 4,
                        1e-12);
     cr_expect_float_eq(ask("SELECT perplexity FROM scaling"), 0.1, 1e-12);
+}
+
+/* Perplexity with these max_tokens, in this order; 0 ends the list. */
+static void plan_tokens(const char *name, int n_configs, const int64_t *max_tokens)
+{
+    int n = 0;
+    while (max_tokens[n] != 0)
+        n++;
+    struct sweep sw = fixture_sweep(&arena, name, 1, n_configs, n);
+    struct store_plan_counts counts = {0};
+    for (int i = 0; i < n; i++) {
+        sw.evals[i].spec = sw.evals[0].spec;
+        sw.evals[i].spec.name = arena_printf(&arena, "corpus%d", i);
+        sw.evals[i].spec.max_tokens = max_tokens[i];
+    }
+    OK(store_plan(store, &sw, 0, &counts, &err));
+}
+
+Test(views, scaling_follows_the_spec_as_planned_last)
+{
+    plan_tokens("demo", 1, (const int64_t[]){1024, 0});
+    finish_task(1, 1, TASK_perplexity);
+    plan_tokens("demo", 2, (const int64_t[]){4096, 0}); /* an option edited, a cell added */
+    cr_expect_eq(ask("SELECT count(*) FROM scaling"), 2);
+    cr_expect_eq(ask("SELECT count(perplexity) FROM scaling"), 0, "the new jobs are not done");
+    cr_expect_eq(ask("SELECT count(*) FROM cells"), 0);
+    for (int64_t config = 1; config <= 2; config++)
+        finish_task(config, 2, TASK_perplexity);
+    cr_expect_eq(ask("SELECT count(*) FROM scaling WHERE abs(perplexity - 0.2) < 1e-12"), 2);
+    cr_expect_eq(ask("SELECT count(*) FROM cells"), 2);
+    cr_expect_eq(ask("SELECT count(*) FROM results WHERE metric = 'perplexity'"), 3, "all stay");
+    cr_expect_eq(ask("SELECT total FROM progress"), 3, "a job never leaves its sweep");
+    plan_tokens("demo", 1, (const int64_t[]){1024, 0}); /* and back: nothing is run again */
+    cr_expect_float_eq(ask("SELECT perplexity FROM scaling"), 0.1, 1e-12);
+    cr_expect_eq(ask("SELECT count(*) FROM scaling"), 1, "the other cell has no such job");
+}
+
+Test(views, the_first_evaluation_is_that_of_the_sweeps_own_spec)
+{
+    plan_tokens("first", 1, (const int64_t[]){1024, 4096, 0});
+    plan_tokens("second", 1, (const int64_t[]){4096, 1024, 0});
+    finish_task(1, 1, TASK_perplexity);
+    finish_task(1, 2, TASK_perplexity);
+    cr_expect_float_eq(ask("SELECT perplexity FROM scaling WHERE sweep = 'first'"), 0.1, 1e-12);
+    cr_expect_float_eq(ask("SELECT perplexity FROM scaling WHERE sweep = 'second'"), 0.2, 1e-12);
+    cr_expect_eq(ask("SELECT job FROM cells WHERE sweep = 'second'"), 2);
+    plan_tokens("first", 1, (const int64_t[]){4096, 1024, 0}); /* turned round */
+    cr_expect_float_eq(ask("SELECT perplexity FROM scaling WHERE sweep = 'first'"), 0.2, 1e-12);
 }
 
 Test(views, scaling_and_progress_show_a_shared_job_in_every_sweep)
