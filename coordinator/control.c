@@ -219,9 +219,12 @@ static enum err_code execute_here(const char *db_path, const json_t *request, bo
 {
     struct store *s = NULL;
     TRY(store_open(db_path, may_create ? STORE_CREATE : STORE_WRITE, &s, e));
-    json_t *answer = control_execute(s, request);
-    store_close(s);
-    return check_reply(answer, reply, e);
+    enum err_code rc = check_reply(control_execute(s, request), reply, e);
+    if (rc == ERR_OK)
+        store_close(s);
+    else
+        store_discard(s);
+    return rc;
 }
 
 /* Where a request goes, and until when an answer is waited for. */

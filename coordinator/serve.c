@@ -55,7 +55,7 @@ struct serve {
     bool is_waiting;      /* for try_again_ns: the database could not be written */
     int64_t drain_end_ns; /* 0: not draining */
     int n_signals;
-    bool is_over;
+    bool is_begun, is_over;
     enum serve_end end;
 };
 
@@ -168,7 +168,10 @@ void serve_close(struct serve *s)
     if (s->control_endpoint[0] != '\0')
         unlink(s->control_endpoint + strlen("ipc://"));
     signals_close(&s->signals);
-    store_close(s->store);
+    if (s->is_begun)
+        store_close(s->store);
+    else
+        store_discard(s->store);
     lock_release(&s->lock);
     xfree(s);
 }
@@ -472,6 +475,7 @@ enum serve_end serve_run(struct serve *s)
 {
     struct link *const links[] = {s->workers, s->control};
     bool readable[3];
+    s->is_begun = true;
     while (!s->is_over) {
         int64_t now_ns = clock_mono_ns();
         if (leave_trouble(s, now_ns))

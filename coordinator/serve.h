@@ -27,6 +27,7 @@ struct serve_options {
  * blocked from here to serve_close. Errors: ERR_BUSY (somebody else has the database or the port), those of store_open
  * and link_listen. */
 MUST_USE enum err_code serve_open(const struct serve_options *o, struct serve **out, struct err *e);
+/* A database that serve_open made is removed again when serve_run was never called. */
 void serve_close(struct serve *s);
 
 const char *serve_endpoint(const struct serve *s); /* "tcp://127.0.0.1:41233" */

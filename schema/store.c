@@ -105,6 +105,7 @@ static enum err_code open_writer(struct store *s, bool may_create, struct err *e
                        "database on a local disk of the machine that runs the coordinator (--db "
                        "/var/tmp/F.db)",
                        s->path, network);
+    s->is_made = !io_exists(s->path); /* nobody else makes it: the caller has the lock */
     char *uri = uri_of(s->path, "");
     enum err_code rc =
         connect_to(s, uri, SQLITE_OPEN_READWRITE | (may_create ? SQLITE_OPEN_CREATE : 0), e);
@@ -137,7 +138,7 @@ enum err_code store_open(const char *path, enum store_mode mode, struct store **
     if (rc == ERR_OK)
         rc = store_key_functions(s, e);
     if (rc != ERR_OK) {
-        store_close(s);
+        store_discard(s);
         return rc;
     }
     *out = s;
@@ -156,6 +157,21 @@ void store_close(struct store *s)
     CHECK(sqlite3_close(s->db) == SQLITE_OK);
     xfree(s->path);
     xfree(s);
+}
+
+void store_discard(struct store *s)
+{
+    static const char *const ends[] = {"", "-journal", "-wal", "-shm"};
+    /* As SQLite names it, behind links: those were there before. */
+    const char *name = s != NULL && s->db != NULL ? sqlite3_db_filename(s->db, "main") : NULL;
+    char *made = name != NULL && s->is_made ? xstrdup(name) : NULL;
+    store_close(s);
+    for (size_t i = 0; made != NULL && i < ARRAY_LEN(ends); i++) {
+        char *file = xasprintf("%s%s", made, ends[i]);
+        unlink(file);
+        xfree(file);
+    }
+    xfree(made);
 }
 
 /* ---- transactions ---- */

@@ -22,10 +22,14 @@ enum store_mode { STORE_READ, STORE_WRITE, STORE_CREATE };
 
 /* Errors: ERR_NOTFOUND; ERR_VERSION for a database of another schema version (both named, and what to do); ERR_FORMAT for
  * a file that is no isobit database; ERR_UNSUPPORTED on a network file system (with the remedy); ERR_DENIED. STORE_WRITE
- * runs pending migrations; STORE_READ takes an older database as it is, its views have the same columns. */
+ * runs pending migrations; STORE_READ takes an older database as it is, its views have the same columns. STORE_CREATE leaves no
+ * file behind that was not there when it fails. */
 MUST_USE enum err_code store_open(const char *path, enum store_mode mode, struct store **out,
                                   struct err *e);
 void store_close(struct store *s);
+/* Closes, and removes the database if this store_open made its file: for a first use that failed, so that no empty database
+ * is left. The caller holds the lock still. */
+void store_discard(struct store *s);
 
 MUST_USE enum err_code store_begin(struct store *s, struct err *e);
 MUST_USE enum err_code store_commit(struct store *s, struct err *e);

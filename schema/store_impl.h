@@ -43,6 +43,7 @@ struct store {
     struct sqlite3 *db;
     char *path;
     bool is_writer;
+    bool is_made; /* the file was not there before */
     int64_t n_begun;
     bool is_broken; /* a write of the open transaction failed: it can only be rolled back */
     struct {

@@ -2,6 +2,7 @@
  * that fails at any write costs that commit and nothing else. ISOBIT_CRASHES sets how many moments are tried (default 300),
  * ISOBIT_TEST_FULL=1 tries 10,000 and every single write. */
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -349,4 +350,51 @@ Test(power, a_passing_io_error_loses_nothing_to_a_later_cut, .timeout = 600)
             n += stride;
         cr_expect_gt(n, 100, "only %lld changes", (long long)n);
     }
+}
+
+/* ---- making a database ---- */
+
+static int n_files(const char *folder)
+{
+    struct dirent **names = NULL;
+    int n = scandir(folder, &names, NULL, NULL);
+    for (int i = 0; i < n; i++)
+        free(names[i]);
+    free(names);
+    return n - 2; /* "." and ".." */
+}
+
+/* False when there is no n-th change. */
+static bool make_with_fault(int64_t n, enum fault_kind kind)
+{
+    struct store *s = NULL;
+    fault_vfs_fail(n, kind, true);
+    enum err_code rc = store_open(db, STORE_CREATE, &s, &err);
+    bool has_failed = fault_vfs_heal();
+    if (rc == ERR_OK)
+        store_discard(s);
+    return has_failed;
+}
+
+Test(power, a_disk_that_fails_while_a_database_is_made_leaves_nothing)
+{
+    static const enum fault_kind kinds[] = {FAULT_FULL, FAULT_EIO};
+    for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
+        int64_t n = 1;
+        while (make_with_fault(n, kinds[k])) {
+            cr_expect_eq(n_files(dir), 0, "change %lld leaves files", (long long)n);
+            n++;
+        }
+        cr_expect_eq(n_files(dir), 0);
+        cr_expect_gt(n, 10, "only %lld changes", (long long)n);
+    }
+}
+
+/* With a journal of it that failed, which its next writer needs. */
+Test(power, a_file_that_was_there_is_never_removed)
+{
+    support_write(db, "", 0);
+    for (int64_t n = 1; make_with_fault(n, FAULT_FULL); n++)
+        cr_expect(io_exists(db), "change %lld", (long long)n);
+    cr_expect(io_exists(db));
 }
