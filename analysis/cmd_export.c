@@ -38,11 +38,7 @@ static const struct cli_opt options[] = {
 static enum err_code export_as(const struct export_opts *o, const struct export_what *w,
                                struct err *e)
 {
-    int64_t n_done = 0;
-    TRY(store_query_int(w->store, "SELECT count(*) FROM jobs WHERE state = 'done'", 0, &n_done, e));
-    if (n_done == 0)
-        return err_set(e, ERR_NOTFOUND, "%s holds no results yet; see: isobit status --db %s",
-                       o->db, o->db);
+    TRY(source_check_done(w->store, o->db, e));
     if (strcmp(o->format, "csv") == 0)
         return export_csv(w, stdout, e);
     if (strcmp(o->format, "jsonl") == 0)

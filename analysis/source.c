@@ -1,20 +1,48 @@
 #include "analysis/source.h"
 
-static enum err_code explain_empty(struct store *s, const struct source_opts *o, struct err *e)
+/* How many jobs there are in which states. */
+struct states {
+    int64_t all, done, open, buried;
+};
+
+static enum err_code count_states(struct store *s, struct states *out, struct err *e)
 {
-    int64_t n_jobs = 0;
-    int64_t n_done = 0;
-    TRY(store_query_int(s, "SELECT count(*) FROM jobs", 0, &n_jobs, e));
-    TRY(store_query_int(s, "SELECT count(*) FROM jobs WHERE state = 'done'", 0, &n_done, e));
-    if (n_jobs == 0)
+    TRY(store_query_int(s, "SELECT count(*) FROM jobs", 0, &out->all, e));
+    TRY(store_query_int(s, "SELECT count(*) FROM jobs WHERE state = 'done'", 0, &out->done, e));
+    TRY(store_query_int(s, "SELECT count(*) FROM jobs WHERE state IN ('pending', 'leased')", 0,
+                        &out->open, e));
+    return store_query_int(s, "SELECT count(*) FROM jobs WHERE state = 'buried'", 0, &out->buried,
+                           e);
+}
+
+enum err_code source_check_done(struct store *s, const char *db, struct err *e)
+{
+    struct states n = {0};
+    TRY(count_states(s, &n, e));
+    if (n.done > 0)
+        return ERR_OK;
+    if (n.all == 0)
         return err_set(e, ERR_NOTFOUND,
-                       "%s holds no jobs; plan a sweep: isobit plan SPEC.yaml --db %s", o->db,
-                       o->db);
-    if (n_done == 0)
+                       "%s holds no jobs; plan a sweep: isobit plan SPEC.yaml --db %s", db, db);
+    if (n.open > 0)
         return err_set(
             e, ERR_NOTFOUND,
-            "%s holds %lld jobs and none is done; run them: isobit run SPEC.yaml --db %s", o->db,
-            (long long)n_jobs, o->db);
+            "%s holds %lld jobs and none is done; run them: isobit run SPEC.yaml --db %s", db,
+            (long long)n.all, db);
+    if (n.buried > 0)
+        return err_set(e, ERR_NOTFOUND,
+                       "%s holds %lld jobs, none is done and %lld failed; list those: isobit jobs "
+                       "--db %s --state buried",
+                       db, (long long)n.all, (long long)n.buried, db);
+    return err_set(e, ERR_NOTFOUND,
+                   "%s holds %lld jobs, none is done and all are held or cancelled; make them "
+                   "pending: isobit release --db %s '*', isobit retry --db %s '*'",
+                   db, (long long)n.all, db, db);
+}
+
+static enum err_code explain_empty(struct store *s, const struct source_opts *o, struct err *e)
+{
+    TRY(source_check_done(s, o->db, e));
     return err_set(e, ERR_NOTFOUND,
                    "%s: no results for sweep '%s', family '%s', compute '%s'; see: sqlite3 %s "
                    "'SELECT DISTINCT sweep, family, compute FROM scaling'",

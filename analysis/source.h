@@ -72,6 +72,9 @@ struct source {
 };
 typedef enum err_code (*source_fn)(struct source *src, const void *arg, struct err *e);
 
+/* ERR_NOTFOUND with what to do when no job is done: nothing is planned, nothing was run, or all has failed. */
+MUST_USE enum err_code source_check_done(struct store *s, const char *db, struct err *e);
+
 /* Opens the database read-only, loads the frame, calls `act` once and releases everything. Errors: ERR_USAGE without --db;
  * ERR_NOTFOUND with what to do when the frame is empty, telling an unknown sweep or family from a sweep without results; those of
  * `act`. */

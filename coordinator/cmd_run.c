@@ -402,7 +402,7 @@ static enum err_code serve_and_work(struct run *r, struct arena *a, int *status,
         printf("nothing to do: all %lld jobs in %s are done\n", (long long)c.done, r->db);
     /* A finished sweep that has its report already is left alone: running again must cost nothing. */
     bool has_report = is_idle && !r->has_other_evals && io_exists(r->report);
-    if (end == SERVE_DONE && !r->o->is_without_report && !has_report)
+    if (end == SERVE_DONE && c.done > 0 && !r->o->is_without_report && !has_report)
         make_report(r);
     return ERR_OK;
 }

@@ -65,7 +65,7 @@ static const struct {
      "isobit-analysis: bad.db: the samples of job 7 (codec ", 3},
     {"a database without results says so",
      "sqlite3 bad.db \"UPDATE job SET state = 'pending'\"; isobit-analysis export --db bad.db 2>&1",
-     "isobit-analysis: bad.db holds no results yet", 4},
+     "isobit-analysis: bad.db holds 130 jobs and none is done; run them", 4},
 };
 
 /* NULL: the second number is the first. */
