@@ -339,9 +339,35 @@ static void make_report(const struct run *r)
     xfree(dir);
 }
 
+/* Jobs that wait for nobody but the one who set them aside. */
+static void tell_set_aside(const struct run *r, const struct dispatch_counts *c)
+{
+    if (c->held > 0)
+        fprintf(stderr, "%lld %s held: `isobit release --db %s '*'` lets %s run\n",
+                (long long)c->held, c->held == 1 ? "job is" : "jobs are", r->db,
+                c->held == 1 ? "it" : "them");
+    if (c->cancelled > 0)
+        fprintf(stderr, "%lld %s cancelled: `isobit retry --db %s '*'` makes %s pending again\n",
+                (long long)c->cancelled, c->cancelled == 1 ? "job is" : "jobs are", r->db,
+                c->cancelled == 1 ? "it" : "them");
+}
+
+static int64_t n_jobs(const struct dispatch_counts *c)
+{
+    return c->done + c->pending + c->leased + c->buried + c->held + c->cancelled;
+}
+
+static void tell_idle(const struct run *r, const struct dispatch_counts *c)
+{
+    if (c->done == n_jobs(c))
+        printf("nothing to do: all %lld jobs in %s are done\n", (long long)c->done, r->db);
+    else if (c->buried == 0) /* else they were told of as failed */
+        printf("nothing to do: %lld of %lld jobs in %s are done\n", (long long)c->done,
+               (long long)n_jobs(c), r->db);
+}
+
 static int tell_end(const struct run *r, enum serve_end end, const struct dispatch_counts *c)
 {
-    int64_t all = c->done + c->pending + c->leased + c->buried;
     if (r->is_workerless)
         return cli_fail(&r->why);
     if (r->is_stalled) {
@@ -358,15 +384,16 @@ static int tell_end(const struct run *r, enum serve_end end, const struct dispat
     }
     if (end != SERVE_DONE) {
         fprintf(stderr, "stopped: %lld of %lld jobs are done; the same command goes on from here\n",
-                (long long)c->done, (long long)all);
+                (long long)c->done, (long long)n_jobs(c));
         return 1;
     }
     if (c->buried > 0)
         fprintf(stderr,
                 "%lld of %lld jobs failed: `isobit jobs --db %s --state buried` lists them, "
                 "`isobit retry --db %s '*'` tries them again\n",
-                (long long)c->buried, (long long)all, r->db, r->db);
-    return c->buried > 0;
+                (long long)c->buried, (long long)n_jobs(c), r->db, r->db);
+    tell_set_aside(r, c);
+    return c->buried > 0 || c->done == 0;
 }
 
 static enum err_code serve_and_work(struct run *r, struct arena *a, int *status, struct err *e)
@@ -398,8 +425,8 @@ static enum err_code serve_and_work(struct run *r, struct arena *a, int *status,
     if (rc != ERR_OK)
         return rc;
     *status = tell_end(r, end, &c);
-    if (is_idle && c.buried == 0)
-        printf("nothing to do: all %lld jobs in %s are done\n", (long long)c.done, r->db);
+    if (is_idle)
+        tell_idle(r, &c);
     /* A finished sweep that has its report already is left alone: running again must cost nothing. */
     bool has_report = is_idle && !r->has_other_evals && io_exists(r->report);
     if (end == SERVE_DONE && c.done > 0 && !r->o->is_without_report && !has_report)
@@ -436,8 +463,8 @@ const struct cli_cmd cmd_run = {
            "  isobit run sweeps/demo.yaml --workers 2\n"
            "Interrupted in any way (Ctrl-C, kill, power), the same command goes on where it was; "
            "when all is done it says so. Workers on other machines: see `isobit serve`. What the "
-           "coordinator and the workers have to say is in F.db-logs/. Exit: 0 done, 1 stopped or "
-           "some jobs failed, 3 bad spec, 4 files missing or database busy.",
+           "coordinator and the workers have to say is in F.db-logs/. Exit: 0 done, 1 stopped, "
+           "some jobs failed or none is done, 3 bad spec, 4 files missing or database busy.",
     .opts = options,
     .n_opts = ARRAY_LEN(options),
     .opt_size = sizeof(struct run_opts),
