@@ -602,3 +602,46 @@ Test(ckpt, real_checkpoints_read_as_numpy_reads_them)
         ckpt_close(c);
     }
 }
+
+/* ---- equality ---- */
+
+Test(ckpt, matrices_are_equal_by_their_values_however_they_are_stored)
+{
+    static const float f32[] = {0, 1, -2, 0.5F}, zero[] = {-0.0F, 1, -2, 0.5F},
+                       other[] = {0, 1, -2, 3};
+    static const uint16_t f16[] = {0, 0x3c00, 0xc000, 0x3800};
+    struct buf data = {0};
+    buf_add(&data, f32, sizeof f32);
+    buf_add(&data, f32, sizeof f32);
+    buf_add(&data, zero, sizeof zero);
+    buf_add(&data, other, sizeof other);
+    buf_add(&data, f16, sizeof f16);
+    char *dir = new_dir();
+    mk_put(dir, "model.safetensors",
+           mk_safetensors("{\"a\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]},"
+                          "\"copy\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[16,32]},"
+                          "\"zero\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[32,48]},"
+                          "\"other\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[48,64]},"
+                          "\"half\":{\"dtype\":\"F16\",\"shape\":[2,2],\"data_offsets\":[64,72]}}",
+                          data.data, data.len));
+    struct ckpt *c = must_open(dir);
+    const struct ckpt_tensor *a = ckpt_find(c, "a");
+    cr_expect(ckpt_is_equal(a, a));
+    cr_expect(ckpt_is_equal(a, ckpt_find(c, "copy")));
+    cr_expect(ckpt_is_equal(a, ckpt_find(c, "zero")));
+    cr_expect(ckpt_is_equal(a, ckpt_find(c, "half")));
+    cr_expect_not(ckpt_is_equal(a, ckpt_find(c, "other")));
+    cr_expect_not(ckpt_is_equal(ckpt_find(c, "half"), ckpt_find(c, "other")));
+    struct ckpt_tensor turned = *a, reshaped = *a, huge = *a, huger = *a;
+    turned.stride[0] = 1, turned.stride[1] = 2;
+    cr_expect_not(ckpt_is_equal(a, &turned));
+    reshaped.shape[0] = 1, reshaped.shape[1] = 4;
+    cr_expect_not(ckpt_is_equal(a, &reshaped));
+    huge.shape[0] = huge.shape[1] = (int64_t)1 << 31, huge.count = (int64_t)1 << 62;
+    huge.stride[0] = huge.stride[1] = 0;
+    huger = huge, huger.data += 4;
+    cr_expect_not(ckpt_is_equal(&huge, &huger), "one element, repeated for ever");
+    ckpt_close(c);
+    buf_release(&data);
+    support_tmpdir_remove(dir);
+}

@@ -3,8 +3,12 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/io.h"
+#include "base/json.h"
 #include "base/mem.h"
+#include "tests/support/mkckpt.h"
 #include "tests/support/support.h"
 #include "worker/model/model_open.h"
 #include "worker/model/model_stream.h"
@@ -252,6 +256,30 @@ Test(model_stream, every_variant_gives_the_answers_of_the_resident_model)
     }
     for (int i = 1; i < 5; i++)
         cr_expect_gt(seen[i], 0, "way %d of running was never taken", i);
+}
+
+/* Its files have a head of their own, whatever config.json says of it. */
+Test(model_stream, a_head_that_is_not_the_embedding_streams_as_one)
+{
+    static const char family[] = "tests/golden/families/gpt2-untied-inner-relu";
+    char *dir = support_tmpdir(), *from = io_join(support_source(family), "model.safetensors");
+    char *config = io_join(support_source(family), "config.json");
+    char *weights = io_join(dir, "model.safetensors");
+    struct buf text = {0};
+    json_t *c = NULL;
+    struct err e = {0};
+    int seen[5] = {0};
+    cr_assert_eq(json_read(config, 1 << 20, &c, &e), ERR_OK, "%s", e.text);
+    json_object_set_new(c, "tie_word_embeddings", json_true());
+    json_append(&text, c, false);
+    mk_put(dir, "config.json", text);
+    cr_assert_eq(symlink(from, weights), 0);
+    cr_expect_gt(run_all_budgets(dir, seen), 1);
+    json_decref(c);
+    char *all[] = {from, config, weights};
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        xfree(all[i]);
+    support_tmpdir_remove(dir);
 }
 
 /* A vocabulary large enough for a head in parts. */

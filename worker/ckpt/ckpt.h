@@ -53,6 +53,8 @@ int64_t ckpt_file_bytes(const struct ckpt *c, int file);
 struct ckpt_tensor ckpt_part(const struct ckpt_tensor *t, bool is_transposed, int64_t first,
                              int64_t n);
 int64_t ckpt_stored_bytes(const struct ckpt_tensor *t);
+/* Two matrices of weights with the same values, however they are stored. Reads to the first difference. */
+bool ckpt_is_equal(const struct ckpt_tensor *a, const struct ckpt_tensor *b);
 
 /* dst[count] in row-major order. f16: RNE rounding; |w| <= 2^-25 becomes 0, and the number of those is added to
  * *flushed (may be NULL). Refuses NaN and infinities after the cast. Errors: ERR_NUMERIC with file, tensor and flat index;

@@ -208,6 +208,72 @@ static enum err_code read_tensor(const struct ckpt *c, const struct ckpt_tensor 
     return ERR_OK;
 }
 
+static bool is_same_shape(const struct ckpt_tensor *a, const struct ckpt_tensor *b)
+{
+    return a->n_dims == b->n_dims &&
+           memcmp(a->shape, b->shape, (size_t)a->n_dims * sizeof(*a->shape)) == 0;
+}
+
+/* One storage under two names, as torch.save keeps tied weights, or a copy of its bytes. */
+static bool is_same_bytes(const struct ckpt_tensor *a, const struct ckpt_tensor *b)
+{
+    if (a->dtype != b->dtype)
+        return false;
+    if (a->data == b->data &&
+        memcmp(a->stride, b->stride, (size_t)a->n_dims * sizeof(*a->stride)) == 0)
+        return true;
+    return tensor_is_row_major(a) && tensor_is_row_major(b) &&
+           memcmp(a->data, b->data, (size_t)ckpt_stored_bytes(a)) == 0;
+}
+
+/* Elements that overlap are a file's way of being small and a reader's of never ending. */
+static bool is_overlapping(const struct ckpt_tensor *t)
+{
+    int64_t extent = 0;
+    struct err e;
+    return tensor_extent(t, 0, &extent, &e) != ERR_OK || extent < t->count;
+}
+
+static bool is_same_line(const struct ckpt_tensor *a, const struct ckpt_tensor *b)
+{
+    enum { PIECE = 1024 };
+    float x[PIECE], y[PIECE];
+    const int64_t cols = a->shape[1];
+    for (int64_t at = 0; at < cols; at += PIECE) {
+        const int64_t n = cols - at < PIECE ? cols - at : PIECE;
+        const struct ckpt_tensor of_a = ckpt_part(a, true, at, n), of_b = ckpt_part(b, true, at, n);
+        put_tensor(&(struct sink){.f32 = x}, &of_a, false);
+        put_tensor(&(struct sink){.f32 = y}, &of_b, false);
+        for (int64_t i = 0; i < n; i++)
+            if (x[i] != y[i])
+                return false;
+    }
+    return true;
+}
+
+/* As fp32, where the bytes differ: another type or order, or the sign of a zero. */
+static bool is_same_values(const struct ckpt_tensor *a, const struct ckpt_tensor *b)
+{
+    if (is_overlapping(a) || is_overlapping(b))
+        return false;
+    for (int64_t i = 0; i < a->shape[0]; i++) {
+        const struct ckpt_tensor of_a = ckpt_part(a, false, i, 1), of_b = ckpt_part(b, false, i, 1);
+        if (!is_same_line(&of_a, &of_b))
+            return false;
+    }
+    return true;
+}
+
+bool ckpt_is_equal(const struct ckpt_tensor *a, const struct ckpt_tensor *b)
+{
+    if (a->n_dims != 2 || !is_same_shape(a, b) || a->count == 0 || a->dtype == CKPT_OTHER ||
+        b->dtype == CKPT_OTHER)
+        return false;
+    ask_for_pages(a);
+    ask_for_pages(b);
+    return is_same_bytes(a, b) || is_same_values(a, b);
+}
+
 enum err_code ckpt_read_f16(const struct ckpt *c, const struct ckpt_tensor *t, bool is_transposed,
                             uint16_t *dst, int64_t *flushed, struct err *e)
 {

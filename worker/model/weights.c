@@ -72,6 +72,7 @@ static void name_format(char *out, size_t size, const char *prefix, struct str n
                  mark + 2);
 }
 
+/* By one of the row's names, with or without the prefix. */
 static const struct ckpt_tensor *find_tensor(const struct ckpt *c, const struct family_ops *ops,
                                              const struct family_tensor *row, int layer)
 {
@@ -114,15 +115,39 @@ static enum err_code check_shape(const struct ckpt *c, const struct ckpt_tensor 
 /* What one pass over the family's table works on. */
 struct planner {
     const struct family_ops *ops;
-    const struct wiring *wiring;
+    struct wiring *wiring;
     struct weights *w;
+    const struct ckpt_tensor *twin; /* a stored head that is the embedding too; NULL: none */
 };
+
+static const struct ckpt_tensor *find_role(const struct planner *p, enum role role)
+{
+    for (int i = 0; i < p->ops->n_tensors; i++)
+        if (p->ops->tensors[i].role == role)
+            return find_tensor(p->w->ckpt, p->ops, &p->ops->tensors[i], 0);
+    return NULL;
+}
+
+/* As transformers settles it: a stored head with other values than the embedding is a head of its own, whatever config.json
+ * says of tying; and when only the head is stored, it is the embedding as well (safetensors keeps one name of the two). */
+static void settle_head(struct planner *p)
+{
+    const struct ckpt_tensor *head = find_role(p, ROLE_HEAD), *embed = find_role(p, ROLE_EMBED);
+    if (!p->wiring->is_tied || head == NULL)
+        return;
+    p->wiring->is_tied = embed == NULL || ckpt_is_equal(embed, head);
+    if (p->wiring->is_tied)
+        p->twin = head;
+    ckpt_forget_pages(p->w->ckpt);
+}
 
 static enum err_code plan_tensor(struct planner *p, const struct family_tensor *row, int layer,
                                  struct err *e)
 {
     struct weights *w = p->w;
     const struct ckpt_tensor *t = find_tensor(w->ckpt, p->ops, row, layer);
+    if (t == NULL && row->role == ROLE_EMBED)
+        t = p->twin;
     char name[256];
     name_format(name, sizeof name, "", str_of(row->name), layer);
     if (!family_is_needed(p->wiring, row->need)) {
@@ -175,22 +200,13 @@ static bool is_ignored(const struct family_ops *ops, const char *name)
     return false;
 }
 
-static bool is_tied_head(const struct planner *p, const struct ckpt_tensor *t)
-{
-    for (int i = 0; i < p->ops->n_tensors; i++)
-        if (p->ops->tensors[i].role == ROLE_HEAD && p->wiring->is_tied &&
-            find_tensor(p->w->ckpt, p->ops, &p->ops->tensors[i], 0) == t)
-            return true;
-    return false;
-}
-
 /* A tensor that nothing uses would be a part of the model that is silently left out. */
 static enum err_code check_leftovers(const struct planner *p, struct err *e)
 {
     const struct weights *w = p->w;
     for (int i = 0; i < ckpt_n_tensors(w->ckpt); i++) {
         const struct ckpt_tensor *t = ckpt_tensor_at(w->ckpt, i);
-        bool is_used = is_ignored(p->ops, t->name) || is_tied_head(p, t);
+        bool is_used = is_ignored(p->ops, t->name) || t == p->twin;
         for (int j = 0; j < w->n_tensors && !is_used; j++)
             is_used = w->tensors[j].src == t;
         if (!is_used)
@@ -251,8 +267,8 @@ static enum err_code count_bytes(const struct weights *w, size_t size, size_t *o
     return ERR_OK;
 }
 
-enum err_code weights_plan(const struct family_ops *ops, const struct wiring *wiring,
-                           struct ckpt *ckpt, struct kern *k, struct weights *w, struct err *e)
+enum err_code weights_plan(const struct family_ops *ops, struct wiring *wiring, struct ckpt *ckpt,
+                           struct kern *k, struct weights *w, struct err *e)
 {
     *w = (struct weights){.k = k, .ckpt = ckpt, .act_bytes = kern_get_info(k)->act_bytes};
     size_t n_layers = (size_t)wiring->n_layers;
@@ -263,6 +279,7 @@ enum err_code weights_plan(const struct family_ops *ops, const struct wiring *wi
     w->slots = xcalloc(ROLES_GLOBAL + n_layers * ROLES_PER_LAYER, sizeof *w->slots);
     w->tensors = xcalloc((size_t)ops->n_tensors * (n_layers + 1), sizeof *w->tensors);
     struct planner p = {.ops = ops, .wiring = wiring, .w = w};
+    settle_head(&p);
     TRY(plan_all(&p, e));
     return check_leftovers(&p, e);
 }

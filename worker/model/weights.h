@@ -44,9 +44,10 @@ struct weights {
     int act_bytes;
 };
 
-/* Matches names and shapes with the family's table; reads nothing. `w` is released by the caller in any case. Errors:
- * ERR_FORMAT naming tensor, found and expected. */
-MUST_USE enum err_code weights_plan(const struct family_ops *ops, const struct wiring *wiring,
+/* Matches names and shapes with the family's table; reads nothing but a head that config.json calls tied: is_tied becomes
+ * false when its values are others than the embedding's. `w` is released by the caller in any case. Errors: ERR_FORMAT
+ * naming tensor, found and expected. */
+MUST_USE enum err_code weights_plan(const struct family_ops *ops, struct wiring *wiring,
                                     struct ckpt *ckpt, struct kern *k, struct weights *w,
                                     struct err *e);
 /* Reads every tensor into the master. Errors: ERR_NUMERIC; ERR_NOMEM. */
