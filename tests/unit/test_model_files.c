@@ -235,3 +235,100 @@ Test(model_files, a_tied_head_alone_is_the_embedding_too)
     struct seen got = look(&f);
     expect_refused(&got, ERR_FORMAT, "wte.weight is missing");
 }
+
+/* ---- rotary settings ---- */
+
+static struct seen look_neox(const char *edit)
+{
+    struct files f = files_read("neox-no-attention-bias");
+    json_object_del(f.config, "rope_parameters");
+    files_config(&f, edit);
+    return look(&f);
+}
+
+static void expect_rotary(const char *edit, int dims, float base)
+{
+    struct seen s = look_neox(edit);
+    cr_expect_eq(s.code, ERR_OK, "%s: %s", edit, s.e.text);
+    cr_expect_eq(s.wiring.rotary_dims, dims, "%s: %d dimensions, expected %d", edit,
+                 s.wiring.rotary_dims, dims);
+    cr_expect_eq(s.wiring.rotary_base, base, "%s: base %g", edit, (double)s.wiring.rotary_base);
+    xfree(s.logits);
+}
+
+/* Heads of 8. What transformers 5.24 makes of each. */
+Test(model_files, rotary_settings_are_found_wherever_transformers_looks)
+{
+    expect_rotary("{}", 2, 10000);
+    expect_rotary("{\"rotary_pct\": 0.5, \"rotary_emb_base\": 700}", 4, 700);
+    expect_rotary("{\"rope_parameters\": {}}", 2, 10000);
+    expect_rotary("{\"rope_parameters\": {\"type\": \"default\", \"rope_theta\": 500}}", 2, 500);
+    expect_rotary("{\"rope_parameters\": {\"rope_type\": \"default\", \"type\": \"linear\"}}", 2,
+                  10000);
+    expect_rotary("{\"rope_parameters\": {\"partial_rotary_factor\": 1.0}, \"rotary_pct\": 0.5}", 8,
+                  10000);
+    expect_rotary("{\"rope_scaling\": {}}", 2, 10000);
+    expect_rotary("{\"rope_scaling\": {}, \"rope_parameters\": {\"rope_theta\": 77}}", 2, 77);
+    expect_rotary("{\"rope_scaling\": {\"type\": \"default\", \"rope_theta\": 300}, "
+                  "\"rope_parameters\": {\"rope_theta\": 77, \"partial_rotary_factor\": 0.5}}",
+                  2, 300);
+    expect_rotary("{\"rope_theta\": 500, \"rotary_emb_base\": 500}", 2, 500);
+    expect_rotary("{\"partial_rotary_factor\": 0.25}", 2, 10000);
+}
+
+Test(model_files, rotary_settings_that_would_be_misread_are_refused)
+{
+    static const struct {
+        const char *edit, *says;
+        enum err_code code;
+    } bad[] = {
+        {"{\"rope_parameters\": {\"type\": \"linear\"}}", "linear", ERR_UNSUPPORTED},
+        {"{\"rope_parameters\": {\"rope_type\": \"yarn\"}}", "yarn", ERR_UNSUPPORTED},
+        {"{\"rope_parameters\": {\"rope_type\": null}}", "rope_type", ERR_FORMAT},
+        {"{\"rope_parameters\": {\"rope_type\": 3}}", "rope_type", ERR_FORMAT},
+        {"{\"rope_parameters\": {\"type\": [\"linear\"]}}", "type", ERR_FORMAT},
+        {"{\"rope_parameters\": 5}", "rope_parameters", ERR_FORMAT},
+        {"{\"rope_scaling\": {\"type\": \"dynamic\"}}", "dynamic", ERR_UNSUPPORTED},
+        {"{\"rope_scaling\": [1]}", "rope_scaling", ERR_FORMAT},
+        {"{\"rotary_pct\": 1.2}", "1.2", ERR_UNSUPPORTED},
+        {"{\"rotary_pct\": 1e29}", "1e+29", ERR_UNSUPPORTED},
+        {"{\"rotary_pct\": 1.00000001}", "at most 1", ERR_UNSUPPORTED},
+        {"{\"rope_theta\": 500}", "rope_theta", ERR_UNSUPPORTED},
+        {"{\"rope_theta\": 500, \"rotary_emb_base\": 700}", "700", ERR_UNSUPPORTED},
+        {"{\"partial_rotary_factor\": 0.5}", "partial_rotary_factor", ERR_UNSUPPORTED},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        struct seen s = look_neox(bad[i].edit);
+        cr_expect_eq(s.code, bad[i].code, "%s: %s", bad[i].edit, s.e.text);
+        expect_refused(&s, bad[i].code, bad[i].says);
+    }
+}
+
+/* int(100 * 0.58) is 57 in double and 58 in float; int(50 * 0.28) is 14 in both. */
+Test(model_files, the_rotary_part_of_a_head_is_cut_off_as_python_does)
+{
+    static const struct {
+        int head_dim;
+        double share;
+        int dims; /* 0: odd, refused */
+    } all[] = {{100, 0.58, 0}, {50, 0.28, 14}, {200, 0.29, 0}, {100, 0.57, 56}};
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        struct err e = {0};
+        struct wiring w;
+        const struct family_ops *ops;
+        const char *label;
+        char *text = xasprintf("{\"model_type\": \"gpt_neox\", \"hidden_size\": %d, "
+                               "\"num_hidden_layers\": 1, \"num_attention_heads\": 2, "
+                               "\"intermediate_size\": 8, \"vocab_size\": 9, \"rotary_pct\": %g}",
+                               2 * all[i].head_dim, all[i].share);
+        json_t *c = NULL;
+        cr_assert_eq(json_parse(str_of(text), "config", &c, &e), ERR_OK, "%s", e.text);
+        cr_assert_eq(family_find(c, "config", &label, &ops, &e), ERR_OK);
+        enum err_code code = family_wire(ops, c, "config", &w, &e);
+        cr_expect_eq(code, all[i].dims > 0 ? ERR_OK : ERR_UNSUPPORTED, "%s: %s", text, e.text);
+        if (code == ERR_OK)
+            cr_expect_eq(w.rotary_dims, all[i].dims, "%s: %d", text, w.rotary_dims);
+        json_decref(c);
+        xfree(text);
+    }
+}

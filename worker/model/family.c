@@ -118,8 +118,8 @@ enum err_code family_int(const json_t *o, const char *key, const char *what, int
     return ERR_OK;
 }
 
-enum err_code family_number(const json_t *o, const char *key, const char *what, double def,
-                            float *out, struct err *e)
+enum err_code family_double(const json_t *o, const char *key, const char *what, double def,
+                            double *out, struct err *e)
 {
     char name[64];
     const json_t *v = find_key(o, key, name, sizeof name);
@@ -128,6 +128,15 @@ enum err_code family_number(const json_t *o, const char *key, const char *what, 
     double n = v != NULL ? json_number_value(v) : def;
     if (!(n > 0.0) || n > 1e30)
         return wrong_type(what, v != NULL ? name : key, "a positive number", e);
+    *out = n;
+    return ERR_OK;
+}
+
+enum err_code family_number(const json_t *o, const char *key, const char *what, double def,
+                            float *out, struct err *e)
+{
+    double n;
+    TRY(family_double(o, key, what, def, &n, e));
     *out = (float)n;
     return ERR_OK;
 }

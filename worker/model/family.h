@@ -107,12 +107,14 @@ MUST_USE enum err_code family_wire(const struct family_ops *ops, const json_t *c
 bool family_is_needed(const struct wiring *w, enum need need);
 int64_t family_dim(const struct wiring *w, enum dim dim);
 
-/* Getters for read_config: an absent or null key takes the default, one of the wrong type is an error. A `key` of
+/* Getters for read_config: an absent or null key, or `o` NULL, takes the default, one of the wrong type is an error. A `key` of
  * the form "a|b" takes the first of the two that is there. */
 MUST_USE enum err_code family_int(const json_t *o, const char *key, const char *what, int64_t def,
                                   int *out, struct err *e);
 MUST_USE enum err_code family_number(const json_t *o, const char *key, const char *what, double def,
                                      float *out, struct err *e);
+MUST_USE enum err_code family_double(const json_t *o, const char *key, const char *what, double def,
+                                     double *out, struct err *e);
 MUST_USE enum err_code family_bool(const json_t *o, const char *key, const char *what, bool def,
                                    bool *out, struct err *e);
 MUST_USE enum err_code family_act(const json_t *o, const char *key, const char *what,

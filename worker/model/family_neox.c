@@ -4,31 +4,75 @@
 
 #include <string.h>
 
-/* Recent files keep the rotary settings in one object, older ones in flat keys. */
+static enum err_code check_rope_type(const json_t *rope, const char *name, const char *what,
+                                     struct err *e)
+{
+    const char *key = json_object_get(rope, "rope_type") != NULL ? "rope_type" : "type";
+    const json_t *type = json_object_get(rope, key);
+    if (type == NULL)
+        return ERR_OK;
+    if (!json_is_string(type))
+        return err_set(e, ERR_FORMAT, "%s: %s: \"%s\" must be a string", what, name, key);
+    if (strcmp(json_string_value(type), "default") != 0)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "%s: %s: %s \"%s\" is not supported, only \"default\" is", what, name, key,
+                       json_string_value(type));
+    return ERR_OK;
+}
+
+/* Recent files keep the rotary settings in rope_parameters; in rope_scaling, its older name, they count first. NULL: in
+ * neither. */
+static enum err_code find_rope(const json_t *c, const char *what, const json_t **out, struct err *e)
+{
+    static const char *const names[] = {"rope_scaling", "rope_parameters"};
+    *out = NULL;
+    for (size_t i = 0; i < ARRAY_LEN(names) && *out == NULL; i++) {
+        const json_t *rope = json_object_get(c, names[i]);
+        if (rope != NULL && !json_is_null(rope) && !json_is_object(rope))
+            return err_set(e, ERR_FORMAT, "%s: \"%s\" must be an object", what, names[i]);
+        if (json_object_size(rope) > 0) {
+            TRY(check_rope_type(rope, names[i], what, e));
+            *out = rope;
+        }
+    }
+    return ERR_OK;
+}
+
+/* Versions of transformers disagree on whether this flat key counts: it may say what is in force, nothing else. */
+static enum err_code check_flat(const json_t *c, const char *key, const char *what, double in_force,
+                                struct err *e)
+{
+    double flat;
+    TRY(family_double(c, key, what, in_force, &flat, e));
+    if (flat != in_force)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "%s: \"%s\" is %g, but %g is in force: this architecture takes it from "
+                       "rope_parameters, rotary_pct and rotary_emb_base; make them agree",
+                       what, key, flat, in_force);
+    return ERR_OK;
+}
+
 static enum err_code read_rotary(const json_t *c, const char *what, struct wiring *w, struct err *e)
 {
-    const json_t *rope = json_object_get(c, "rope_parameters");
-    if (rope != NULL && !json_is_null(rope) && !json_is_object(rope))
-        return err_set(e, ERR_FORMAT, "%s: \"rope_parameters\" must be an object", what);
-    const json_t *scaling = json_object_get(c, "rope_scaling");
-    if (scaling != NULL && !json_is_null(scaling))
-        return err_set(e, ERR_UNSUPPORTED, "%s: \"rope_scaling\" is not supported", what);
-    float share;
-    TRY(family_number(c, "rotary_pct|partial_rotary_factor", what, 0.25, &share, e));
-    TRY(family_number(c, "rotary_emb_base|rope_theta", what, 10000.0, &w->rotary_base, e));
-    if (json_is_object(rope)) {
-        const char *type = json_opt_str(rope, "rope_type", "default");
-        if (strcmp(type, "default") != 0)
-            return err_set(e, ERR_UNSUPPORTED, "%s: rope_type \"%s\" is not supported", what, type);
-        TRY(family_number(rope, "partial_rotary_factor", what, (double)share, &share, e));
-        TRY(family_number(rope, "rope_theta", what, (double)w->rotary_base, &w->rotary_base, e));
-    }
-    int head_dim = w->d / w->n_heads;
-    w->rotary_dims = (int)((float)head_dim * share);
-    if (share > 1.0F || w->rotary_dims % 2 != 0)
+    const json_t *rope;
+    double share, base;
+    TRY(find_rope(c, what, &rope, e));
+    TRY(family_double(c, "rotary_pct", what, 0.25, &share, e));
+    TRY(family_double(c, "rotary_emb_base", what, 10000.0, &base, e));
+    TRY(family_double(rope, "partial_rotary_factor", what, share, &share, e));
+    TRY(family_double(rope, "rope_theta", what, base, &base, e));
+    TRY(check_flat(c, "partial_rotary_factor", what, share, e));
+    TRY(check_flat(c, "rope_theta", what, base, e));
+    const int head_dim = w->d / w->n_heads;
+    if (share > 1.0)
+        return err_set(e, ERR_UNSUPPORTED, "%s: rotary on %g of a head, expected at most 1", what,
+                       share);
+    w->rotary_dims = (int)((double)head_dim * share); /* in double, as Python cuts it off */
+    if (w->rotary_dims % 2 != 0)
         return err_set(e, ERR_UNSUPPORTED,
                        "%s: rotary on %d of %d dimensions; an even part is needed", what,
                        w->rotary_dims, head_dim);
+    w->rotary_base = (float)base;
     return ERR_OK;
 }
 
