@@ -32,6 +32,14 @@ static const struct {
 
 _Static_assert(ARRAY_LEN(codes) == ERR_CODE_COUNT, "one row per code");
 
+/* One line, whatever a file or a peer put into it; and nothing that a terminal would obey. */
+static void make_line(char *text)
+{
+    for (unsigned char *p = (unsigned char *)text; *p != '\0'; p++)
+        if (*p < ' ' || *p == 0x7f)
+            *p = '?';
+}
+
 static void set_text(struct err *e, enum err_code code, const char *file, int line, const char *fmt,
                      va_list ap)
 {
@@ -41,6 +49,7 @@ static void set_text(struct err *e, enum err_code code, const char *file, int li
     e->line = line;
     if (vsnprintf(e->text, sizeof(e->text), fmt, ap) < 0)
         e->text[0] = '\0';
+    make_line(e->text);
 }
 
 enum err_code err_set_at(struct err *e, enum err_code code, const char *file, int line,
@@ -92,6 +101,7 @@ enum err_code err_wrap(struct err *e, const char *fmt, ...)
     va_end(ap);
     size_t used = n < 0 ? 0 : (size_t)n < sizeof(e->text) ? (size_t)n : sizeof(e->text) - 1;
     snprintf(e->text + used, sizeof(e->text) - used, ": %.*s", (int)(sizeof(inner) - 3), inner);
+    make_line(e->text);
     return e->code;
 }
 

@@ -37,7 +37,8 @@ enum err_code {
 
 enum err_fate { ERR_FATE_NONE, ERR_FATE_FAIL, ERR_FATE_RETRY, ERR_FATE_ELSEWHERE };
 
-/* One error. `text` names the thing, the place in it, what was expected and what to do. */
+/* One error. `text` names the thing, the place in it, what was expected and what to do: one line, in which control
+ * characters became '?'. */
 struct err {
     enum err_code code;
     int line;         /* where in our source it was set */

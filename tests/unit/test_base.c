@@ -59,6 +59,18 @@ Test(err, overlong_texts_are_cut_and_stay_terminated)
     cr_expect(strncmp(e.text, "outer: xxx", 10) == 0);
 }
 
+/* What a file puts into an error must not write lines of its own, nor speak to a terminal. */
+Test(err, a_text_is_one_line_whatever_goes_into_it)
+{
+    struct err e;
+    err_set(&e, ERR_FORMAT, "dtype \"%s\"", "F\n16\r\t\x1b[31m\x7f \xc3\xa9");
+    cr_expect_str_eq(e.text, "dtype \"F?16???[31m? \xc3\xa9\"");
+    err_wrap(&e, "shard %s", "a\nb");
+    cr_expect_str_eq(e.text, "shard a?b: dtype \"F?16???[31m? \xc3\xa9\"");
+    err_set_errno(&e, ENOENT, "open %s", "x\ny");
+    cr_expect(strncmp(e.text, "open x?y: ", 10) == 0, "%s", e.text);
+}
+
 Test(mem, size_arithmetic_refuses_overflow)
 {
     size_t r = 7;

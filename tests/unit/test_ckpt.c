@@ -420,6 +420,8 @@ Test(ckpt, index_entries_that_leave_the_directory_or_make_no_sense_are_refused)
         {"{\"a\":\"..\"}", "weight_map of \"a\""},
         {"{\"a\":\".hidden\"}", "weight_map of \"a\""},
         {"{\"a\":\"\"}", "weight_map of \"a\""},
+        {"{\"a\":\"x\\ny.safetensors\"}", "weight_map of \"a\""},
+        {"{\"a\":\"x\\u007f.safetensors\"}", "weight_map of \"a\""},
         {"{\"a\":7}", "weight_map of \"a\""},
         {"{\"a\":{\"file\":\"x\"}}", "weight_map of \"a\""},
         {"{\"a\\nb\":\"x\"}", "0x0a"},

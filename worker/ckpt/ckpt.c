@@ -83,9 +83,12 @@ static enum err_code open_single(struct ckpt *c, const struct layout *l, struct 
     return refuse_duplicates(c->tensors, c->n_tensors, c->files[0].path, e);
 }
 
-/* A shard is a file beside its index, nothing else. */
+/* A shard is a file beside its index, nothing else; its name appears in lists and messages. */
 static bool is_file_name(const char *s)
 {
+    for (const char *p = s; *p != '\0'; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            return false;
     return s[0] != '\0' && s[0] != '.' && strchr(s, '/') == NULL && strlen(s) < 200;
 }
 
@@ -120,8 +123,8 @@ static enum err_code list_shards(json_t *weight_map, const char *path, struct sh
         if (!json_is_string(file) || !is_file_name(json_string_value(file))) {
             rc = err_set(
                 e, ERR_FORMAT,
-                "%s: weight_map of \"%s\": expected the name of a file beside the index, without "
-                "folders",
+                "%s: weight_map of \"%s\": expected the printable name of a file beside the "
+                "index, without folders",
                 path, tensor);
             break;
         }
