@@ -13,7 +13,7 @@
 
 static enum err_code open_regular(const char *path, int *fd, size_t *size, struct err *e)
 {
-    int f = open(path, O_RDONLY | O_CLOEXEC);
+    int f = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe would wait for a writer */
     if (f < 0)
         return err_set_errno(e, errno, "cannot open %s", path);
     struct stat st;

@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -195,6 +196,21 @@ Test(io, a_replaced_file_is_whole_or_old)
     cr_assert_eq(io_read_file("/no/such/file", 5, &b, &e), ERR_NOTFOUND);
     cr_assert_eq(io_read_file(dir, 5, &b, &e), ERR_FORMAT);
     cr_assert_eq(io_write_file("/no/such/dir/f", "x", 1, &e), ERR_NOTFOUND);
+    xfree(path);
+    support_tmpdir_remove(dir);
+}
+
+Test(io, a_pipe_in_the_place_of_a_file_is_refused_at_once, .timeout = 20)
+{
+    char *dir = support_tmpdir();
+    char *path = xasprintf("%s/f", dir);
+    struct err e;
+    struct buf b = {0};
+    struct io_map map;
+    cr_assert_eq(mkfifo(path, 0600), 0);
+    cr_expect_eq(io_read_file(path, 5, &b, &e), ERR_FORMAT);
+    cr_expect(strstr(e.text, "is not a regular file") != NULL, "%s", e.text);
+    cr_expect_eq(io_map_open(path, &map, &e), ERR_FORMAT);
     xfree(path);
     support_tmpdir_remove(dir);
 }
