@@ -436,6 +436,17 @@ Test(ckpt, index_entries_that_leave_the_directory_or_make_no_sense_are_refused)
     }
 }
 
+Test(ckpt, an_index_too_large_for_a_parser_is_refused_with_the_bound)
+{
+    struct buf b = {0};
+    buf_adds(&b, "{\"weight_map\":{\"a\":\"x\"}}");
+    while (b.len <= 16777216)
+        buf_adds(&b, "                                                                ");
+    char *dir = new_dir();
+    mk_put(dir, "model.safetensors.index.json", b);
+    expect_refused(dir, ERR_FORMAT, "16777216 bytes allowed");
+}
+
 Test(ckpt, an_index_that_does_not_fit_its_shards_is_refused)
 {
     char *dir = new_dir();

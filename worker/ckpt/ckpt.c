@@ -9,7 +9,7 @@
 #include "worker/ckpt/tensor_check.h"
 #include "worker/ckpt/torchbin.h"
 
-enum { CONFIG_MAX = 16 << 20, INDEX_MAX = 64 << 20, FILES_MAX = 4096 };
+enum { CONFIG_MAX = 16 << 20, INDEX_MAX = 16 << 20, FILES_MAX = 4096 };
 
 typedef enum err_code (*directory_reader)(const struct io_map *file, const char *path,
                                           struct arena *a, struct ckpt_tensor **out, int *n,

@@ -3,7 +3,8 @@
  *      0         8                     8 + n                                    end
  *      | n: u64  | header: n bytes     | data                                   |
  *
- *   n       little endian, at most 100 MB (the format's own bound)
+ *   n       little endian, at most 16 MiB (the format allows 100 MB, of which a parser would make gigabytes; 500
+ *           tensors take 50 kB)
  *   header  one JSON object, first byte '{', padded at the end with spaces:
  *             { "__metadata__": {string: string, …},                              optional
  *               "NAME": { "dtype": "F16", "shape": [64, 192], "data_offsets": [b, e] }, … }
@@ -23,7 +24,7 @@
 #include "base/json.h"
 #include "worker/ckpt/tensor_check.h"
 
-enum { LENGTH_BYTES = 8, HEADER_MAX = 100000000 };
+enum { LENGTH_BYTES = 8, HEADER_MAX = 16 << 20 };
 
 static uint64_t read_u64(const unsigned char *p)
 {
