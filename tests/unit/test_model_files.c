@@ -236,6 +236,60 @@ Test(model_files, a_tied_head_alone_is_the_embedding_too)
     expect_refused(&got, ERR_FORMAT, "wte.weight is missing");
 }
 
+/* ---- tensors that are not weights ---- */
+
+static struct seen look_with(const char *family, const char *from, const char *name)
+{
+    struct files f = files_read(family);
+    files_copy(&f, from, name);
+    return look(&f);
+}
+
+Test(model_files, buffers_that_older_programs_stored_change_nothing)
+{
+    static const struct {
+        const char *family, *from, *name;
+    } all[] = {
+        {"gpt2-no-scale", "transformer.ln_f.bias", "transformer.h.0.attn.bias"},
+        {"gpt2-no-scale", "transformer.ln_f.bias", "h.1.attn.masked_bias"},
+        {"opt-prenorm-proj", "model.decoder.project_in.weight", "model.decoder.version"},
+        {"opt-prenorm-proj", "model.decoder.project_in.weight", "decoder.version"},
+        {"bloom-5-heads", "transformer.ln_f.bias",
+         "transformer.h.0.self_attention.scale_mask_softmax.causal_mask"},
+        {"neox-full-rotary-base", "gpt_neox.final_layer_norm.bias",
+         "gpt_neox.layers.1.attention.masked_bias"},
+        {"neox-full-rotary-base", "gpt_neox.final_layer_norm.bias",
+         "gpt_neox.layers.0.attention.norm_factor"},
+        {"neox-full-rotary-base", "gpt_neox.final_layer_norm.bias",
+         "layers.0.attention.rotary_emb.cos_cached"},
+        {"neox-full-rotary-base", "gpt_neox.final_layer_norm.bias",
+         "layers.0.attention.rotary_emb.sin_cached"},
+        {"neox-full-rotary-base", "gpt_neox.final_layer_norm.bias", "gpt_neox.rotary_emb.inv_freq"},
+        {"neox-full-rotary-base", "gpt_neox.final_layer_norm.bias", "rotary_emb.inv_freq"},
+        {"neox-full-rotary-base", "embed_out.weight", "lm_head.weight"},
+        {"neox-sequential-tied", "gpt_neox.embed_in.weight", "lm_head.weight"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        struct seen got = look_with(all[i].family, all[i].from, all[i].name);
+        struct seen wanted = look_at(all[i].family);
+        expect_same(&got, &wanted, all[i].name);
+    }
+}
+
+Test(model_files, a_tensor_that_might_be_a_weight_is_refused)
+{
+    static const char *const names[] = {"gpt_neox.layers.0.attention.my_rotary_emb.inv_freq",
+                                        "gpt_neox.layers.0.extra.weight", "version",
+                                        "embed_in.weight"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        struct seen got = look_with("neox-full-rotary-base", "gpt_neox.embed_in.weight", names[i]);
+        expect_refused(&got, ERR_FORMAT, names[i]);
+    }
+    struct seen got =
+        look_with("neox-full-rotary-base", "gpt_neox.embed_in.weight", "lm_head.weight");
+    expect_refused(&got, ERR_FORMAT, "lm_head.weight");
+}
+
 /* ---- rotary settings ---- */
 
 static struct seen look_neox(const char *edit)

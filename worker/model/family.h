@@ -91,7 +91,7 @@ struct family_ops {
     const char *prefix; /* "transformer.": every name may come with or without it */
     const struct family_tensor *tensors;
     int n_tensors;
-    const char *const *ignored; /* ends of names of buffers without weights; ends with NULL */
+    const char *const *ignored; /* buffers: names, or ends behind a dot; NULL at the end */
     /* `what` names the file in errors. Errors: ERR_FORMAT; ERR_UNSUPPORTED for settings that would change the
      * result and are not implemented. */
     enum err_code (*read_config)(const json_t *config, const char *what, struct wiring *w,

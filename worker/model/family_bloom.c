@@ -63,7 +63,7 @@ static const struct family_tensor tensors[] = {
     {ROLE_FFN2_B, "h.%d.mlp.dense_4h_to_h.bias", DIM_D, DIM_ONE, NEED_FFN_BIAS, false},
 };
 
-static const char *const ignored[] = {NULL};
+static const char *const ignored[] = {"self_attention.scale_mask_softmax.causal_mask", NULL};
 
 const struct family_ops family_ops_bloom = {
     .prefix = "transformer.",

@@ -45,7 +45,7 @@ static const struct family_tensor tensors[] = {
     {ROLE_FFN2_B, "h.%d.mlp.c_proj.bias", DIM_D, DIM_ONE, NEED_FFN_BIAS, false},
 };
 
-static const char *const ignored[] = {".attn.bias", ".attn.masked_bias", NULL};
+static const char *const ignored[] = {"attn.bias", "attn.masked_bias", NULL};
 
 const struct family_ops family_ops_gpt2 = {
     .prefix = "transformer.",

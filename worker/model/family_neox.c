@@ -118,8 +118,13 @@ static const struct family_tensor tensors[] = {
     {ROLE_FFN2_B, "layers.%d.mlp.dense_4h_to_h.bias", DIM_D, DIM_ONE, NEED_FFN_BIAS, false},
 };
 
-static const char *const ignored[] = {".attention.bias", ".attention.masked_bias",
-                                      ".rotary_emb.inv_freq", NULL};
+static const char *const ignored[] = {"attention.bias",
+                                      "attention.masked_bias",
+                                      "attention.norm_factor",
+                                      "rotary_emb.inv_freq",
+                                      "rotary_emb.cos_cached",
+                                      "rotary_emb.sin_cached",
+                                      NULL};
 
 const struct family_ops family_ops_neox = {
     .prefix = "gpt_neox.",

@@ -62,7 +62,7 @@ static const struct family_tensor tensors[] = {
     {ROLE_FFN2_B, "decoder.layers.%d.fc2.bias", DIM_D, DIM_ONE, NEED_FFN_BIAS, false},
 };
 
-static const char *const ignored[] = {NULL};
+static const char *const ignored[] = {"decoder.version", NULL};
 
 const struct family_ops family_ops_opt = {
     .prefix = "model.",

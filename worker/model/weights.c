@@ -120,12 +120,18 @@ struct planner {
     const struct ckpt_tensor *twin; /* a stored head that is the embedding too; NULL: none */
 };
 
+/* Of a global role, which every family has. */
+static const struct family_tensor *find_row(const struct family_ops *ops, enum role role)
+{
+    int i = 0;
+    while (ops->tensors[i].role != role)
+        CHECK(++i < ops->n_tensors);
+    return &ops->tensors[i];
+}
+
 static const struct ckpt_tensor *find_role(const struct planner *p, enum role role)
 {
-    for (int i = 0; i < p->ops->n_tensors; i++)
-        if (p->ops->tensors[i].role == role)
-            return find_tensor(p->w->ckpt, p->ops, &p->ops->tensors[i], 0);
-    return NULL;
+    return find_tensor(p->w->ckpt, p->ops, find_row(p->ops, role), 0);
 }
 
 /* As transformers settles it: a stored head with other values than the embedding is a head of its own, whatever config.json
@@ -192,11 +198,31 @@ static enum err_code plan_all(struct planner *p, struct err *e)
     return ERR_OK;
 }
 
+/* `name` is `end`, or ends with it behind a dot. */
+static bool is_name_of(const char *name, struct str end)
+{
+    const size_t n = strlen(name);
+    return n >= end.n && memcmp(name + n - end.n, end.p, end.n) == 0 &&
+           (n == end.n || name[n - end.n - 1] == '.');
+}
+
 static bool is_ignored(const struct family_ops *ops, const char *name)
 {
     for (const char *const *end = ops->ignored; *end != NULL; end++)
-        if (str_ends(str_of(name), *end))
+        if (is_name_of(name, str_of(*end)))
             return true;
+    return false;
+}
+
+/* The head once more, under another of its names. */
+static bool is_spare_head(const struct planner *p, const struct ckpt_tensor *t)
+{
+    const struct weight_tensor *used =
+        weights_tensor(p->w, p->wiring->is_tied ? ROLE_EMBED : ROLE_HEAD);
+    struct str rest = str_of(find_row(p->ops, ROLE_HEAD)->name), name;
+    while (str_next_field(&rest, '|', &name))
+        if (is_name_of(t->name, name))
+            return ckpt_is_equal(t, used->src);
     return false;
 }
 
@@ -209,7 +235,7 @@ static enum err_code check_leftovers(const struct planner *p, struct err *e)
         bool is_used = is_ignored(p->ops, t->name) || t == p->twin;
         for (int j = 0; j < w->n_tensors && !is_used; j++)
             is_used = w->tensors[j].src == t;
-        if (!is_used)
+        if (!is_used && !is_spare_head(p, t))
             return err_set(e, ERR_FORMAT,
                            "%s: tensor %s is not part of this architecture; check model_type and "
                            "the number of layers in config.json",
