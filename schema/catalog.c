@@ -1,5 +1,6 @@
 #include "schema/catalog.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* OPT's table of positions has two rows that no token uses: positions start at 2. */
@@ -91,12 +92,19 @@ const struct model_facts *catalog_find(struct str hub)
 /* Far above any model, and small enough that no count of parameters can overflow. */
 enum { LAYERS_MAX = 1 << 12, WIDTH_MAX = 1 << 22, ROWS_MAX = 1 << 24 };
 
-/* Families name one thing differently: the first of `a` and `b` that is there. */
-static enum err_code need_dim(const json_t *c, const char *a, const char *b, const char *what,
-                              int64_t max, int64_t *out, struct err *e)
+/* Families name one thing differently: of "a|b", the first that is there and not null. */
+static enum err_code need_dim(const json_t *c, const char *keys, const char *what, int64_t max,
+                              int64_t *out, struct err *e)
 {
-    const char *key = json_object_get(c, a) == NULL && json_object_get(c, b) != NULL ? b : a;
-    return json_need_int(c, key, what, 1, max, out, e);
+    struct str rest = str_of(keys), part;
+    while (str_next_field(&rest, '|', &part)) {
+        char key[64];
+        snprintf(key, sizeof(key), "%.*s", (int)part.n, part.p);
+        const json_t *v = json_object_get(c, key);
+        if (v != NULL && !json_is_null(v))
+            return json_need_int(c, key, what, 1, max, out, e);
+    }
+    return err_set(e, ERR_FORMAT, "%s: \"%s\" is missing", what, keys);
 }
 
 static enum err_code read_arch(const json_t *c, const char *what, enum arch *out, struct err *e)
@@ -130,28 +138,29 @@ enum err_code catalog_from_config(const json_t *config, const char *what, struct
                                   struct err *e)
 {
     static const struct {
-        const char *hidden, *layers, *heads, *ctx, *other_ctx;
+        const char *hidden, *layers, *heads, *ctx;
     } keys[ARCH_COUNT] = {
-        [ARCH_gpt2] = {"n_embd", "n_layer", "n_head", "n_positions", "n_ctx"},
+        [ARCH_gpt2] = {"hidden_size|n_embd", "num_hidden_layers|n_layer",
+                       "num_attention_heads|n_head", "max_position_embeddings|n_positions|n_ctx"},
         [ARCH_opt] = {"hidden_size", "num_hidden_layers", "num_attention_heads",
-                      "max_position_embeddings", "max_position_embeddings"},
+                      "max_position_embeddings"},
         [ARCH_neox] = {"hidden_size", "num_hidden_layers", "num_attention_heads",
-                       "max_position_embeddings", "max_position_embeddings"},
-        [ARCH_bloom] = {"hidden_size", "n_layer", "n_head", "seq_length", "seq_length"},
+                       "max_position_embeddings"},
+        [ARCH_bloom] = {"n_embed|hidden_size", "num_hidden_layers|n_layer",
+                        "num_attention_heads|n_head", "seq_length"},
     };
     struct model_shape s = {.has_final_norm = true};
     if (!json_is_object(config))
         return err_set(e, ERR_FORMAT, "%s: expected a JSON object", what);
     TRY(read_arch(config, what, &s.arch, e));
-    TRY(need_dim(config, keys[s.arch].hidden, "n_embed", what, WIDTH_MAX, &s.hidden, e));
-    TRY(need_dim(config, keys[s.arch].layers, "num_hidden_layers", what, LAYERS_MAX, &s.layers, e));
-    TRY(need_dim(config, keys[s.arch].heads, "num_attention_heads", what, WIDTH_MAX, &s.heads, e));
-    TRY(need_dim(config, "vocab_size", "vocab_size", what, ROWS_MAX, &s.vocab, e));
+    TRY(need_dim(config, keys[s.arch].hidden, what, WIDTH_MAX, &s.hidden, e));
+    TRY(need_dim(config, keys[s.arch].layers, what, LAYERS_MAX, &s.layers, e));
+    TRY(need_dim(config, keys[s.arch].heads, what, WIDTH_MAX, &s.heads, e));
+    TRY(need_dim(config, "vocab_size", what, ROWS_MAX, &s.vocab, e));
     /* Published BLOOM configurations may lack their training length. */
     s.ctx_tok = 2048;
     if (s.arch != ARCH_bloom || json_object_get(config, "seq_length") != NULL)
-        TRY(need_dim(config, keys[s.arch].ctx, keys[s.arch].other_ctx, what, ROWS_MAX, &s.ctx_tok,
-                     e));
+        TRY(need_dim(config, keys[s.arch].ctx, what, ROWS_MAX, &s.ctx_tok, e));
     TRY(read_ffn(config, what, &s, e));
     s.position_rows = rows_of_positions(s.arch, s.ctx_tok);
     s.embed = s.hidden;

@@ -145,6 +145,18 @@ Test(catalog, config_json_gives_the_shape_of_the_catalog)
          "\"max_position_embeddings\": 2048, \"vocab_size\": 50304}"},
         {"bigscience/bloom", "{\"model_type\": \"bloom\", \"n_embed\": 14336, \"n_layer\": 70,"
                              "\"num_attention_heads\": 112, \"vocab_size\": 250880}"},
+        /* By transformers' common names; and where both are there, the one that it lets win. */
+        {"openai-community/gpt2",
+         "{\"model_type\": \"gpt2\", \"hidden_size\": 768, \"num_hidden_layers\": 12,"
+         "\"num_attention_heads\": 12, \"max_position_embeddings\": 1024, \"vocab_size\": 50257}"},
+        {"openai-community/gpt2",
+         "{\"model_type\": \"gpt2\", \"n_embd\": 64, \"hidden_size\": 768, \"n_layer\": 1,"
+         "\"num_hidden_layers\": 12, \"n_head\": 2, \"num_attention_heads\": 12,"
+         "\"n_positions\": 1024, \"n_ctx\": 512, \"vocab_size\": 50257}"},
+        {"bigscience/bloom",
+         "{\"model_type\": \"bloom\", \"n_embed\": 14336, \"hidden_size\": 64, \"n_layer\": 1,"
+         "\"num_hidden_layers\": 70, \"n_head\": 4, \"num_attention_heads\": 112,"
+         "\"vocab_size\": 250880}"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         json_t *j = parsed(rows[i].config);

@@ -290,6 +290,31 @@ Test(model_files, a_tensor_that_might_be_a_weight_is_refused)
     expect_refused(&got, ERR_FORMAT, "lm_head.weight");
 }
 
+/* ---- names in config.json ---- */
+
+/* transformers knows the common names in every family and lets them win; BLOOM's n_embed wins over hidden_size. */
+Test(model_files, sizes_are_found_under_every_name_that_transformers_knows)
+{
+    static const struct {
+        const char *family, *edit;
+    } all[] = {
+        {"gpt2-no-scale", "{\"n_embd\": null, \"hidden_size\": 12, \"n_layer\": null, "
+                          "\"num_hidden_layers\": 2, \"n_head\": null, \"num_attention_heads\": 3, "
+                          "\"n_positions\": null, \"max_position_embeddings\": 40}"},
+        {"gpt2-no-scale", "{\"n_embd\": 24, \"hidden_size\": 12, \"n_layer\": 1, "
+                          "\"num_hidden_layers\": 2, \"n_head\": 4, \"num_attention_heads\": 3, "
+                          "\"n_positions\": 7, \"max_position_embeddings\": 40}"},
+        {"bloom-5-heads", "{\"hidden_size\": 40, \"n_embed\": 20, \"n_layer\": 1, "
+                          "\"num_hidden_layers\": 2, \"n_head\": 2, \"num_attention_heads\": 5}"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        struct files f = files_read(all[i].family);
+        files_config(&f, all[i].edit);
+        struct seen got = look(&f), wanted = look_at(all[i].family);
+        expect_same(&got, &wanted, all[i].family);
+    }
+}
+
 /* ---- rotary settings ---- */
 
 static struct seen look_neox(const char *edit)

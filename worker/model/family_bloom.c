@@ -17,12 +17,13 @@ static enum err_code refuse_slices(const json_t *c, const char *what, struct err
     return ERR_OK;
 }
 
+/* Where both names are there, the one wins that does in transformers. */
 static enum err_code read_config(const json_t *c, const char *what, struct wiring *w, struct err *e)
 {
     int vocab, context;
-    TRY(family_int(c, "hidden_size|n_embed", what, FAMILY_REQUIRED, &w->d, e));
-    TRY(family_int(c, "n_layer|num_hidden_layers", what, FAMILY_REQUIRED, &w->n_layers, e));
-    TRY(family_int(c, "n_head|num_attention_heads", what, FAMILY_REQUIRED, &w->n_heads, e));
+    TRY(family_int(c, "n_embed|hidden_size", what, FAMILY_REQUIRED, &w->d, e));
+    TRY(family_int(c, "num_hidden_layers|n_layer", what, FAMILY_REQUIRED, &w->n_layers, e));
+    TRY(family_int(c, "num_attention_heads|n_head", what, FAMILY_REQUIRED, &w->n_heads, e));
     TRY(family_int(c, "vocab_size", what, FAMILY_REQUIRED, &vocab, e));
     /* ALiBi sets no limit; BLOOM's own files name the length of training. */
     TRY(family_int(c, "seq_length", what, 2048, &context, e));

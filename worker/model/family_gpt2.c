@@ -1,15 +1,16 @@
 /* GPT-2: learned positions, pre-norm, Conv1D matrices stored [in, out], tanh GELU, tied head. */
 #include "worker/model/family.h"
 
+/* Where both names are there, the common one wins, as in transformers. */
 static enum err_code read_config(const json_t *c, const char *what, struct wiring *w, struct err *e)
 {
     int vocab, context;
     bool is_scaled;
-    TRY(family_int(c, "n_embd", what, FAMILY_REQUIRED, &w->d, e));
-    TRY(family_int(c, "n_layer", what, FAMILY_REQUIRED, &w->n_layers, e));
-    TRY(family_int(c, "n_head", what, FAMILY_REQUIRED, &w->n_heads, e));
+    TRY(family_int(c, "hidden_size|n_embd", what, FAMILY_REQUIRED, &w->d, e));
+    TRY(family_int(c, "num_hidden_layers|n_layer", what, FAMILY_REQUIRED, &w->n_layers, e));
+    TRY(family_int(c, "num_attention_heads|n_head", what, FAMILY_REQUIRED, &w->n_heads, e));
     TRY(family_int(c, "vocab_size", what, FAMILY_REQUIRED, &vocab, e));
-    TRY(family_int(c, "n_positions|n_ctx", what, 1024, &context, e));
+    TRY(family_int(c, "max_position_embeddings|n_positions|n_ctx", what, 1024, &context, e));
     TRY(family_int(c, "n_inner", what, (int64_t)4 * w->d, &w->ffn, e));
     TRY(family_number(c, "layer_norm_epsilon", what, 1e-5, &w->eps, e));
     TRY(family_act(c, "activation_function", what, "gelu_new", &w->act, e));
