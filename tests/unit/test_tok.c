@@ -608,6 +608,47 @@ Test(tok, a_directory_without_tokenizer_files_is_not_found)
     support_tmpdir_remove(dir);
 }
 
+/* ---- files that contradict each other ---- */
+
+static void expect_opens(const char *dir, const char *label)
+{
+    struct tok *t = NULL;
+    struct err e = {0};
+    cr_expect_eq(tok_open(dir, &t, &e), ERR_OK, "%s: %s", label, e.text);
+    tok_close(t);
+}
+
+/* transformers takes tokens from added_tokens.json unless tokenizer_config.json has added_tokens_decoder. */
+Test(tok, tokens_that_only_added_tokens_json_has_are_refused)
+{
+    static const struct {
+        const char *tiny, *config, *added;
+        enum err_code code;
+        const char *says;
+    } rows[] = {
+        {"opt", NULL, "{\"</s>\": 2}", ERR_OK, ""},
+        {"opt", NULL, "{\"</s>\": 2, \"the\": 330}", ERR_UNSUPPORTED, "\"the\""},
+        {"opt", NULL, "{\"</s>\": 3}", ERR_UNSUPPORTED, "\"</s>\""},
+        {"opt", NULL, "{\"</s>\": \"2\"}", ERR_FORMAT, "\"</s>\" must be an integer"},
+        {"opt", NULL, "[]", ERR_FORMAT, "must be a JSON object"},
+        {"opt", "{\"pad_token\": \"[PAD]\"}", "{\"[PAD]\": 330}", ERR_OK, ""},
+        {"opt", "{\"added_tokens_decoder\": {\"2\": \"</s>\"}}", "{\"the\": 330}", ERR_OK, ""},
+        {"falcon", NULL, "{\"the\": 330}", ERR_UNSUPPORTED, "\"the\""},
+        {"falcon", NULL, "{\">>TITLE<<\": 0}", ERR_OK, ""},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        char *dir = copy_tiny(rows[i].tiny);
+        if (rows[i].config != NULL)
+            put(dir, "tokenizer_config.json", rows[i].config);
+        put(dir, "added_tokens.json", rows[i].added);
+        if (rows[i].code == ERR_OK)
+            expect_opens(dir, rows[i].added);
+        else
+            expect_refused(dir, rows[i].code, rows[i].says, rows[i].added);
+        support_tmpdir_remove(dir);
+    }
+}
+
 /* ---- forms that mean the same ---- */
 
 static void expect_same(const char *a, const char *b, const char *label)

@@ -106,6 +106,7 @@ static enum err_code load(struct tok *t, struct tok_source *src, struct err *e)
         TRY(tok_json_load(t, src, e));
     else
         TRY(load_legacy(t, src, e));
+    TRY(tok_special_check_file(src, e));
     t->n_ids = src->max_id + 1;
     tok_decode_load(t, src);
     return tok_special_find_roles(t, src, e);

@@ -64,6 +64,8 @@ MUST_USE enum err_code tok_special_add(struct tok *t, struct tok_source *src, co
 /* The special tokens of a directory without tokenizer.json. */
 MUST_USE enum err_code tok_special_load_legacy(struct tok *t, struct tok_source *src,
                                                struct err *e);
+/* That added_tokens.json, where it counts, says nothing that the other files do not say. */
+MUST_USE enum err_code tok_special_check_file(const struct tok_source *src, struct err *e);
 /* t->bos and t->eos. */
 MUST_USE enum err_code tok_special_find_roles(struct tok *t, const struct tok_source *src,
                                               struct err *e);

@@ -133,6 +133,46 @@ enum err_code tok_special_load_legacy(struct tok *t, struct tok_source *src, str
     return tok_special_add(t, src, NULL, end_of_text, -1, e);
 }
 
+/* ---- added_tokens.json ---- */
+
+/* {"[PAD]": 50257, …}: an older file beside the others, which transformers reads unless there is an added_tokens_decoder. */
+static enum err_code check_added(const struct tok_source *src, const json_t *doc, const char *path,
+                                 struct err *e)
+{
+    const char *text = NULL;
+    json_t *v = NULL;
+    if (!json_is_object(doc))
+        return err_set(e, ERR_FORMAT, "%s must be a JSON object", path);
+    json_object_foreach((json_t *)doc, text, v)
+    {
+        int64_t id = 0;
+        TRY(json_need_int(doc, text, path, 0, TOK_MAX_VOCAB - 1, &id, e));
+        if (!json_equal(json_object_get(src->added, text), v))
+            return err_set(
+                e, ERR_UNSUPPORTED,
+                "%s: the token \"%.100s\" with id %lld is not an added token of the other "
+                "files, and this file is not read; save the tokenizer anew with "
+                "transformers' AutoTokenizer",
+                path, text, (long long)id);
+    }
+    return ERR_OK;
+}
+
+enum err_code tok_special_check_file(const struct tok_source *src, struct err *e)
+{
+    char *path = io_join(src->dir, "added_tokens.json");
+    json_t *doc = NULL;
+    enum err_code rc = ERR_OK;
+    if (io_exists(path) && json_object_get(src->doc[TOK_CONFIG], "added_tokens_decoder") == NULL) {
+        rc = json_read(path, TOK_MAX_FILE, &doc, e);
+        if (rc == ERR_OK)
+            rc = check_added(src, doc, path, e);
+    }
+    json_decref(doc);
+    xfree(path);
+    return rc;
+}
+
 /* ---- roles ---- */
 
 static int32_t id_of(const struct tok_source *src, const char *text)
