@@ -649,6 +649,43 @@ Test(tok, tokens_that_only_added_tokens_json_has_are_refused)
     }
 }
 
+/* transformers' GPT-2 and GPT-NeoX classes build the pre-tokenizer anew, by tokenizer_config.json alone. */
+Test(tok, a_prefix_space_that_two_files_see_differently_is_refused)
+{
+    static const struct {
+        const char *config;
+        bool in_json, is_fine;
+    } rows[] = {
+        {"{\"tokenizer_class\": \"GPTNeoXTokenizer\"}", false, true},
+        {"{\"tokenizer_class\": \"GPTNeoXTokenizer\"}", true, false},
+        {"{\"tokenizer_class\": \"GPTNeoXTokenizerFast\", \"add_prefix_space\": true}", false,
+         false},
+        {"{\"tokenizer_class\": \"GPTNeoXTokenizerFast\", \"add_prefix_space\": true}", true, true},
+        {"{\"tokenizer_class\": \"GPT2TokenizerFast\", \"add_prefix_space\": false}", true, false},
+        {"{\"tokenizer_class\": \"GPT2Tokenizer\", \"add_prefix_space\": true}", true, true},
+        {"{\"tokenizer_class\": \"BloomTokenizerFast\", \"add_prefix_space\": true}", false, true},
+        {"{\"tokenizer_class\": \"PreTrainedTokenizerFast\"}", true, true},
+        {"{}", true, true},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        char *dir = copy_tiny("neox"), *path = io_join(dir, "tokenizer.json");
+        json_t *doc = read_json(path);
+        struct buf text = {0};
+        set_member(doc, "pre_tokenizer/add_prefix_space", rows[i].in_json ? "true" : "false");
+        json_append(&text, doc, false);
+        put(dir, "tokenizer.json", text.data);
+        put(dir, "tokenizer_config.json", rows[i].config);
+        if (rows[i].is_fine)
+            expect_opens(dir, rows[i].config);
+        else
+            expect_refused(dir, ERR_UNSUPPORTED, "add_prefix_space", rows[i].config);
+        buf_release(&text);
+        json_decref(doc);
+        xfree(path);
+        support_tmpdir_remove(dir);
+    }
+}
+
 /* ---- forms that mean the same ---- */
 
 static void expect_same(const char *a, const char *b, const char *label)

@@ -269,6 +269,31 @@ static enum err_code load_pre_tokenizer(struct tok *t, const json_t *part, struc
     return ERR_OK;
 }
 
+/* transformers' own classes build the pre-tokenizer anew, with the flag of tokenizer_config.json or without: a file that
+ * sees it differently gives other ids there than in `tokenizers`. Other classes leave it to tokenizer.json. */
+static enum err_code check_prefix_space(const struct tok_source *src, const json_t *part,
+                                        struct err *e)
+{
+    static const char *const classes[] = {"GPT2Tokenizer", "GPT2TokenizerFast", "GPTNeoXTokenizer",
+                                          "GPTNeoXTokenizerFast"};
+    const char *type = json_opt_str(src->doc[TOK_CONFIG], "tokenizer_class", "");
+    const bool wanted = json_opt_bool(src->doc[TOK_CONFIG], "add_prefix_space", false);
+    bool is_built_anew = false;
+    struct steps steps;
+    for (size_t i = 0; i < ARRAY_LEN(classes); i++)
+        is_built_anew = is_built_anew || strcmp(type, classes[i]) == 0;
+    TRY(find_steps(part, "pre_tokenizer", "pretokenizers", &steps, e));
+    for (size_t i = 0; i < steps.n && is_built_anew; i++) {
+        const json_t *found = json_object_get(step_at(&steps, i), "add_prefix_space");
+        if (found != NULL && json_is_true(found) != wanted)
+            return err_set(e, ERR_UNSUPPORTED,
+                           "add_prefix_space is %s here, but %s for tokenizer_class %s in "
+                           "tokenizer_config.json, which transformers follows; make them agree",
+                           wanted ? "false" : "true", wanted ? "true" : "false", type);
+    }
+    return ERR_OK;
+}
+
 /* ---- post-processor ---- */
 
 /* {"single": [{"SpecialToken": {"id": "<s>", …}}, {"Sequence": {"id": "A", …}}],
@@ -322,6 +347,7 @@ static enum err_code load_parts(struct tok *t, struct tok_source *src, struct er
     TRY(load_normalizer(t, json_object_get(doc, "normalizer"), e)); /* before the added tokens */
     TRY(load_added(t, src, json_object_get(doc, "added_tokens"), e));
     TRY(load_pre_tokenizer(t, json_object_get(doc, "pre_tokenizer"), e));
+    TRY(check_prefix_space(src, json_object_get(doc, "pre_tokenizer"), e));
     return load_post_processor(t, json_object_get(doc, "post_processor"), e);
 }
 
