@@ -59,6 +59,17 @@ struct hand_job *hand_next_waiting(struct hand *h)
     return find_state(h, HAND_WAITING);
 }
 
+int hand_split_running(struct hand *h)
+{
+    const int n = hand_n_running(h);
+    for (int i = 0; i < h->n; i++)
+        if (h->v[i].state == HAND_RUNNING) {
+            h->v[i].state = HAND_WAITING;
+            h->v[i].share_max = n / 2 > 1 ? n / 2 : 1;
+        }
+    return n;
+}
+
 static void append(struct hand *h, struct hand_job j)
 {
     if (h->n == h->cap) {

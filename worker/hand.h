@@ -3,7 +3,9 @@
  * result that was computed once arrive once. Pure: no socket, no clock. Thread: the parent's loop.
  *
  *   WAITING ──▶ RUNNING ──▶ ANSWERED ──ACK──▶ gone
- *      └───────── RETURN ──────▲
+ *    │  ▲          │           ▲
+ *    │  └─ split ──┘           │
+ *    └──────── RETURN ─────────┘
  */
 #ifndef ISOBIT_WORKER_HAND_H
 #define ISOBIT_WORKER_HAND_H
@@ -21,6 +23,7 @@ struct hand_job {
     int64_t job, attempt, slice;
     int64_t limit_s; /* it has failed when it runs longer; 0: no limit */
     enum hand_state state;
+    int share_max; /* jobs that may run together with it, itself counted; 0: no limit */
     json_t *start; /* body of START; its "model" tells checkpoints apart */
     /* Answered: */
     enum wire_type type;
@@ -52,6 +55,8 @@ struct hand_job *hand_running(struct hand *h); /* the first of several */
 int hand_n_running(const struct hand *h);
 bool hand_is_same_model(const struct hand_job *a, const struct hand_job *b);
 struct hand_job *hand_next_waiting(struct hand *h);
+/* The jobs that ran together wait again, for runs of half as many; returns how many they were. */
+int hand_split_running(struct hand *h);
 
 /* Notes the answer of a job. `body` is a stolen reference; the blob is copied. */
 void hand_answer(struct hand_job *j, enum wire_type type, json_t *body,

@@ -95,11 +95,19 @@ static void replace_child(struct parent *p, int64_t now_ns, char how[PROC_HOW])
     }
 }
 
-/* Every job that runs has failed; several do when they share passes over a checkpoint. */
+/* The job that ran has failed. Of several that share passes nobody can tell which broke them, so none has: they run again,
+ * half as many at a time, until the one that breaks its pass is alone in it. Each halving makes the next smaller, so it ends. */
 static void fail_running(struct parent *p, enum err_code code, const char *text)
 {
-    for (struct hand_job *j; (j = hand_running(&p->hand)) != NULL;)
+    struct hand_job *j = hand_running(&p->hand);
+    if (j == NULL)
+        return;
+    if (hand_n_running(&p->hand) == 1) {
         hand_answer_fail(j, code, text);
+        return;
+    }
+    const int n = hand_split_running(&p->hand);
+    log_event(LOG_WARN, "parent", "split", "jobs=%d code=%s text=\"%s\"", n, err_name(code), text);
 }
 
 static void return_running(struct parent *p, const char *reason, const char *text)
@@ -112,11 +120,15 @@ static void on_child_gone(struct parent *p, const struct err *why, int64_t now_n
 {
     char how[PROC_HOW];
     struct hand_job *j = hand_running(&p->hand);
+    const bool is_revoked = p->stop_ns != 0;
     replace_child(p, now_ns, how);
     log_event(LOG_ERROR, "parent", "child-gone", "job=%lld text=\"compute process %s (%s)\"",
               j != NULL ? (long long)j->job : 0, how, why->text);
     char *text = xasprintf("the compute process %s", how);
-    fail_running(p, ERR_CRASHED, text);
+    if (is_revoked)
+        return_running(p, "revoked", text);
+    else
+        fail_running(p, ERR_CRASHED, text);
     xfree(text);
 }
 
@@ -191,15 +203,19 @@ static void on_answer(struct parent *p, struct wire_msg *m)
 }
 
 /* The child runs its job's checkpoint in passes: the waiting jobs of that checkpoint whose data is here go along, and from
- * now on more slices are asked for, so that the next passes are fuller. */
+ * now on more slices are asked for, so that the next passes are fuller. Those of a pass that broke off stay among
+ * themselves. */
 static void join_jobs(struct parent *p, int64_t n_wanted, int64_t now_ns)
 {
     const struct hand_job *first = hand_running(&p->hand);
     enum err_code rc = first != NULL ? ERR_OK : ERR_NOTFOUND;
     struct err e;
+    if (first != NULL && first->share_max > 0 && n_wanted > first->share_max - 1)
+        n_wanted = first->share_max - 1;
     for (int i = 0; i < p->hand.n && rc == ERR_OK && n_wanted > 0; i++) {
         struct hand_job *j = &p->hand.v[i];
-        if (j->state != HAND_WAITING || !hand_is_same_model(j, first) ||
+        if (j->state != HAND_WAITING || j->share_max != first->share_max ||
+            !hand_is_same_model(j, first) ||
             fetch_prepare(p->fetch, json_object_get(j->start, "eval")) == FETCH_WAITING)
             continue;
         rc = pipe_send(&p->child.pipe, WIRE_START, j->start, NULL, 0, send_limit_ns, &e);

@@ -215,6 +215,64 @@ static void killed_compute_process_is_one_failed_attempt(const char *self)
     close_story(&s);
 }
 
+/* Jobs 1 to 12 of one checkpoint, which share passes. */
+static void lease_twelve(struct story *s)
+{
+    json_decref(await_message(s, WIRE_CREDIT, 5));
+    json_t *jobs = json_array();
+    for (int i = 1; i <= 12; i++)
+        json_array_append_new(jobs, json_pack("[i, i, i, i]", i, 1, 0, 0));
+    tell(s, WIRE_LEASE,
+         json_pack("{s:i, s:i, s:i, s:{s:s}, s:[{s:i}], s:[{s:s}], s:o}", "slice", 1, "lease_ns", 1,
+                   "estimated_bytes", 0, "model", "name", "m", "configs", "k", 16, "evals", "data",
+                   "d", "jobs", jobs));
+}
+
+/* The next RESULT or FAIL; *code is empty for a RESULT. 0: none comes. */
+static int64_t awaited_answer(struct story *s, char code[16], double seconds)
+{
+    int64_t end_ns = clock_mono_ns() + (int64_t)(seconds * CLOCK_NS_PER_S), job = 0;
+    while (job == 0 && clock_mono_ns() < end_ns) {
+        struct link_inbox in;
+        bool readable = false;
+        link_wait(&s->link, 1, NULL, 0, CLOCK_NS_PER_S / 50, &readable);
+        if (!link_receive(s->link, &in))
+            continue;
+        if (!in.is_bad && (in.msg.type == WIRE_RESULT || in.msg.type == WIRE_FAIL)) {
+            job = json_opt_int(in.msg.body, "job", 0);
+            snprintf(code, 16, "%s", json_opt_str(in.msg.body, "code", ""));
+        }
+        link_inbox_release(&in);
+    }
+    return job;
+}
+
+/* Whose fault it was that a pass broke off shows when the jobs run apart: no other has failed, and each has its result. */
+static void a_job_that_breaks_passes_fails_alone(const char *self, const char *how,
+                                                 const char *code_expected)
+{
+    setenv("ISOBIT_FAKE_PASSES", "1", 1);
+    setenv("ISOBIT_JOB_TIMEOUT", "0.5", 1);
+    setenv(how, "7", 1);
+    struct story s = open_story(self, "0");
+    json_decref(welcome(&s, 1));
+    lease_twelve(&s);
+    int n_results = 0, n_failures = 0;
+    char code[16];
+    for (int64_t job; n_results + n_failures < 12 && (job = awaited_answer(&s, code, 10)) != 0;) {
+        n_results += code[0] == '\0';
+        n_failures += code[0] != '\0';
+        EXPECT((job == 7) == (strcmp(code, code_expected) == 0), "job %lld: %s", (long long)job,
+               code);
+        acknowledge(&s, job, "accepted");
+    }
+    EXPECT(n_results == 11 && n_failures == 1, "%d results, %d failures", n_results, n_failures);
+    unsetenv("ISOBIT_FAKE_PASSES");
+    unsetenv("ISOBIT_JOB_TIMEOUT");
+    unsetenv(how);
+    close_story(&s);
+}
+
 static void refusal_ends_the_worker(const char *self)
 {
     struct story s = open_story(self, "0");
@@ -258,6 +316,8 @@ int main(int argc, char **argv)
     revoked_jobs_come_back(self);
     unrunnable_checkpoint_comes_back_whole(self);
     killed_compute_process_is_one_failed_attempt(self);
+    a_job_that_breaks_passes_fails_alone(self, "ISOBIT_FAKE_CRASH", "CRASHED");
+    a_job_that_breaks_passes_fails_alone(self, "ISOBIT_FAKE_HANG", "TIMEOUT");
     job_limit_ends_a_job(self);
     refusal_ends_the_worker(self);
     a_worker_out_of_sockets_ends_with_a_word(self);

@@ -127,6 +127,46 @@ static void run_job(struct pipe *p, const json_t *start)
     send_message(p, WIRE_RESULT, id);
 }
 
+/* Asks for the jobs that may share passes with the first, as a runner does on a streamed checkpoint. Returns all. */
+static json_t *gather(struct pipe *p, json_t *first)
+{
+    json_t *group = json_pack("[O]", first);
+    send_message(p, WIRE_PROGRESS, json_pack("{s:i, s:i}", "counter", 0, "wants", 1000));
+    for (bool is_open = true; is_open;) {
+        struct wire_msg m;
+        struct err e;
+        bool found = false;
+        if (pipe_receive(p, &m, &found, &e) != ERR_OK)
+            exit(0);
+        if (!found) {
+            pipe_wait(p, -1);
+            continue;
+        }
+        is_open = m.type == WIRE_START && json_object_get(m.body, "job") != NULL;
+        if (is_open)
+            json_array_append(group, m.body);
+        wire_msg_release(&m);
+    }
+    return group;
+}
+
+/* One job that kills or hangs the process takes all that share its passes along, before any has its result. */
+static void run_passes(struct pipe *p, json_t *first)
+{
+    json_t *group = gather(p, first), *start;
+    size_t i;
+    json_array_foreach(group, i, start)
+    {
+        const int64_t job = json_opt_int(start, "job", 0);
+        if (falls_on("ISOBIT_FAKE_CRASH", job))
+            raise(SIGKILL);
+        if (falls_on("ISOBIT_FAKE_HANG", job))
+            work(p, 0, true);
+    }
+    json_array_foreach(group, i, start) run_job(p, start);
+    json_decref(group);
+}
+
 const char *fake_compute_path(void)
 {
     static char path[1024];
@@ -156,7 +196,9 @@ bool fake_compute_main(int argc, char **argv)
             pipe_wait(&p, -1);
             continue;
         }
-        if (m.type == WIRE_START)
+        if (m.type == WIRE_START && env_int("ISOBIT_FAKE_PASSES") != 0)
+            run_passes(&p, m.body);
+        else if (m.type == WIRE_START)
             run_job(&p, m.body);
         wire_msg_release(&m);
     }

@@ -105,6 +105,23 @@ Test(hand, missing_checkpoint_returns_its_waiting_jobs_only)
     cr_expect_str_eq(json_opt_str(body, "reason", ""), "missing");
 }
 
+Test(hand, jobs_that_failed_together_are_halved_until_each_runs_alone)
+{
+    cr_assert_eq(lease(1, "m", 10), ERR_OK);
+    cr_assert_eq(lease(2, "m", 20), ERR_OK);
+    cr_assert_eq(lease(3, "m", 30), ERR_OK);
+    const int sizes[] = {5, 2, 2, 1}, halves[] = {2, 1, 1, 1};
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        for (int j = 0; j < sizes[i]; j++)
+            h.v[j].state = HAND_RUNNING;
+        cr_expect_eq(hand_split_running(&h), sizes[i]);
+        cr_expect_null(hand_running(&h));
+        for (int j = 0; j < sizes[i]; j++)
+            cr_expect_eq(h.v[j].share_max, halves[i], "%zu %d", i, j);
+    }
+    cr_expect_eq(hand_find(&h, 31, 1)->share_max, 0, "it never ran");
+}
+
 Test(hand, held_names_everything)
 {
     cr_assert_eq(lease(1, "m", 10), ERR_OK);
