@@ -80,7 +80,7 @@ static json_t *ask_live(const char *db)
 static enum err_code explain_job(const struct why *x, json_t *job, struct err *e)
 {
     static const char sql[] =
-        "SELECT attempt, outcome, code, text, host, started_at, ended_at FROM failures "
+        "SELECT attempt, outcome, code, text, worker, host, started_at, ended_at FROM failures "
         "WHERE job = CAST(?1 AS INTEGER) ORDER BY attempt";
     char id[32];
     snprintf(id, sizeof(id), "%lld", (long long)json_opt_int(job, "job", 0));

@@ -411,6 +411,17 @@ const struct eval_spec *dispatch_eval(const struct dispatch *d, int i)
     return i < d->board.parts.n_evals ? &d->board.parts.evals[i].spec : NULL;
 }
 
+/* Names of the evaluations that a session is not given because it lacks their data. New reference. */
+static json_t *lacking(const struct dispatch *d, const struct session *s)
+{
+    json_t *names = json_array();
+    for (int i = 0; i < s->n_refused; i++)
+        if (s->refused[i].what == WIRE_LACK_DATA)
+            json_array_append_new(names,
+                                  wire_text(d->board.parts.evals[s->refused[i].id].spec.name));
+    return names;
+}
+
 json_t *dispatch_workers_json(const struct dispatch *d, int64_t now_ns)
 {
     json_t *all = json_array(), *w = NULL;
@@ -426,6 +437,7 @@ json_t *dispatch_workers_json(const struct dispatch *d, int64_t now_ns)
                                s->host, "device", s->device, "program", s->program, "state",
                                s->held.n > 0 ? "busy" : "idle", "checkpoint", checkpoint, "jobs",
                                s->held.n, "seconds", (double)(now_ns - s->since_ns) * 1e-9));
+        json_object_set_new(w, "lacks", lacking(d, s));
         if (s->end_ns != 0)
             json_object_set_new(w, "left_s", json_real((double)(s->end_ns - now_ns) * 1e-9));
     }

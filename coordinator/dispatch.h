@@ -18,6 +18,7 @@
 #include "coordinator/events.h"
 #include "schema/job.h"
 #include "schema/store_work.h"
+#include "schema/wire.h"
 
 struct dispatch; /* opaque */
 
@@ -77,7 +78,8 @@ MUST_USE enum err_code dispatch_next(struct dispatch *d, int64_t now_ns, struct 
 
 enum verdict {
     VERDICT_ACCEPTED,
-    VERDICT_FENCED /* lost lease, or already done: the worker forgets it */
+    VERDICT_FENCED,    /* lost lease, or already done: the worker forgets it */
+    VERDICT_OTHER_DATA /* beside ERR_DENIED: the data differ, the weights do not */
 };
 
 /* Which lease a worker speaks of; all three must still fit (I2). */
@@ -88,15 +90,25 @@ struct dispatch_ref {
 
 /* samples: a compressed blob as it came; its codec is e.g. "zstd-f32/2". Errors: ERR_IO, ERR_BUSY (the store); ERR_DENIED when
  * weights or data differ from the identity that the first worker pinned (both hashes in the text): that session is not given
- * this checkpoint again and the job returns to pending (I4). */
+ * this checkpoint or evaluation again and the job returns to pending (I4). */
 MUST_USE enum err_code dispatch_result(struct dispatch *d, const struct dispatch_ref *at,
                                        const struct job_result *r,
                                        const struct store_samples *samples, int64_t now_ns,
                                        enum verdict *v, struct err *e);
-/* code decides by err_fate: counts and buries, or waits for another worker. */
+/* code decides by err_fate: counts and buries, or waits for another worker as when the checkpoint is missing. */
 MUST_USE enum err_code dispatch_fail(struct dispatch *d, const struct dispatch_ref *at,
                                      enum err_code code, const char *text, int64_t now_ns,
                                      enum verdict *v, struct err *e);
+/* Handed back unrun because the worker lacks something, which it is not given again. */
+struct dispatch_lack {
+    enum wire_lack what;
+    enum err_code
+        code; /* NOTFOUND or NOMEM; after NOMEM for a checkpoint no worker with as little memory is given it */
+    const char *text; /* borrowed */
+};
+MUST_USE enum err_code dispatch_missing(struct dispatch *d, const struct dispatch_ref *at,
+                                        const struct dispatch_lack *lack, int64_t now_ns,
+                                        enum verdict *v, struct err *e);
 /* Handed back unrun; `reason` "drain", "revoked" or "missing" (then this session is not given this checkpoint again). */
 MUST_USE enum err_code dispatch_return(struct dispatch *d, const struct dispatch_ref *at,
                                        const char *reason, const char *text, int64_t now_ns,
@@ -135,8 +147,8 @@ MUST_USE enum err_code dispatch_count(struct dispatch *d, int64_t now_ns,
                                       struct dispatch_counts *out, struct err *e);
 /* The evaluations of all jobs, by index; NULL beyond the last one. */
 const struct eval_spec *dispatch_eval(const struct dispatch *d, int i);
-/* Live sessions for `status`: array of objects uuid, host, device, program, state, checkpoint, jobs, seconds,
- * and left_s where the worker has said when it leaves. New reference. */
+/* Live sessions for `status`: array of objects uuid, host, device, program, state, checkpoint, jobs, seconds, left_s where the
+ * worker has said when it leaves, and lacks (evaluations whose data it has not). New reference. */
 json_t *dispatch_workers_json(const struct dispatch *d, int64_t now_ns);
 
 #endif

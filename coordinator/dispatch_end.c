@@ -93,20 +93,22 @@ enum err_code dispatch_end_all(struct dispatch *d, struct session *s, bool is_lo
 
 /* ---- results ---- */
 
-/* An identity that differs from the pinned one. Text of both hashes in *e. */
+/* An identity that differs from the pinned one. Text of both hashes in *e, whose they are in *differs. */
 static enum err_code check_identity(struct dispatch *d, const struct session *s,
                                     const struct board_job *j, const struct job_result *r,
-                                    struct err *e)
+                                    enum wire_lack *differs, struct err *e)
 {
     const struct board_cell *cell = &d->board.cells[j->cell];
     const struct store_model *m = &d->board.parts.models[cell->model];
     const struct store_eval *v = &d->board.parts.evals[j->eval];
+    *differs = WIRE_LACK_CHECKPOINT;
     if (m->weights_sha256 != NULL && strcmp(m->weights_sha256, r->weights_sha256) != 0)
         return err_set(e, ERR_DENIED,
                        "%s on %s: its weights have SHA-256 %s, this database has results of %s; "
                        "put the same files there, "
                        "or take the old results back with `isobit retry --done`",
                        m->ref.name, s->host, r->weights_sha256, m->weights_sha256);
+    *differs = WIRE_LACK_DATA;
     if (v->data_sha256 != NULL && strcmp(v->data_sha256, r->data_sha256) != 0)
         return err_set(e, ERR_DENIED,
                        "%s on %s: the file has SHA-256 %s, this database has results of %s; put "
@@ -135,30 +137,35 @@ static enum err_code pin_identity(struct dispatch *d, const struct board_job *j,
     return ERR_OK;
 }
 
-/* The session is not given the checkpoint again, and `explain` can say why. */
-static enum err_code refuse_model(struct dispatch *d, struct session *s, const struct board_job *j,
-                                  enum err_code code, const char *text, struct err *e)
+/* The session is not given again what it lacks; `explain` can say why of a checkpoint, and of the rest by the attempts. */
+static enum err_code refuse(struct dispatch *d, struct session *s, const struct board_job *j,
+                            const struct dispatch_lack *lack, struct err *e)
 {
-    int32_t model = d->board.cells[j->cell].model;
-    if (session_refuses(s, false, model))
+    const int32_t model = d->board.cells[j->cell].model;
+    const int64_t ids[] = {[WIRE_LACK_CHECKPOINT] = model,
+                           [WIRE_LACK_DATA] = j->eval,
+                           [WIRE_LACK_CONFIGURATION] = j->id};
+    if (session_refuses(s, lack->what, ids[lack->what]))
         return ERR_OK;
-    session_refuse(s, false, model);
-    log_event(LOG_WARN, "dispatch", "refuse", "worker=%s checkpoint=%s code=%s text=\"%s\"",
-              s->uuid, d->board.parts.models[model].ref.name, err_name(code), text);
-    return store_refusal(d->store, s->worker_id, d->board.parts.models[model].id, code, text, e);
+    session_refuse(s, lack->what, ids[lack->what]);
+    log_event(LOG_WARN, "dispatch", "refuse",
+              "worker=%s job=%lld checkpoint=%s lacks=%s code=%s text=\"%s\"", s->uuid,
+              (long long)j->id, d->board.parts.models[model].ref.name, wire_lack_label(lack->what),
+              err_name(lack->code), lack->text);
+    if (lack->what != WIRE_LACK_CHECKPOINT)
+        return ERR_OK;
+    return store_refusal(d->store, s->worker_id, d->board.parts.models[model].id, lack->code,
+                         lack->text, e);
 }
 
 /* The job returns without an attempt (I4); ERR_DENIED stays in *e unless the store fails. */
 static enum err_code deny(struct dispatch *d, struct session *s, int32_t job,
-                          const struct job_result *r, struct err *e)
+                          enum wire_lack differs, struct err *e)
 {
-    const struct board_job *j = &d->board.jobs[job];
-    const char *pinned = d->board.parts.evals[j->eval].data_sha256;
-    struct dispatch_ending end = {.outcome = "refused", .code = ERR_DENIED, .text = e->text};
+    const struct dispatch_lack lack = {differs, ERR_DENIED, e->text};
+    const struct dispatch_ending end = {.outcome = "refused", .code = ERR_DENIED, .text = e->text};
     struct err store_err;
-    enum err_code rc = refuse_model(d, s, j, ERR_DENIED, e->text, &store_err);
-    if (rc == ERR_OK && pinned != NULL && strcmp(pinned, r->data_sha256) != 0)
-        session_refuse(s, true, j->eval);
+    enum err_code rc = refuse(d, s, &d->board.jobs[job], &lack, &store_err);
     if (rc == ERR_OK)
         rc = dispatch_end(d, s, job, &end, &store_err);
     if (rc != ERR_OK)
@@ -232,8 +239,11 @@ enum err_code dispatch_result(struct dispatch *d, const struct dispatch_ref *at,
     if (r->weights_sha256[0] == '\0' || r->data_sha256[0] == '\0')
         return dispatch_fail(d, at, ERR_FORMAT, "the result names no identity of weights or data",
                              now_ns, v, e);
-    if (check_identity(d, s, &d->board.jobs[job], r, e) != ERR_OK)
-        return deny(d, s, job, r, e);
+    enum wire_lack differs;
+    if (check_identity(d, s, &d->board.jobs[job], r, &differs, e) != ERR_OK) {
+        *v = differs == WIRE_LACK_DATA ? VERDICT_OTHER_DATA : VERDICT_FENCED;
+        return deny(d, s, job, differs, e);
+    }
     bool is_ours = false;
     TRY(accept(d, s, job, r, samples, &is_ours, e));
     *v = is_ours ? VERDICT_ACCEPTED : VERDICT_FENCED;
@@ -245,6 +255,28 @@ enum err_code dispatch_result(struct dispatch *d, const struct dispatch_ref *at,
 enum err_code dispatch_fail(struct dispatch *d, const struct dispatch_ref *at, enum err_code code,
                             const char *text, int64_t now_ns, enum verdict *v, struct err *e)
 {
+    const struct dispatch_lack lack = {WIRE_LACK_CHECKPOINT, code, text};
+    const struct dispatch_ending end = {
+        .outcome = "failed", .code = code, .text = text, .counts = true};
+    struct session *s = NULL;
+    int32_t job = -1;
+    if (err_fate(code) == ERR_FATE_ELSEWHERE)
+        return dispatch_missing(d, at, &lack, now_ns, v, e);
+    *v = VERDICT_FENCED;
+    TRY(look_up(d, at, now_ns, &s, &job, e));
+    if (s == NULL)
+        return ERR_OK;
+    *v = VERDICT_ACCEPTED;
+    d->board.jobs[job].avoid = d->board.jobs[job].owner;
+    return dispatch_end(d, s, job, &end, e);
+}
+
+enum err_code dispatch_missing(struct dispatch *d, const struct dispatch_ref *at,
+                               const struct dispatch_lack *lack, int64_t now_ns, enum verdict *v,
+                               struct err *e)
+{
+    const struct dispatch_ending end = {
+        .outcome = "returned", .code = lack->code, .text = lack->text};
     struct session *s = NULL;
     int32_t job = -1;
     *v = VERDICT_FENCED;
@@ -252,18 +284,10 @@ enum err_code dispatch_fail(struct dispatch *d, const struct dispatch_ref *at, e
     if (s == NULL)
         return ERR_OK;
     *v = VERDICT_ACCEPTED;
-    struct board_job *j = &d->board.jobs[job];
-    bool is_elsewhere = err_fate(code) == ERR_FATE_ELSEWHERE;
-    if (code == ERR_NOMEM && s->memory_bytes > 0)
+    const struct board_job *j = &d->board.jobs[job];
+    if (lack->what == WIRE_LACK_CHECKPOINT && lack->code == ERR_NOMEM && s->memory_bytes > 0)
         session_limit(&d->sessions, d->board.cells[j->cell].model, s->memory_bytes);
-    if (is_elsewhere)
-        TRY(refuse_model(d, s, j, code, text, e));
-    else
-        j->avoid = j->owner;
-    struct dispatch_ending end = {.outcome = is_elsewhere ? "returned" : "failed",
-                                  .code = code,
-                                  .text = text,
-                                  .counts = !is_elsewhere};
+    TRY(refuse(d, s, j, lack, e));
     return dispatch_end(d, s, job, &end, e);
 }
 

@@ -52,13 +52,14 @@ static enum err_code fail_job(struct intake *in, struct intake_seat *seat, const
 
 /* The pinned identity differs: the result does not count, and the worker has to know why. */
 static void deny(struct intake *in, struct intake_seat *seat, const struct answer *an,
-                 const struct err *why)
+                 enum wire_lack differs, const struct err *why)
 {
     log_event(LOG_ERROR, "intake", "denied", "job=%lld text=\"%s\"", (long long)an->job, why->text);
     seat->n_in_hand -= seat->n_in_hand > 0;
     intake_put(in, &seat->peer, WIRE_ACK,
-               json_pack("{s:[[I, i, s]], s:o}", "jobs", (json_int_t)an->job, an->attempt, "denied",
-                         "text", wire_text(why->text)));
+               json_pack("{s:[[I, i, s]], s:o, s:s}", "jobs", (json_int_t)an->job, an->attempt,
+                         "denied", "text", wire_text(why->text), "lacks",
+                         wire_lack_label(differs)));
 }
 
 /* The text is already parsed. */
@@ -86,7 +87,8 @@ static enum err_code take_result(struct intake *in, struct intake_seat *seat,
         if (rc == ERR_OK)
             intake_put_ack(in, seat, an->job, an->attempt, v);
         else if (rc == ERR_DENIED)
-            deny(in, seat, an, &why);
+            deny(in, seat, an, v == VERDICT_OTHER_DATA ? WIRE_LACK_DATA : WIRE_LACK_CHECKPOINT,
+                 &why);
         else
             *e = why;
         rc = rc == ERR_DENIED ? ERR_OK : rc;
@@ -120,9 +122,10 @@ enum err_code intake_on_return(struct intake *in, struct intake_seat *seat, cons
     const char *reason = json_opt_str(body, "reason", "drain");
     const char *text = json_opt_str(body, "text", "");
     bool is_missing = strcmp(reason, "missing") == 0;
-    enum err_code why_missing = err_from_name(json_opt_str(body, "code", "NOTFOUND"));
-    if (err_fate(why_missing) != ERR_FATE_ELSEWHERE)
-        why_missing = ERR_NOTFOUND;
+    struct dispatch_lack lack = {wire_lack_of(json_opt_str(body, "lacks", NULL)),
+                                 err_from_name(json_opt_str(body, "code", "NOTFOUND")), text};
+    if (err_fate(lack.code) != ERR_FATE_ELSEWHERE)
+        lack.code = ERR_NOTFOUND;
     if (!is_missing && strcmp(reason, "revoked") != 0)
         reason = "drain";
     size_t i;
@@ -136,7 +139,7 @@ enum err_code intake_on_return(struct intake *in, struct intake_seat *seat, cons
             continue;
         struct dispatch_ref at = {seat->session, job, (int)attempt};
         if (is_missing)
-            TRY(dispatch_fail(in->dispatch, &at, why_missing, text, now_ns, &v, e));
+            TRY(dispatch_missing(in->dispatch, &at, &lack, now_ns, &v, e));
         else
             TRY(dispatch_return(in->dispatch, &at, reason, text, now_ns, &v, e));
         intake_put_ack(in, seat, job, attempt, v);

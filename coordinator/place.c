@@ -21,7 +21,8 @@ static bool can_run(const struct session_table *t, const struct session *s,
                     const struct board_lane *l)
 {
     return s->is_live && (s->computes >> l->compute & 1) != 0 &&
-           !session_refuses(s, false, l->model) && !session_is_too_small(t, s, l->model);
+           !session_refuses(s, WIRE_LACK_CHECKPOINT, l->model) &&
+           !session_is_too_small(t, s, l->model);
 }
 
 /* A checkpoint too large for a worker goes to one that it fits; when it fits nobody, the worker may stream it, or says
@@ -171,6 +172,12 @@ static double seconds_of(const struct board *b, const struct pace *p, int32_t mo
     return total;
 }
 
+static bool is_refused(const struct session *s, const struct board_job *j)
+{
+    return session_refuses(s, WIRE_LACK_DATA, j->eval) ||
+           session_refuses(s, WIRE_LACK_CONFIGURATION, j->id);
+}
+
 int place_slice(const struct board *b, const struct pace *p, const struct session_table *t,
                 int slot, int32_t lane, const struct place_time *time, int32_t *jobs, int max)
 {
@@ -190,7 +197,7 @@ int place_slice(const struct board *b, const struct pace *p, const struct sessio
             const struct board_job *j = &b->jobs[i];
             /* A job that failed here last has its next try elsewhere, as long as there is an elsewhere. */
             bool is_avoided = j->avoid == slot && is_elsewhere;
-            if (!j->is_pending || is_avoided || session_refuses(t->v[slot], true, j->eval))
+            if (!j->is_pending || is_avoided || is_refused(t->v[slot], j))
                 continue;
             double needed = isinf(left) ? 0 : expected_seconds(b, p, t->v[slot], j, time->slice_s);
             if (needed > left) /* it would be cut short */

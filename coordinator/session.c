@@ -1,5 +1,7 @@
 #include "coordinator/session.h"
 
+#include <string.h>
+
 #include "base/mem.h"
 #include "coordinator/dispatch.h"
 
@@ -93,20 +95,37 @@ void session_set_live(struct session_table *t, struct session *s)
     s->is_live = true;
 }
 
-void session_refuse(struct session *s, bool is_eval, int32_t index)
+/* Where it stands, or would: a session may refuse thousands of jobs, and is asked of each that waits. */
+static int find_refusal(const struct session *s, enum wire_lack what, int64_t id)
 {
-    if (session_refuses(s, is_eval, index))
-        return;
-    s->refused = xrealloc(s->refused, (size_t)(s->n_refused + 1) * sizeof(*s->refused));
-    s->refused[s->n_refused++] = (struct session_refusal){is_eval, index};
+    int lo = 0, hi = s->n_refused;
+    while (lo < hi) {
+        const int mid = lo + (hi - lo) / 2;
+        const struct session_refusal *r = &s->refused[mid];
+        if (r->what < what || (r->what == what && r->id < id))
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
 }
 
-bool session_refuses(const struct session *s, bool is_eval, int32_t index)
+void session_refuse(struct session *s, enum wire_lack what, int64_t id)
 {
-    for (int i = 0; i < s->n_refused; i++)
-        if (s->refused[i].is_eval == is_eval && s->refused[i].index == index)
-            return true;
-    return false;
+    if (session_refuses(s, what, id))
+        return;
+    const int at = find_refusal(s, what, id);
+    s->refused = xrealloc(s->refused, (size_t)(s->n_refused + 1) * sizeof(*s->refused));
+    memmove(s->refused + at + 1, s->refused + at,
+            (size_t)(s->n_refused - at) * sizeof(*s->refused));
+    s->refused[at] = (struct session_refusal){what, id};
+    s->n_refused++;
+}
+
+bool session_refuses(const struct session *s, enum wire_lack what, int64_t id)
+{
+    const int at = find_refusal(s, what, id);
+    return at < s->n_refused && s->refused[at].what == what && s->refused[at].id == id;
 }
 
 void session_limit(struct session_table *t, int32_t model, int64_t bytes)

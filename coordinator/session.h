@@ -5,11 +5,13 @@
 
 #include "base/json.h"
 #include "coordinator/board.h"
+#include "schema/wire.h"
 
-/* What a session is not given (again): a checkpoint, or an evaluation (its data differ). */
+/* What a session is not given again: a checkpoint, an evaluation (its data are absent or differ), or a job (its
+ * configuration does not fit). */
 struct session_refusal {
-    bool is_eval;
-    int32_t index;
+    enum wire_lack what;
+    int64_t id; /* index of the checkpoint or evaluation; the job's number */
 };
 
 struct session {
@@ -29,7 +31,7 @@ struct session {
     int32_t model;   /* checkpoint of its last slice: the one it has loaded; -1: none */
     double slowness; /* its seconds over the mean's; 1: average */
     json_t *progress;
-    struct session_refusal *refused;
+    struct session_refusal *refused; /* sorted */
     int n_refused;
 };
 
@@ -60,8 +62,8 @@ int session_of_worker(const struct session_table *t, int64_t worker_id);
 struct worker_hello;
 void session_describe(struct session *s, const struct worker_hello *h);
 void session_set_live(struct session_table *t, struct session *s);
-void session_refuse(struct session *s, bool is_eval, int32_t index);
-bool session_refuses(const struct session *s, bool is_eval, int32_t index);
+void session_refuse(struct session *s, enum wire_lack what, int64_t id);
+bool session_refuses(const struct session *s, enum wire_lack what, int64_t id);
 void session_limit(struct session_table *t, int32_t model, int64_t bytes);
 bool session_is_too_small(const struct session_table *t, const struct session *s, int32_t model);
 

@@ -59,10 +59,46 @@ static bool has_label(const char *list, const char *label)
     return false;
 }
 
+/* The worker has not the data of the job's evaluation, says the coordinator. */
+static bool lacks_data(const struct why *x, const char *worker, const char *evaluation)
+{
+    size_t i = 0, k = 0;
+    json_t *w = NULL, *name = NULL;
+    json_array_foreach(json_object_get(x->live, "workers"), i, w)
+    {
+        if (strcmp(json_opt_str(w, "uuid", ""), worker) != 0)
+            continue;
+        json_array_foreach(json_object_get(w, "lacks"), k, name)
+        {
+            if (strcmp(json_string_value(name), evaluation) == 0)
+                return true;
+        }
+    }
+    return false;
+}
+
+/* Why the worker gave this very job back; NULL: it did not. */
+static const char *return_of(const json_t *job, const char *worker)
+{
+    const char *text = NULL;
+    size_t i = 0;
+    json_t *f = NULL;
+    json_array_foreach(json_object_get(job, "failures"), i, f)
+    {
+        const enum err_code code = err_from_name(json_opt_str(f, "code", ""));
+        if (strcmp(json_opt_str(f, "worker", ""), worker) == 0 &&
+            strcmp(json_opt_str(f, "outcome", ""), "returned") == 0 &&
+            err_fate(code) == ERR_FATE_ELSEWHERE)
+            text = json_opt_str(f, "text", "");
+    }
+    return text;
+}
+
 /* Says of each live worker that cannot take the job why not; returns how many can. */
 static int say_who_cannot(const struct why *x, const json_t *job, json_t *sentences)
 {
     const char *model = json_opt_str(job, "model", ""), *compute = json_opt_str(job, "compute", "");
+    const char *evaluation = json_opt_str(job, "evaluation", "");
     struct store_model m = {.n_params = json_opt_int(job, "n_params", 0)};
     int64_t need = place_bytes(&m, (enum compute)compute_of(str_of(compute)));
     int n = 0;
@@ -72,12 +108,18 @@ static int say_who_cannot(const struct why *x, const json_t *job, json_t *senten
     {
         const char *host = json_opt_str(w, "host", ""), *uuid = json_opt_str(w, "worker", "");
         int64_t memory = json_opt_int(w, "memory_bytes", 0);
-        const char *refusal = refusal_of(x, uuid, model);
+        const char *refusal = refusal_of(x, uuid, model), *returned = return_of(job, uuid);
         char a[32], b[32];
         if (!has_label(json_opt_str(w, "computes", ""), compute))
             say(sentences, "worker %.8s on %s does not compute in %s", uuid, host, compute);
         else if (refusal != NULL)
             say(sentences, "worker %.8s on %s cannot serve %s: %s", uuid, host, model, refusal);
+        else if (returned != NULL)
+            say(sentences, "worker %.8s on %s gave it back: %s", uuid, host, returned);
+        else if (lacks_data(x, uuid, evaluation))
+            say(sentences,
+                "worker %.8s on %s has not the data of %s, or others than the results are of", uuid,
+                host, evaluation);
         else
             n++;
         double left_s = seconds_left(x, uuid);

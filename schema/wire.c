@@ -17,6 +17,23 @@ const char *wire_type_name(enum wire_type t)
     return "?";
 }
 
+static const char *const lack_labels[] = {[WIRE_LACK_CHECKPOINT] = "checkpoint",
+                                          [WIRE_LACK_DATA] = "data",
+                                          [WIRE_LACK_CONFIGURATION] = "configuration"};
+
+const char *wire_lack_label(enum wire_lack l)
+{
+    return lack_labels[l];
+}
+
+enum wire_lack wire_lack_of(const char *label)
+{
+    for (size_t i = 0; i < ARRAY_LEN(lack_labels) && label != NULL; i++)
+        if (strcmp(label, lack_labels[i]) == 0)
+            return (enum wire_lack)i;
+    return WIRE_LACK_CHECKPOINT;
+}
+
 static size_t max_body_of(enum wire_type t)
 {
     static const unsigned kib[256] = {

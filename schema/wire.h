@@ -62,6 +62,12 @@ enum wire_type {
 };
 const char *wire_type_name(enum wire_type t); /* "?" for an unknown one */
 
+/* What a worker lacks for a job that it returns as `missing`: then it is not given the checkpoint, the evaluation or that one
+ * job again. */
+enum wire_lack { WIRE_LACK_CHECKPOINT, WIRE_LACK_DATA, WIRE_LACK_CONFIGURATION };
+const char *wire_lack_label(enum wire_lack l);
+enum wire_lack wire_lack_of(const char *label); /* other words and NULL: the checkpoint */
+
 struct wire_frame {
     const void *data;
     size_t size;

@@ -177,11 +177,12 @@ static void send_message(struct engine *c, enum wire_type type, json_t *body,
 
 static void send_failure(struct engine *c, int64_t job, int64_t attempt, const struct err *why)
 {
-    send_message(c, WIRE_FAIL,
-                 json_pack("{s:I, s:I, s:s, s:o}", "job", (json_int_t)job, "attempt",
-                           (json_int_t)attempt, "code", err_name(why->code), "text",
-                           wire_text(why->text)),
-                 NULL);
+    json_t *body =
+        json_pack("{s:I, s:I, s:s, s:o}", "job", (json_int_t)job, "attempt", (json_int_t)attempt,
+                  "code", err_name(why->code), "text", wire_text(why->text));
+    if (c->runner != NULL && err_fate(why->code) == ERR_FATE_ELSEWHERE)
+        json_object_set_new(body, "lacks", json_string(wire_lack_label(runner_lacks(c->runner))));
+    send_message(c, WIRE_FAIL, body, NULL);
 }
 
 /* Called by the runner in the middle of its work. Only a REVOKE or the end of the stream can arrive then. */

@@ -175,19 +175,32 @@ void hand_answer_return(struct hand_job *j, const char *reason, const char *text
                 NULL);
 }
 
-void hand_answer_missing(struct hand_job *j, enum err_code code, const char *text)
+void hand_answer_missing(struct hand_job *j, enum wire_lack lacks, enum err_code code,
+                         const char *text)
 {
     hand_answer_return(j, "missing", text);
     json_object_set_new(j->body, "code", json_string(err_name(code)));
+    json_object_set_new(j->body, "lacks", json_string(wire_lack_label(lacks)));
 }
 
-void hand_return_waiting(struct hand *h, const json_t *like_start, const char *reason,
-                         const char *text)
+void hand_return_missing(struct hand *h, const struct hand_job *like, enum wire_lack lacks,
+                         enum err_code code, const char *text)
 {
-    const json_t *model = json_object_get(like_start, "model");
+    static const char *const members[] = {
+        [WIRE_LACK_CHECKPOINT] = "model", [WIRE_LACK_DATA] = "eval"};
+    if (lacks == WIRE_LACK_CONFIGURATION)
+        return;
+    const json_t *wanted = json_object_get(like->start, members[lacks]);
     for (int i = 0; i < h->n; i++)
         if (h->v[i].state == HAND_WAITING &&
-            (like_start == NULL || json_equal(json_object_get(h->v[i].start, "model"), model)))
+            json_equal(json_object_get(h->v[i].start, members[lacks]), wanted))
+            hand_answer_missing(&h->v[i], lacks, code, text);
+}
+
+void hand_return_waiting(struct hand *h, const char *reason, const char *text)
+{
+    for (int i = 0; i < h->n; i++)
+        if (h->v[i].state == HAND_WAITING)
             hand_answer_return(&h->v[i], reason, text);
 }
 

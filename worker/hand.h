@@ -64,11 +64,14 @@ void hand_answer(struct hand_job *j, enum wire_type type, json_t *body,
 /* Answers with FAIL or RETURN in this worker's own words. */
 void hand_answer_fail(struct hand_job *j, enum err_code code, const char *text);
 void hand_answer_return(struct hand_job *j, const char *reason, const char *text);
-/* RETURN `missing`, with the error that says whether files or memory are. */
-void hand_answer_missing(struct hand_job *j, enum err_code code, const char *text);
-/* RETURN for everything waiting; of the checkpoint of `like` only when that is not NULL. */
-void hand_return_waiting(struct hand *h, const json_t *like_start, const char *reason,
+/* RETURN `missing`, with what is, and the error that says whether files or memory are. */
+void hand_answer_missing(struct hand_job *j, enum wire_lack lacks, enum err_code code,
                          const char *text);
+/* The same for all waiting jobs that want the same checkpoint or data as `like`; a configuration is one job's alone. */
+void hand_return_missing(struct hand *h, const struct hand_job *like, enum wire_lack lacks,
+                         enum err_code code, const char *text);
+/* RETURN for everything waiting. */
+void hand_return_waiting(struct hand *h, const char *reason, const char *text);
 
 /* ACK: forgets it; false when it is not in hand. */
 bool hand_settle(struct hand *h, int64_t job, int64_t attempt);

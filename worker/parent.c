@@ -158,7 +158,7 @@ static void on_ready(struct parent *p, const json_t *body, int64_t now_ns)
               json_opt_str(body, "device", "?"), p->o->connect);
 }
 
-/* What cannot work here but may elsewhere costs no attempt: the whole checkpoint goes back. */
+/* What cannot work here but may elsewhere costs no attempt: all that lacks the same goes back. */
 static void answer_failure(struct parent *p, struct hand_job *j, enum err_code code,
                            const json_t *body)
 {
@@ -173,8 +173,9 @@ static void answer_failure(struct parent *p, struct hand_job *j, enum err_code c
         hand_answer(j, WIRE_FAIL, json_incref((json_t *)body), NULL);
         return;
     }
-    hand_answer_missing(j, code, text);
-    hand_return_waiting(&p->hand, j->start, "missing", text);
+    const enum wire_lack lacks = wire_lack_of(json_opt_str(body, "lacks", NULL));
+    hand_answer_missing(j, lacks, code, text);
+    hand_return_missing(&p->hand, j, lacks, code, text);
 }
 
 static void on_answer(struct parent *p, struct wire_msg *m)
@@ -385,7 +386,7 @@ static void leave_in_peace(struct parent *p)
 static void go_on_draining(struct parent *p, int64_t now_ns)
 {
     struct hand_job *j = hand_running(&p->hand);
-    hand_return_waiting(&p->hand, NULL, "drain", "the worker leaves");
+    hand_return_waiting(&p->hand, "drain", "the worker leaves");
     if (j != NULL && now_ns >= p->drain_end_ns) {
         kill_running(p, j, now_ns);
         return_running(p, "drain", "the worker leaves");

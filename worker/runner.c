@@ -9,6 +9,11 @@ const struct runner_stats *runner_get_stats(const struct runner *r)
     return &r->stats;
 }
 
+enum wire_lack runner_lacks(const struct runner *r)
+{
+    return r->lacks;
+}
+
 bool runner_tell_progress(void *arg)
 {
     struct runner *r = arg;

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "schema/job.h"
+#include "schema/wire.h"
 
 struct runner; /* opaque */
 
@@ -37,6 +38,8 @@ void runner_free(struct runner *r);
 /* Runs one job. The result is owned by `a`. A failed job leaves the runner usable. */
 MUST_USE enum err_code runner_run(struct runner *r, const struct job *job, struct job_result *out,
                                   struct arena *a, struct err *e);
+/* What was lacking when a job just failed with a code that says it may work elsewhere. */
+enum wire_lack runner_lacks(const struct runner *r);
 /* Opens the job's checkpoint; *is_streamed when it does not fit the memory, so that jobs of it should come together. */
 MUST_USE enum err_code runner_opens(struct runner *r, const struct job *job, bool *is_streamed,
                                     struct err *e);

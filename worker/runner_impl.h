@@ -53,6 +53,7 @@ struct runner {
     int64_t set_context;
     struct foresight ahead;
     int64_t counter;
+    enum wire_lack lacks; /* what an error now would mean, when its code says elsewhere */
     struct runner_stats stats;
     int64_t unreported_bytes; /* of weight files read since the last result */
 };

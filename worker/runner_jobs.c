@@ -119,7 +119,10 @@ static enum err_code open_for(struct runner *r, const struct job *job, struct co
     *c = job->config;
     TRY(config_validate(c, e));
     config_normalize(c);
-    return runner_ensure_model(r, &job->model, c->compute, e);
+    r->lacks = WIRE_LACK_CHECKPOINT;
+    TRY(runner_ensure_model(r, &job->model, c->compute, e));
+    r->lacks = WIRE_LACK_CONFIGURATION;
+    return ERR_OK;
 }
 
 enum err_code runner_opens(struct runner *r, const struct job *job, bool *is_streamed,

@@ -45,6 +45,7 @@ static enum err_code take_job(struct group *g, int i, bool *is_full, struct err 
     struct runner *r = g->r;
     struct config c = g->jobs[i].config;
     struct prepared *p = NULL;
+    r->lacks = WIRE_LACK_CONFIGURATION;
     TRY(config_validate(&c, e));
     config_normalize(&c);
     TRY(model_stream_check(r->model, &c, &g->bits[g->n], e));
@@ -227,6 +228,7 @@ static enum err_code run_items(struct group *g, struct err *e)
 static void run_group(struct group *g)
 {
     struct err e;
+    g->r->lacks = WIRE_LACK_CONFIGURATION;
     enum err_code rc = run_items(g, &e);
     drop_unwritten(g, rc != ERR_OK);
     if (rc == ERR_OK)

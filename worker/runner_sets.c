@@ -75,8 +75,12 @@ static enum err_code find_or_load(struct runner *r, const struct eval_spec *ev,
                               .context = r->set_context,
                               .progress = runner_tell_progress,
                               .progress_arg = r};
-    if (!eval_ahead_take(r->ahead.sets, ev, &p->set))
-        TRY(eval_load(&src, &p->set, e));
+    if (!eval_ahead_take(r->ahead.sets, ev, &p->set)) {
+        const enum err_code rc = eval_load(&src, &p->set, e);
+        if (rc == ERR_NOTFOUND)
+            r->lacks = WIRE_LACK_DATA;
+        TRY(rc);
+    }
     p->key = eval_set_key(ev);
     r->n_prepared++;
     *out = p;

@@ -154,7 +154,8 @@ static void on_ack(struct uplink *u, const json_t *body)
         if (strcmp(verdict, "denied") == 0) {
             const char *text = json_opt_str(body, "text", "denied");
             log_event(LOG_ERROR, "uplink", "denied", "job=%lld text=\"%s\"", (long long)job, text);
-            hand_return_waiting(u->hand, j->start, "missing", text);
+            hand_return_missing(u->hand, j, wire_lack_of(json_opt_str(body, "lacks", NULL)),
+                                ERR_NOTFOUND, text);
         }
         if (!hand_settle(u->hand, job, attempt))
             log_event(LOG_WARN, "uplink", "early-ack", "job=%lld", (long long)job);

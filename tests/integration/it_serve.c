@@ -11,6 +11,7 @@
 #include <zmq.h>
 
 #include "base/clock.h"
+#include "base/io.h"
 #include "base/mem.h"
 #include "schema/link.h"
 #include "tests/support/played.h"
@@ -295,6 +296,57 @@ static void lost_credit_is_noticed(void)
     close_story(&s);
 }
 
+/* `isobit explain` says so of jobs of this task. */
+static void expect_explained(const struct story *s, const char *task, const char *words)
+{
+    char *pattern = xasprintf("*|task=%s|*", task);
+    char *path = xasprintf("%s/explained", s->run.dir);
+    const char *const args[] = {"explain", "--db", s->run.db, pattern, NULL};
+    struct buf text = {0};
+    struct err e;
+    EXPECT(cluster_wait(cluster_start("isobit", args, path), 10) == 0, "explain failed");
+    CHECK(io_read_file(path, 1 << 20, &text, &e) == ERR_OK);
+    EXPECT(strstr(text.data, words) != NULL, "explained: %s", text.data);
+    buf_release(&text);
+    xfree(path);
+    xfree(pattern);
+}
+
+/* What a worker lacks of one evaluation keeps it from that evaluation, not from the checkpoint. */
+static void missing_data_leave_the_checkpoint(void)
+{
+    struct story s = open_story();
+    struct played f = play(&s, 'a');
+    played_register(&f);
+    json_t *lease = played_lease(&f);
+    const json_t *jobs = json_object_get(lease, "jobs"), *first = json_array_get(jobs, 0);
+    const json_t *model = json_object_get(lease, "model");
+    const json_t *absent = json_array_get(json_object_get(lease, "evals"),
+                                          (size_t)json_integer_value(json_array_get(first, 3)));
+    played_send(&f, WIRE_RETURN,
+                json_pack("{s:s, s:s, s:s, s:s, s:[[O, O]]}", "reason", "missing", "code",
+                          "NOTFOUND", "lacks", "data", "text", "no file", "jobs",
+                          json_array_get(first, 0), json_array_get(first, 1)));
+    EXPECT(strcmp(played_verdict(&f, 5), "accepted") == 0, "no ACK");
+    for (size_t i = 1; i < json_array_size(jobs); i++) {
+        played_result(&f, lease, i);
+        EXPECT(strcmp(played_verdict(&f, 5), "accepted") == 0, "no ACK");
+    }
+    expect_explained(&s, json_opt_str(absent, "task", ""), "gave it back: no file");
+    expect_explained(&s, json_opt_str(absent, "task", ""), "has not the data of");
+    json_t *next = played_lease(&f);
+    EXPECT(json_equal(json_object_get(next, "model"), model), "it left its checkpoint");
+    size_t i;
+    json_t *eval;
+    json_array_foreach(json_object_get(next, "evals"), i, eval)
+        EXPECT(strcmp(json_opt_str(eval, "name", ""), json_opt_str(absent, "name", "")) != 0,
+               "it is given %s again", json_opt_str(eval, "name", ""));
+    json_decref(next);
+    json_decref(lease);
+    played_close(&f);
+    close_story(&s);
+}
+
 static void restart_takes_leases_up_again(void)
 {
     struct story s = open_story();
@@ -349,6 +401,7 @@ int main(void)
     lost_lease_is_noticed();
     lost_lease_is_noticed_beside_doubled_results();
     lost_credit_is_noticed();
+    missing_data_leave_the_checkpoint();
     restart_takes_leases_up_again();
     full_disk_loses_nothing();
     return cluster_failures() > 0;

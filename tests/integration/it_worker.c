@@ -179,6 +179,33 @@ static void unrunnable_checkpoint_comes_back_whole(const char *self)
     close_story(&s);
 }
 
+/* Jobs 1 and 3 want data that are not here, job 2 others. */
+static void absent_data_leave_the_rest_of_a_checkpoint(const char *self)
+{
+    setenv("ISOBIT_FAKE_MISSING", "1001", 1);
+    setenv("ISOBIT_FAKE_LACKS", "data", 1);
+    struct story s = open_story(self, "0");
+    json_decref(welcome(&s, 1));
+    json_decref(await_message(&s, WIRE_CREDIT, 5));
+    tell(&s, WIRE_LEASE,
+         json_pack("{s:i, s:i, s:i, s:{s:s}, s:[{s:i}], s:[{s:s}, {s:s}], "
+                   "s:[[i,i,i,i],[i,i,i,i],[i,i,i,i]]}",
+                   "slice", 1, "lease_ns", 1, "estimated_bytes", 0, "model", "name", "m", "configs",
+                   "k", 16, "evals", "data", "d", "data", "e", "jobs", 1001, 1, 0, 0, 2, 1, 0, 1, 3,
+                   1, 0, 0));
+    for (int i = 0; i < 2; i++) {
+        json_t *m = await_message(&s, WIRE_RETURN, 5);
+        EXPECT(strcmp(json_opt_str(m, "lacks", ""), "data") == 0, "lacks %s",
+               json_opt_str(m, "lacks", "nothing"));
+        EXPECT(strcmp(json_opt_str(m, "code", ""), "NOTFOUND") == 0, "code");
+        json_decref(m);
+    }
+    EXPECT(awaited_job(&s, WIRE_RESULT, NULL) == 2, "the other evaluation did not run");
+    unsetenv("ISOBIT_FAKE_MISSING");
+    unsetenv("ISOBIT_FAKE_LACKS");
+    close_story(&s);
+}
+
 /* A job of 60 s in a sweep that allows one second. */
 static void job_limit_ends_a_job(const char *self)
 {
@@ -315,6 +342,7 @@ int main(int argc, char **argv)
     results_are_kept_until_acknowledged(self);
     revoked_jobs_come_back(self);
     unrunnable_checkpoint_comes_back_whole(self);
+    absent_data_leave_the_rest_of_a_checkpoint(self);
     killed_compute_process_is_one_failed_attempt(self);
     a_job_that_breaks_passes_fails_alone(self, "ISOBIT_FAKE_CRASH", "CRASHED");
     a_job_that_breaks_passes_fails_alone(self, "ISOBIT_FAKE_HANG", "TIMEOUT");

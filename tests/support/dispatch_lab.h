@@ -137,6 +137,17 @@ static inline enum verdict fail(int64_t session, const struct job *j, enum err_c
     return v;
 }
 
+static inline enum verdict lack(int64_t session, const struct job *j, enum wire_lack what,
+                                enum err_code code)
+{
+    enum verdict v = VERDICT_FENCED;
+    begin();
+    OK(dispatch_missing(dispatch, &(struct dispatch_ref){session, j->id, j->attempt},
+                        &(struct dispatch_lack){what, code, "it is not here"}, now_ns, &v, &err));
+    commit();
+    return v;
+}
+
 static inline void tick(void)
 {
     int64_t next_ns = 0;

@@ -114,6 +114,8 @@ static void run_job(struct pipe *p, const json_t *start)
         const char *code = !is_done ? "STOPPED" : is_missing ? "NOTFOUND" : "FORMAT";
         json_object_set_new(id, "code", json_string(code));
         json_object_set_new(id, "text", json_string(is_done ? "made to fail" : "stopped"));
+        if (getenv("ISOBIT_FAKE_LACKS") != NULL)
+            json_object_set_new(id, "lacks", json_string(getenv("ISOBIT_FAKE_LACKS")));
         send_message(p, WIRE_FAIL, id);
         return;
     }

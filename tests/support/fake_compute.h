@@ -6,6 +6,7 @@
  *   ISOBIT_FAKE_CRASH=N   kills itself at every job whose id is a multiple of N
  *   ISOBIT_FAKE_FAIL=N    answers FAIL FORMAT there
  *   ISOBIT_FAKE_MISSING=N answers FAIL NOTFOUND there
+ *   ISOBIT_FAKE_LACKS=W   and says that W is what it lacks
  *   ISOBIT_FAKE_HANG=N    never answers there
  *   ISOBIT_FAKE_PASSES=1  jobs of a checkpoint run together, and a crash or hang of one comes before all results
  *   ISOBIT_FAKE_READ=1    reads the data file: answers FAIL NOTFOUND without it, and tells its SHA-256 */

@@ -63,6 +63,113 @@ Test(dispatch_fail, absent_files_exclude_the_checkpoint_for_that_worker_only)
     cr_expect_str_eq(s.jobs[0].model.name, absent);
 }
 
+/* Jobs of a slice that are not settled otherwise get their results. */
+static void finish(int64_t session, const struct slice *s, int from)
+{
+    for (int i = from; i < s->n_jobs; i++)
+        cr_expect_eq(result(session, &s->jobs[i]), VERDICT_ACCEPTED);
+}
+
+Test(dispatch_fail, absent_data_exclude_the_evaluation_for_that_worker_only)
+{
+    plan(2, 3, 3);
+    start();
+    int64_t a = join("a", 60);
+    struct slice s;
+    cr_assert(next(&s));
+    const enum task absent = s.jobs[0].eval.task;
+    cr_expect_eq(lack(a, &s.jobs[0], WIRE_LACK_DATA, ERR_NOTFOUND), VERDICT_ACCEPTED);
+    finish(a, &s, 1);
+    while (next(&s)) {
+        for (int i = 0; i < s.n_jobs; i++)
+            cr_expect_neq(s.jobs[i].eval.task, absent);
+        finish(a, &s, 0);
+    }
+    cr_expect_eq(count_state("done"), 12, "both checkpoints go on");
+    json_t *workers = dispatch_workers_json(dispatch, now_ns);
+    const json_t *lacks = json_object_get(json_array_get(workers, 0), "lacks");
+    cr_assert_eq(json_array_size(lacks), 1);
+    cr_expect_str_eq(json_string_value(json_array_get(lacks, 0)), task_label(absent));
+    json_decref(workers);
+    cr_expect_eq(ask("SELECT sum(failures) FROM job"), 0);
+    cr_expect_eq(ask("SELECT count(*) FROM refusal"), 0);
+    cr_expect_eq(ask("SELECT count(*) FROM failures WHERE outcome = 'returned'"), 1);
+    int64_t b = join("b", 60);
+    while (next(&s))
+        finish(b, &s, 0);
+    cr_expect_eq(count_state("done"), 18);
+}
+
+Test(dispatch_fail, a_configuration_that_does_not_fit_excludes_its_job_for_that_worker_only)
+{
+    plan(1, 3, 3);
+    start();
+    int64_t a = join("a", 60);
+    struct slice s;
+    cr_assert(next(&s));
+    const int64_t job = s.jobs[0].id;
+    lack(a, &s.jobs[0], WIRE_LACK_CONFIGURATION, ERR_NOMEM);
+    finish(a, &s, 1);
+    while (next(&s))
+        finish(a, &s, 0);
+    cr_expect_eq(count_state("done"), 8);
+    cr_expect_eq(ask("SELECT sum(failures) FROM job"), 0);
+    int64_t b = join("b", 1);
+    cr_assert(next(&s), "a worker with as much memory may try");
+    cr_expect_eq(s.session, b);
+    cr_expect_eq(s.jobs[0].id, job);
+}
+
+Test(dispatch_fail, a_worker_can_lack_a_great_many_jobs)
+{
+    plan(1, 40, 5);
+    start();
+    int64_t a = join("a", 60);
+    struct slice s;
+    int n = 0;
+    for (; next(&s); dispatch_credit(dispatch, a, 1))
+        for (int i = s.n_jobs - 1; i >= 0; i--)
+            n += lack(a, &s.jobs[i], WIRE_LACK_CONFIGURATION, ERR_NOMEM) == VERDICT_ACCEPTED;
+    cr_expect_eq(n, 200, "each once");
+    cr_expect_eq(count_state("pending"), 200);
+}
+
+Test(dispatch_fail, other_data_than_the_pinned_exclude_the_evaluation_only)
+{
+    plan(1, 3, 2);
+    start();
+    int64_t a = join("a", 60), b = join("b", 0);
+    struct slice s;
+    cr_assert(next(&s));
+    cr_expect_eq(s.session, a);
+    finish(a, &s, 0);
+    hello("a"); /* and it asks for no more */
+    dispatch_credit(dispatch, b, 60);
+    cr_assert(next(&s));
+    cr_expect_eq(s.session, b);
+    const enum task other = s.jobs[0].eval.task;
+    struct job_result r = fixture_result(&arena, other, 0.5);
+    memset(r.data_sha256, 'f', 64);
+    enum verdict v = VERDICT_ACCEPTED;
+    begin();
+    cr_expect_eq(dispatch_result(dispatch,
+                                 &(struct dispatch_ref){b, s.jobs[0].id, s.jobs[0].attempt}, &r,
+                                 &no_samples, now_ns, &v, &err),
+                 ERR_DENIED);
+    commit();
+    cr_expect_eq(v, VERDICT_OTHER_DATA);
+    finish(b, &s, 1);
+    int n = 0;
+    while (next(&s)) {
+        for (int i = 0; i < s.n_jobs; i++)
+            cr_expect_neq(s.jobs[i].eval.task, other);
+        finish(b, &s, 0);
+        n++;
+    }
+    cr_expect_gt(n, 0, "the checkpoint's other evaluation goes on");
+    cr_expect_eq(ask("SELECT count(*) FROM refusal"), 0);
+}
+
 Test(dispatch_fail, other_weights_than_the_pinned_ones_are_refused)
 {
     plan(1, 1, 5);

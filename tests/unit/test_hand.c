@@ -97,12 +97,29 @@ Test(hand, missing_checkpoint_returns_its_waiting_jobs_only)
     cr_assert_eq(lease(2, "here", 20), ERR_OK);
     struct hand_job *j = hand_next_waiting(&h);
     j->state = HAND_RUNNING;
-    hand_return_waiting(&h, j->start, "missing", "no files");
+    hand_return_missing(&h, j, WIRE_LACK_CHECKPOINT, ERR_NOTFOUND, "no files");
     cr_expect_eq(hand_find(&h, 10, 1)->state, HAND_RUNNING);
     cr_expect_eq(hand_find(&h, 11, 1)->state, HAND_ANSWERED);
     cr_expect_eq(hand_find(&h, 20, 1)->state, HAND_WAITING);
     const json_t *body = hand_find(&h, 11, 1)->body;
     cr_expect_str_eq(json_opt_str(body, "reason", ""), "missing");
+}
+
+Test(hand, missing_data_return_waiting_jobs_of_that_evaluation_only)
+{
+    cr_assert_eq(lease(1, "m", 10), ERR_OK);
+    cr_assert_eq(lease(2, "n", 20), ERR_OK);
+    struct hand_job *j = hand_next_waiting(&h);
+    hand_answer_missing(j, WIRE_LACK_DATA, ERR_NOTFOUND, "no file");
+    hand_return_missing(&h, j, WIRE_LACK_DATA, ERR_NOTFOUND, "no file");
+    cr_expect_eq(hand_find(&h, 11, 1)->state, HAND_WAITING);
+    cr_expect_eq(hand_find(&h, 20, 1)->state, HAND_ANSWERED);
+    cr_expect_str_eq(json_opt_str(hand_find(&h, 20, 1)->body, "lacks", ""), "data");
+    cr_expect_eq(hand_find(&h, 21, 1)->state, HAND_WAITING);
+    j = hand_next_waiting(&h);
+    hand_answer_missing(j, WIRE_LACK_CONFIGURATION, ERR_NOMEM, "too large");
+    hand_return_missing(&h, j, WIRE_LACK_CONFIGURATION, ERR_NOMEM, "too large");
+    cr_expect_eq(hand_find(&h, 21, 1)->state, HAND_WAITING);
 }
 
 Test(hand, jobs_that_failed_together_are_halved_until_each_runs_alone)

@@ -224,6 +224,7 @@ Test(runner, a_failed_job_leaves_it_usable)
     struct job good = job_of(model_a, 16, TASK_piqa);
     struct job bad[4] = {good, good, good, good};
     const enum err_code codes[] = {ERR_NOTFOUND, ERR_NOTFOUND, ERR_FORMAT, ERR_FORMAT};
+    const enum wire_lack lacks[] = {WIRE_LACK_CHECKPOINT, WIRE_LACK_DATA};
     bad[0].model.path = "no/such/folder";
     bad[1].eval.data_path = "no/such/file.jsonl";
     bad[2].eval.task = TASK_winogrande; /* other records than the task has */
@@ -232,6 +233,8 @@ Test(runner, a_failed_job_leaves_it_usable)
         struct job_result out = {0};
         struct err e = {0};
         cr_expect_eq(runner_run(r, &bad[i], &out, &a, &e), codes[i], "row %zu: %s", i, e.text);
+        if (i < ARRAY_LEN(lacks))
+            cr_expect_eq(runner_lacks(r), lacks[i], "row %zu", i);
         struct job_result fine = run(r, &good, &a);
         cr_expect_eq(fine.n, 6);
     }
