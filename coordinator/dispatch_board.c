@@ -44,6 +44,22 @@ static void adopt_leases(struct dispatch *d, int64_t now_ns)
     }
 }
 
+/* Whoever was turned away for another hash than the pinned one may try again when none is pinned any more. */
+static void pardon(const struct dispatch *d, struct session *s)
+{
+    int n = 0;
+    for (int i = 0; i < s->n_refused; i++) {
+        const struct session_refusal r = s->refused[i];
+        const char *pinned = r.what == WIRE_LACK_CHECKPOINT
+                                 ? d->board.parts.models[r.id].weights_sha256
+                             : r.what == WIRE_LACK_DATA ? d->board.parts.evals[r.id].data_sha256
+                                                        : NULL;
+        if (!r.is_denied || pinned != NULL)
+            s->refused[n++] = r;
+    }
+    s->n_refused = n;
+}
+
 enum err_code dispatch_refresh(struct dispatch *d, struct err *e)
 {
     if (!d->is_stale)
@@ -64,6 +80,9 @@ enum err_code dispatch_refresh(struct dispatch *d, struct err *e)
             dispatch_revoke(d, s->number, leases[i].job);
     }
     if (rc == ERR_OK) {
+        for (int i = 0; i < d->sessions.n_slots; i++)
+            if (d->sessions.v[i] != NULL)
+                pardon(d, d->sessions.v[i]);
         pace_fit(&d->pace, &d->board.parts);
         adopt_leases(d, d->now_ns);
         d->is_stale = false;

@@ -147,7 +147,8 @@ static enum err_code refuse(struct dispatch *d, struct session *s, const struct 
                            [WIRE_LACK_CONFIGURATION] = j->id};
     if (session_refuses(s, lack->what, ids[lack->what]))
         return ERR_OK;
-    session_refuse(s, lack->what, ids[lack->what]);
+    session_refuse(
+        s, &(struct session_refusal){lack->what, ids[lack->what], lack->code == ERR_DENIED});
     log_event(LOG_WARN, "dispatch", "refuse",
               "worker=%s job=%lld checkpoint=%s lacks=%s code=%s text=\"%s\"", s->uuid,
               (long long)j->id, d->board.parts.models[model].ref.name, wire_lack_label(lack->what),

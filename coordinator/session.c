@@ -110,15 +110,15 @@ static int find_refusal(const struct session *s, enum wire_lack what, int64_t id
     return lo;
 }
 
-void session_refuse(struct session *s, enum wire_lack what, int64_t id)
+void session_refuse(struct session *s, const struct session_refusal *r)
 {
-    if (session_refuses(s, what, id))
+    if (session_refuses(s, r->what, r->id))
         return;
-    const int at = find_refusal(s, what, id);
+    const int at = find_refusal(s, r->what, r->id);
     s->refused = xrealloc(s->refused, (size_t)(s->n_refused + 1) * sizeof(*s->refused));
     memmove(s->refused + at + 1, s->refused + at,
             (size_t)(s->n_refused - at) * sizeof(*s->refused));
-    s->refused[at] = (struct session_refusal){what, id};
+    s->refused[at] = *r;
     s->n_refused++;
 }
 

@@ -11,7 +11,8 @@
  * configuration does not fit). */
 struct session_refusal {
     enum wire_lack what;
-    int64_t id; /* index of the checkpoint or evaluation; the job's number */
+    int64_t id;     /* index of the checkpoint or evaluation; the job's number */
+    bool is_denied; /* only because another hash is pinned */
 };
 
 struct session {
@@ -62,7 +63,7 @@ int session_of_worker(const struct session_table *t, int64_t worker_id);
 struct worker_hello;
 void session_describe(struct session *s, const struct worker_hello *h);
 void session_set_live(struct session_table *t, struct session *s);
-void session_refuse(struct session *s, enum wire_lack what, int64_t id);
+void session_refuse(struct session *s, const struct session_refusal *r);
 bool session_refuses(const struct session *s, enum wire_lack what, int64_t id);
 void session_limit(struct session_table *t, int32_t model, int64_t bytes);
 bool session_is_too_small(const struct session_table *t, const struct session *s, int32_t model);

@@ -75,7 +75,9 @@ static const char sql_take_back[] =
     "UPDATE model SET weights_sha256 = NULL WHERE weights_sha256 IS NOT NULL AND id NOT IN "
     "(SELECT model_id FROM job WHERE state = 'done');"
     "UPDATE eval SET data_sha256 = NULL WHERE data_sha256 IS NOT NULL AND id NOT IN "
-    "(SELECT eval_id FROM job WHERE state = 'done')";
+    "(SELECT eval_id FROM job WHERE state = 'done');"
+    "DELETE FROM refusal WHERE code = 'DENIED' AND model_id IN "
+    "(SELECT id FROM model WHERE weights_sha256 IS NULL)";
 
 enum err_code store_invalidate(struct store *s, const char *pattern, const char *before,
                                struct store_changed *out, struct err *e)

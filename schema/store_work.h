@@ -150,7 +150,7 @@ MUST_USE enum err_code store_change(struct store *s, enum store_change what, con
 MUST_USE enum err_code store_prioritize(struct store *s, const char *pattern, int priority,
                                         struct store_changed *out, struct err *e);
 /* Takes back results of done jobs whose program version is below `before` ("0.2.0"; NULL: all): the jobs become pending, and
- * checkpoints and data files without any result left are no longer pinned. */
+ * checkpoints and data files without any result left are no longer pinned, and refuse no worker with others. */
 MUST_USE enum err_code store_invalidate(struct store *s, const char *pattern, const char *before,
                                         struct store_changed *out, struct err *e);
 /* "retry" -> STORE_RETRY, -1 for others. */

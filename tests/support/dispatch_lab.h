@@ -176,6 +176,14 @@ static inline void change(enum store_change what, const char *pattern)
     dispatch_jobs_changed(dispatch);
 }
 
+/* `retry --done`: all results are taken back. */
+static inline void take_back(void)
+{
+    struct store_changed c = {0};
+    OK(store_invalidate(store, "*", NULL, &c, &err));
+    dispatch_jobs_changed(dispatch);
+}
+
 #define DISPATCH_SUITE(name) TestSuite(name, .init = setup, .fini = teardown)
 
 #endif

@@ -197,6 +197,50 @@ Test(dispatch_fail, other_weights_than_the_pinned_ones_are_refused)
     cr_expect(next(&s));
 }
 
+/* The remedy that the refusal names works at once, without a reconnect; what is simply absent stays refused. */
+static void check_pardon(bool is_data)
+{
+    plan(1, 2, 2);
+    start();
+    int64_t a = join("a", 1), b = 0;
+    struct slice s, own;
+    cr_assert(next(&own));
+    cr_expect_eq(result(a, &own.jobs[0]), VERDICT_ACCEPTED);
+    cr_expect_eq(result(a, &own.jobs[1]), VERDICT_ACCEPTED);
+    b = join("b", 1);
+    cr_assert(next(&s));
+    struct job_result r = fixture_result(&arena, s.jobs[0].eval.task, 0.5);
+    memset(is_data ? r.data_sha256 : r.weights_sha256, 'f', 64);
+    const struct dispatch_ref at = {b, s.jobs[0].id, s.jobs[0].attempt};
+    enum verdict v = VERDICT_ACCEPTED;
+    begin();
+    cr_expect_eq(dispatch_result(dispatch, &at, &r, &no_samples, now_ns, &v, &err), ERR_DENIED);
+    commit();
+    lack(b, &s.jobs[1], WIRE_LACK_CONFIGURATION, ERR_NOMEM);
+    dispatch_credit(dispatch, b, 1);
+    cr_assert_not(next(&own), "what is pinned, or does not fit, keeps the rest from b");
+    take_back();
+    cr_expect_eq(ask("SELECT count(*) FROM refusal"), 0);
+    cr_assert(next(&own));
+    cr_expect_eq(own.session, b);
+    cr_expect_eq(own.n_jobs, 2, "both evaluations");
+    for (int i = 0; i < own.n_jobs; i++)
+        cr_expect_neq(own.jobs[i].id, s.jobs[1].id);
+    r = fixture_result(&arena, own.jobs[0].eval.task, 0.5);
+    memset(is_data ? r.data_sha256 : r.weights_sha256, 'f', 64);
+    cr_expect_eq(report(b, &own.jobs[0], &r), VERDICT_ACCEPTED);
+}
+
+Test(dispatch_fail, results_taken_back_let_other_weights_in)
+{
+    check_pardon(false);
+}
+
+Test(dispatch_fail, results_taken_back_let_other_data_in)
+{
+    check_pardon(true);
+}
+
 Test(dispatch_fail, a_result_without_identity_is_a_failed_attempt)
 {
     plan(1, 1, 1);
