@@ -132,7 +132,7 @@ MUST_USE enum err_code dispatch_tick(struct dispatch *d, int64_t now_ns, int64_t
 /* After the caller rolled a transaction back (a failed commit): forgets what was decided in it, credit included, so that the
  * same messages can be handled again. */
 void dispatch_rolled_back(struct dispatch *d);
-/* The caller was deaf until now (the database could not be written): nobody's silence so far counts. */
+/* The caller was deaf until now (it stood still, or the database could not be written): nobody's silence so far counts. */
 void dispatch_resume(struct dispatch *d, int64_t now_ns);
 /* After jobs changed behind dispatch's back (plan, retry, release through control.h): look at the store again. */
 void dispatch_jobs_changed(struct dispatch *d);

@@ -50,6 +50,7 @@ struct serve {
     struct dispatch_counts counts;
     int64_t counted_ns, beat_ns;
     int64_t next_ns;    /* until dispatch has more to do */
+    int64_t awaited_ns; /* when this turn was to begin at the latest; 0: it is the first */
     int64_t trouble_ns; /* how long the database is left alone; 0: all is well */
     int64_t try_again_ns;
     bool is_waiting;      /* for try_again_ns: the database could not be written */
@@ -471,6 +472,19 @@ static int64_t time_to_wait(const struct serve *s, int64_t now_ns)
     return wait_ns > 0 ? wait_ns : 0;
 }
 
+/* A turn that begins late by a third of a lease follows a time in which this process stood still (SIGSTOP, a machine put to
+ * sleep) or was busy: nobody could be heard, and what was sent may reach the sockets only after this turn has looked. */
+static void forgive_own_pause(struct serve *s, int64_t now_ns)
+{
+    const int64_t late_ns = s->awaited_ns != 0 ? now_ns - s->awaited_ns : 0;
+    if (late_ns <= s->o.dispatch.lease_ns / 3)
+        return;
+    log_event(LOG_WARN, "serve", "pause",
+              "seconds=%.1f text=\"silence of workers meanwhile does not count\"",
+              (double)late_ns * 1e-9);
+    dispatch_resume(s->intake.dispatch, now_ns);
+}
+
 enum serve_end serve_run(struct serve *s)
 {
     struct link *const links[] = {s->workers, s->control};
@@ -478,6 +492,7 @@ enum serve_end serve_run(struct serve *s)
     s->is_begun = true;
     while (!s->is_over) {
         int64_t now_ns = clock_mono_ns();
+        forgive_own_pause(s, now_ns);
         if (leave_trouble(s, now_ns))
             transact(s, now_ns);
         answer_requests(s, now_ns);
@@ -489,7 +504,9 @@ enum serve_end serve_run(struct serve *s)
             break;
         /* In trouble the sockets are left alone: messages wait in them, and the senders with theirs. */
         int n_links = s->is_waiting ? 0 : 2;
-        link_wait(links, n_links, &s->signals.fd, 1, time_to_wait(s, now_ns), readable);
+        const int64_t wait_ns = time_to_wait(s, now_ns);
+        s->awaited_ns = now_ns + wait_ns;
+        link_wait(links, n_links, &s->signals.fd, 1, wait_ns, readable);
         read_signals(s);
     }
     return s->end;

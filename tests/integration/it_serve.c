@@ -368,6 +368,28 @@ static void restart_takes_leases_up_again(void)
     close_story(&s);
 }
 
+/* A coordinator that stood still past a lease (SIGSTOP, a machine put to sleep) has heard nobody meanwhile: that is no
+ * worker's fault. Who stays silent afterwards is lost all the same. */
+static void own_pause_ends_no_lease(void)
+{
+    struct story s = open_story();
+    struct played f = play(&s, 'a');
+    played_register(&f);
+    json_t *lease = played_lease(&f);
+    CHECK(kill(s.run.coordinator, SIGSTOP) == 0);
+    usleep(2500000);
+    CHECK(kill(s.run.coordinator, SIGCONT) == 0);
+    usleep(500000);
+    played_result(&f, lease, 0);
+    EXPECT(strcmp(played_verdict(&f, 5), "accepted") == 0, "its lease was ended");
+    EXPECT(cluster_query(s.run.db, "SELECT count(*) FROM failures") == 0, "it cost an attempt");
+    EXPECT(cluster_await(s.run.db, "SELECT count(*) FROM failures WHERE outcome = 'lost'", 1, 5),
+           "a worker that stays silent is not lost");
+    json_decref(lease);
+    played_close(&f);
+    close_story(&s);
+}
+
 static void full_disk_loses_nothing(void)
 {
     struct story s = open_story();
@@ -403,6 +425,7 @@ int main(void)
     lost_credit_is_noticed();
     missing_data_leave_the_checkpoint();
     restart_takes_leases_up_again();
+    own_pause_ends_no_lease();
     full_disk_loses_nothing();
     return cluster_failures() > 0;
 }
