@@ -77,12 +77,20 @@ static void put_refusal(struct intake *in, const struct link_peer *to, const str
                json_pack("{s:s, s:o}", "code", err_name(why->code), "text", wire_text(why->text)));
 }
 
+static bool has_seat(const struct intake *in, const char *uuid)
+{
+    for (int i = 0; i < in->n_seats; i++)
+        if (strcmp(in->seats[i].uuid, uuid) == 0)
+            return true;
+    return false;
+}
+
 static enum err_code on_hello(struct intake *in, const struct link_inbox *box,
                               const struct worker_hello *h, int64_t now_ns, struct err *e)
 {
     struct err why;
     int64_t session = 0;
-    if (in->n_seats >= INTAKE_MAX_SEATS) {
+    if (in->n_seats >= INTAKE_MAX_SEATS && !has_seat(in, h->uuid)) {
         err_set(&why, ERR_BUSY, "%d workers are connected already", in->n_seats);
         put_refusal(in, &box->from, &why);
         return ERR_OK;
