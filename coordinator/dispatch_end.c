@@ -1,4 +1,5 @@
 /* How leases end: results, failures, jobs handed back, sessions that leave or fall silent. */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -92,6 +93,22 @@ enum err_code dispatch_end_all(struct dispatch *d, struct session *s, bool is_lo
 }
 
 /* ---- results ---- */
+
+/* What a result must be able to say that it rests on; NULL: it does. */
+static const char *unnamed_part(const struct job_result *r)
+{
+    const struct {
+        const char *name, *value;
+    } parts[] = {{"weights", r->weights_sha256},
+                 {"data", r->data_sha256},
+                 {"tokenizer", r->tokenizer_sha256},
+                 {"program", r->program},
+                 {"device", r->device}};
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+        if (parts[i].value == NULL || parts[i].value[0] == '\0')
+            return parts[i].name;
+    return NULL;
+}
 
 /* An identity that differs from the pinned one. Text of both hashes in *e, whose they are in *differs. */
 static enum err_code check_identity(struct dispatch *d, const struct session *s,
@@ -237,9 +254,12 @@ enum err_code dispatch_result(struct dispatch *d, const struct dispatch_ref *at,
                                        .seconds = -1});
         return ERR_OK;
     }
-    if (r->weights_sha256[0] == '\0' || r->data_sha256[0] == '\0')
-        return dispatch_fail(d, at, ERR_FORMAT, "the result names no identity of weights or data",
-                             now_ns, v, e);
+    const char *unnamed = unnamed_part(r);
+    if (unnamed != NULL) {
+        char text[64];
+        snprintf(text, sizeof(text), "the result names no identity of its %s", unnamed);
+        return dispatch_fail(d, at, ERR_FORMAT, text, now_ns, v, e);
+    }
     enum wire_lack differs;
     if (check_identity(d, s, &d->board.jobs[job], r, &differs, e) != ERR_OK) {
         *v = differs == WIRE_LACK_DATA ? VERDICT_OTHER_DATA : VERDICT_FENCED;

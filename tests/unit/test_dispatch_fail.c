@@ -243,15 +243,30 @@ Test(dispatch_fail, results_taken_back_let_other_data_in)
 
 Test(dispatch_fail, a_result_without_identity_is_a_failed_attempt)
 {
-    plan(1, 1, 1);
+    static const char *const parts[] = {"weights", "data", "tokenizer", "program", "device"};
+    plan(1, 1, ARRAY_LEN(parts));
     start();
     int64_t a = join("a", 1);
     struct slice s;
     cr_assert(next(&s));
-    struct job_result r = fixture_result(&arena, s.jobs[0].eval.task, 0.5);
-    r.weights_sha256[0] = '\0';
-    cr_expect_eq(report(a, &s.jobs[0], &r), VERDICT_ACCEPTED);
-    cr_expect_eq(ask("SELECT failures FROM job"), 1);
+    cr_assert_eq(s.n_jobs, ARRAY_LEN(parts));
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+        struct job_result r = fixture_result(&arena, s.jobs[i].eval.task, 0.5);
+        char *const hashes[] = {r.weights_sha256, r.data_sha256, r.tokenizer_sha256};
+        if (i < ARRAY_LEN(hashes))
+            hashes[i][0] = '\0';
+        else if (i == 3)
+            r.program = "";
+        else
+            r.device = "";
+        cr_expect_eq(report(a, &s.jobs[i], &r), VERDICT_ACCEPTED);
+        cr_expect_eq(ask(arena_printf(&arena,
+                                      "SELECT count(*) FROM failures WHERE job = %lld AND code = "
+                                      "'FORMAT' AND text LIKE '%%no identity of its %s'",
+                                      (long long)s.jobs[i].id, parts[i])),
+                     1, "%s", parts[i]);
+    }
+    cr_expect_eq(ask("SELECT sum(failures) FROM job"), ARRAY_LEN(parts));
     cr_expect_eq(count_state("done"), 0);
 }
 
