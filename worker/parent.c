@@ -33,6 +33,7 @@ struct parent {
     bool has_uplink;
     int n_early_deaths; /* of children that never became ready, in a row */
     int64_t started_ns; /* the running job */
+    int n_together;     /* jobs that were started with it, itself counted */
     int64_t told_slice; /* of whose jobs the child has been told; -1: none */
     int64_t counter_ns; /* when the progress counter last moved */
     int64_t stop_ns;    /* when a revoked job is stopped the hard way; 0: none */
@@ -221,6 +222,7 @@ static void join_jobs(struct parent *p, int64_t n_wanted, int64_t now_ns)
             continue;
         rc = pipe_send(&p->child.pipe, WIRE_START, j->start, NULL, 0, send_limit_ns, &e);
         j->state = HAND_RUNNING;
+        p->n_together++;
         n_wanted--;
     }
     if (rc == ERR_OK) {
@@ -321,6 +323,7 @@ static void start_next_job(struct parent *p, int64_t now_ns)
     struct err e;
     j->state = HAND_RUNNING;
     p->started_ns = p->counter_ns = now_ns;
+    p->n_together = 1;
     if (send_start(p, j, &e) != ERR_OK)
         on_child_gone(p, &e, now_ns);
 }
@@ -350,8 +353,7 @@ static void watch_running(struct parent *p, int64_t now_ns)
     if (p->stop_ns != 0 && now_ns >= p->stop_ns) {
         kill_running(p, j, now_ns);
         return_running(p, "revoked", "revoked while it ran");
-    } else if (j->limit_s > 0 &&
-               p->up.status.running_s > (double)j->limit_s * hand_n_running(&p->hand)) {
+    } else if (j->limit_s > 0 && p->up.status.running_s > (double)j->limit_s * p->n_together) {
         char *text =
             xasprintf("ran longer than the sweep's job_limit of %lld s", (long long)j->limit_s);
         kill_running(p, j, now_ns);

@@ -243,16 +243,30 @@ static void killed_compute_process_is_one_failed_attempt(const char *self)
 }
 
 /* Jobs 1 to 12 of one checkpoint, which share passes. */
-static void lease_twelve(struct story *s)
+static void lease_twelve(struct story *s, int limit_s)
 {
     json_decref(await_message(s, WIRE_CREDIT, 5));
     json_t *jobs = json_array();
     for (int i = 1; i <= 12; i++)
         json_array_append_new(jobs, json_pack("[i, i, i, i]", i, 1, 0, 0));
     tell(s, WIRE_LEASE,
-         json_pack("{s:i, s:i, s:i, s:{s:s}, s:[{s:i}], s:[{s:s}], s:o}", "slice", 1, "lease_ns", 1,
-                   "estimated_bytes", 0, "model", "name", "m", "configs", "k", 16, "evals", "data",
-                   "d", "jobs", jobs));
+         json_pack("{s:i, s:i, s:i, s:i, s:{s:s}, s:[{s:i}], s:[{s:s}], s:o}", "slice", 1,
+                   "lease_ns", 1, "limit_s", limit_s, "estimated_bytes", 0, "model", "name", "m",
+                   "configs", "k", 16, "evals", "data", "d", "jobs", jobs));
+}
+
+/* Twelve jobs of 0.15 s in a sweep that allows a job one second: the last of them ends after 1.8 s, which is its pass's time
+ * and not its own. */
+static void job_limit_counts_all_jobs_of_a_pass(const char *self)
+{
+    setenv("ISOBIT_FAKE_PASSES", "1", 1);
+    struct story s = open_story(self, "150");
+    json_decref(welcome(&s, 1));
+    lease_twelve(&s, 1);
+    for (int64_t job = 1; job <= 12; job++)
+        EXPECT(awaited_job(&s, WIRE_RESULT, NULL) == job, "job %lld", (long long)job);
+    unsetenv("ISOBIT_FAKE_PASSES");
+    close_story(&s);
 }
 
 /* The next RESULT or FAIL; *code is empty for a RESULT. 0: none comes. */
@@ -283,7 +297,7 @@ static void a_job_that_breaks_passes_fails_alone(const char *self, const char *h
     setenv(how, "7", 1);
     struct story s = open_story(self, "0");
     json_decref(welcome(&s, 1));
-    lease_twelve(&s);
+    lease_twelve(&s, 0);
     int n_results = 0, n_failures = 0;
     char code[16];
     for (int64_t job; n_results + n_failures < 12 && (job = awaited_answer(&s, code, 10)) != 0;) {
@@ -347,6 +361,7 @@ int main(int argc, char **argv)
     a_job_that_breaks_passes_fails_alone(self, "ISOBIT_FAKE_CRASH", "CRASHED");
     a_job_that_breaks_passes_fails_alone(self, "ISOBIT_FAKE_HANG", "TIMEOUT");
     job_limit_ends_a_job(self);
+    job_limit_counts_all_jobs_of_a_pass(self);
     refusal_ends_the_worker(self);
     a_worker_out_of_sockets_ends_with_a_word(self);
     return cluster_failures() > 0;
