@@ -117,6 +117,15 @@ static void return_running(struct parent *p, const char *reason, const char *tex
         hand_answer_return(j, reason, text);
 }
 
+/* What ran when the child broke off. */
+static void settle_running(struct parent *p, bool is_revoked, enum err_code code, const char *text)
+{
+    if (is_revoked)
+        return_running(p, "revoked", text);
+    else
+        fail_running(p, code, text);
+}
+
 static void on_child_gone(struct parent *p, const struct err *why, int64_t now_ns)
 {
     char how[PROC_HOW];
@@ -126,10 +135,7 @@ static void on_child_gone(struct parent *p, const struct err *why, int64_t now_n
     log_event(LOG_ERROR, "parent", "child-gone", "job=%lld text=\"compute process %s (%s)\"",
               j != NULL ? (long long)j->job : 0, how, why->text);
     char *text = xasprintf("the compute process %s", how);
-    if (is_revoked)
-        return_running(p, "revoked", text);
-    else
-        fail_running(p, ERR_CRASHED, text);
+    settle_running(p, is_revoked, ERR_CRASHED, text);
     xfree(text);
 }
 
@@ -179,7 +185,18 @@ static void answer_failure(struct parent *p, struct hand_job *j, enum err_code c
     hand_return_missing(&p->hand, j, lacks, code, text);
 }
 
-static void on_answer(struct parent *p, struct wire_msg *m)
+/* After a fault a device may fail everything that this process asks of it, as a CUDA context does: another process gets another
+ * context. Of several jobs that run, each would have said the same. */
+static void on_device_error(struct parent *p, const char *text, int64_t now_ns)
+{
+    char how[PROC_HOW];
+    const bool is_revoked = p->stop_ns != 0;
+    log_event(LOG_ERROR, "parent", "device-error", "text=\"%s\"", text);
+    replace_child(p, now_ns, how);
+    settle_running(p, is_revoked, ERR_DEVICE, text);
+}
+
+static void on_answer(struct parent *p, struct wire_msg *m, int64_t now_ns)
 {
     enum err_code code = err_from_name(json_opt_str(m->body, "code", "IO"));
     int64_t job = json_opt_int(m->body, "job", 0);
@@ -195,7 +212,9 @@ static void on_answer(struct parent *p, struct wire_msg *m)
         log_event(LOG_ERROR, "parent", "stray-answer", "job=%lld", (long long)job);
         return;
     }
-    if (m->type == WIRE_RESULT)
+    if (m->type == WIRE_FAIL && code == ERR_DEVICE)
+        on_device_error(p, json_opt_str(m->body, "text", "no reason given"), now_ns);
+    else if (m->type == WIRE_RESULT)
         hand_answer(j, WIRE_RESULT, json_incref(m->body), m->n_blobs > 0 ? &m->blobs[0] : NULL);
     else
         answer_failure(p, j, code, m->body);
@@ -248,7 +267,7 @@ static void on_child_message(struct parent *p, struct wire_msg *m, int64_t now_n
         if (n_wanted > 0)
             join_jobs(p, n_wanted, now_ns);
     } else if (m->type == WIRE_RESULT || m->type == WIRE_FAIL) {
-        on_answer(p, m);
+        on_answer(p, m, now_ns);
     } else if (m->type == WIRE_ITEMS && p->has_uplink) {
         uplink_add_items(&p->up, m->body);
     } else {

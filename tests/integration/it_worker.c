@@ -331,6 +331,23 @@ static void refusal_ends_the_worker(const char *self)
     close_story(&s);
 }
 
+/* A CUDA context that has met a fault fails everything after it. */
+static void a_broken_device_fails_one_job(const char *self)
+{
+    setenv("ISOBIT_FAKE_DEVICE", "2", 1);
+    struct story s = open_story(self, "0");
+    json_decref(welcome(&s, 1));
+    lease(&s);
+    EXPECT(awaited_job(&s, WIRE_RESULT, NULL) == 1, "job 1");
+    json_t *m = await_message(&s, WIRE_FAIL, 5);
+    EXPECT(json_opt_int(m, "job", 0) == 2, "job 2");
+    EXPECT(strcmp(json_opt_str(m, "code", ""), "DEVICE") == 0, "code");
+    json_decref(m);
+    EXPECT(awaited_job(&s, WIRE_RESULT, NULL) == 3, "the next job did not get a device that works");
+    unsetenv("ISOBIT_FAKE_DEVICE");
+    close_story(&s);
+}
+
 /* It connects again after a silence, for which no descriptor is left. */
 static void a_worker_out_of_sockets_ends_with_a_word(const char *self)
 {
@@ -360,6 +377,8 @@ int main(int argc, char **argv)
     killed_compute_process_is_one_failed_attempt(self);
     a_job_that_breaks_passes_fails_alone(self, "ISOBIT_FAKE_CRASH", "CRASHED");
     a_job_that_breaks_passes_fails_alone(self, "ISOBIT_FAKE_HANG", "TIMEOUT");
+    a_job_that_breaks_passes_fails_alone(self, "ISOBIT_FAKE_DEVICE", "DEVICE");
+    a_broken_device_fails_one_job(self);
     job_limit_ends_a_job(self);
     job_limit_counts_all_jobs_of_a_pass(self);
     refusal_ends_the_worker(self);

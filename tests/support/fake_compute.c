@@ -96,6 +96,8 @@ static bool work(struct pipe *p, int64_t ms, bool is_hanging)
     return true;
 }
 
+static bool is_device_broken;
+
 static void run_job(struct pipe *p, const json_t *start)
 {
     int64_t job = json_opt_int(start, "job", 0);
@@ -104,14 +106,18 @@ static void run_job(struct pipe *p, const json_t *start)
     bool is_done = work(p, env_int("ISOBIT_FAKE_MS"), falls_on("ISOBIT_FAKE_HANG", job));
     if (falls_on("ISOBIT_FAKE_CRASH", job))
         raise(SIGKILL);
+    is_device_broken |= falls_on("ISOBIT_FAKE_DEVICE", job);
     char data_hex[SHA256_HEX] = "";
     struct err e;
     const char *path = json_opt_str(json_object_get(start, "eval"), "data_path", "");
     bool is_missing =
         falls_on("ISOBIT_FAKE_MISSING", job) ||
         (env_int("ISOBIT_FAKE_READ") != 0 && sha256_file(path, data_hex, &e) != ERR_OK);
-    if (!is_done || is_missing || falls_on("ISOBIT_FAKE_FAIL", job)) {
-        const char *code = !is_done ? "STOPPED" : is_missing ? "NOTFOUND" : "FORMAT";
+    if (!is_done || is_missing || is_device_broken || falls_on("ISOBIT_FAKE_FAIL", job)) {
+        const char *code = !is_done           ? "STOPPED"
+                           : is_device_broken ? "DEVICE"
+                           : is_missing       ? "NOTFOUND"
+                                              : "FORMAT";
         json_object_set_new(id, "code", json_string(code));
         json_object_set_new(id, "text", json_string(is_done ? "made to fail" : "stopped"));
         if (getenv("ISOBIT_FAKE_LACKS") != NULL)
@@ -164,6 +170,7 @@ static void run_passes(struct pipe *p, json_t *first)
             raise(SIGKILL);
         if (falls_on("ISOBIT_FAKE_HANG", job))
             work(p, 0, true);
+        is_device_broken |= falls_on("ISOBIT_FAKE_DEVICE", job);
     }
     json_array_foreach(group, i, start) run_job(p, start);
     json_decref(group);

@@ -8,6 +8,7 @@
  *   ISOBIT_FAKE_MISSING=N answers FAIL NOTFOUND there
  *   ISOBIT_FAKE_LACKS=W   and says that W is what it lacks
  *   ISOBIT_FAKE_HANG=N    never answers there
+ *   ISOBIT_FAKE_DEVICE=N  its device is broken from there on: this process answers FAIL DEVICE to everything
  *   ISOBIT_FAKE_PASSES=1  jobs of a checkpoint run together, and a crash or hang of one comes before all results
  *   ISOBIT_FAKE_READ=1    reads the data file: answers FAIL NOTFOUND without it, and tells its SHA-256 */
 #ifndef ISOBIT_TESTS_SUPPORT_FAKE_COMPUTE_H
