@@ -79,22 +79,15 @@ static json_t *ask_live(const char *db)
 
 static enum err_code explain_job(const struct why *x, json_t *job, struct err *e)
 {
-    static const char sql[] =
-        "SELECT attempt, outcome, code, text, worker, host, started_at, ended_at FROM failures "
-        "WHERE job = CAST(?1 AS INTEGER) ORDER BY attempt";
-    char id[32];
-    snprintf(id, sizeof(id), "%lld", (long long)json_opt_int(job, "job", 0));
-    const char *params[] = {id};
-    json_t *attempts = NULL, *why = json_array();
+    json_t *why = json_array();
     json_object_set_new(job, "why", why);
-    TRY(rows_query(x->s, sql, params, 1, &attempts, e));
-    json_object_set_new(job, "failures", attempts);
+    TRY(why_add_failures(x, job, e));
     return say_why(x, job, why, e);
 }
 
 static enum err_code gather(const struct why *x, const char *pattern, json_t **jobs, struct err *e)
 {
-    static const char sql_jobs[] = "SELECT sweep, state, worker, seconds, job, " WHY_COLUMNS
+    static const char sql_jobs[] = "SELECT sweep, state, worker, seconds, " WHY_COLUMNS
                                    " FROM jobs WHERE key_glob(?1, key) ORDER BY job LIMIT 21";
     TRY(rows_query(x->s, sql_jobs, &pattern, 1, jobs, e));
     if (json_array_size(*jobs) > MAX_JOBS)

@@ -199,7 +199,7 @@ static void append_new(json_t *list, const json_t *more)
 static enum err_code gather_obstacles(struct store *s, const char *db, json_t *out, struct err *e)
 {
     static const char sql[] = "SELECT " WHY_COLUMNS " FROM jobs WHERE state = 'pending' "
-                              "GROUP BY model, compute, task ORDER BY job LIMIT 10";
+                              "GROUP BY model, compute, evaluation ORDER BY job LIMIT 10";
     struct why x = {0};
     json_t *jobs = NULL, *job = NULL;
     size_t i = 0;
@@ -209,6 +209,8 @@ static enum err_code gather_obstacles(struct store *s, const char *db, json_t *o
     json_array_foreach(jobs, i, job)
     {
         json_t *sentences = json_array();
+        if (rc == ERR_OK)
+            rc = why_add_failures(&x, job, e);
         if (rc == ERR_OK)
             rc = why_pending(&x, job, sentences, e);
         append_new(out, sentences);

@@ -24,6 +24,20 @@ void why_close(struct why *x)
     *x = (struct why){0};
 }
 
+enum err_code why_add_failures(const struct why *x, json_t *job, struct err *e)
+{
+    static const char sql[] =
+        "SELECT attempt, outcome, code, text, worker, host, started_at, ended_at FROM failures "
+        "WHERE job = CAST(?1 AS INTEGER) ORDER BY attempt";
+    char id[32];
+    snprintf(id, sizeof(id), "%lld", (long long)json_opt_int(job, "job", 0));
+    const char *params[] = {id};
+    json_t *attempts = NULL;
+    TRY(rows_query(x->s, sql, params, 1, &attempts, e));
+    json_object_set_new(job, "failures", attempts);
+    return ERR_OK;
+}
+
 static const char *refusal_of(const struct why *x, const char *worker, const char *model)
 {
     size_t i = 0;

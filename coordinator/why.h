@@ -20,9 +20,12 @@ MUST_USE enum err_code why_open(struct why *x, struct store *s, const char *db, 
 void why_close(struct why *x); /* all zero is fine */
 
 /* Columns of a pending job that why_pending reads. */
-#define WHY_COLUMNS "key, priority, attempts, compute, error, model, n_params, evaluation"
+#define WHY_COLUMNS "job, key, priority, attempts, compute, error, model, n_params, evaluation"
 
-/* Appends to the array `sentences`; `job` has WHY_COLUMNS and, where they are known, `failures`: rows of that view. */
+/* Gives `job`, which has WHY_COLUMNS, the member `failures`: its rows of that view. */
+MUST_USE enum err_code why_add_failures(const struct why *x, json_t *job, struct err *e);
+
+/* Appends to the array `sentences`; `job` has WHY_COLUMNS and its failures. */
 MUST_USE enum err_code why_pending(const struct why *x, const json_t *job, json_t *sentences,
                                    struct err *e);
 

@@ -63,6 +63,7 @@ static void expect_said(struct story *t, bool is_served, const char *words)
     json_t *jobs = NULL, *sentences = json_array();
     cr_assert_eq(why_open(&x, t->s, t->db, is_served, NULL, &e), ERR_OK, "%s", e.text);
     cr_assert_eq(rows_query(t->s, "SELECT " WHY_COLUMNS " FROM jobs", NULL, 0, &jobs, &e), ERR_OK);
+    cr_assert_eq(why_add_failures(&x, json_array_get(jobs, 0), &e), ERR_OK, "%s", e.text);
     cr_assert_eq(why_pending(&x, json_array_get(jobs, 0), sentences, &e), ERR_OK, "%s", e.text);
     char *text = json_dumps(sentences, 0);
     cr_expect(strstr(text, words) != NULL, "%s: %s", words, text);
