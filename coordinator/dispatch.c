@@ -15,14 +15,6 @@ enum {
     NOTE_SECONDS = 10     /* how exact a live worker's last_seen is in the database */
 };
 
-struct dispatch_options dispatch_defaults(void)
-{
-    return (struct dispatch_options){.lease_ns = 15 * CLOCK_NS_PER_S,
-                                     .heartbeat_ns = CLOCK_NS_PER_S,
-                                     .slice_ns = 45 * CLOCK_NS_PER_S,
-                                     .max_attempts = 3};
-}
-
 enum err_code dispatch_new(struct store *s, const struct dispatch_options *o, int64_t now_ns,
                            struct dispatch **out, struct err *e)
 {

@@ -23,13 +23,12 @@
 struct dispatch; /* opaque */
 
 struct dispatch_options {
-    int64_t lease_ns;      /* silence after which a session's leases end; default 15 s */
-    int64_t heartbeat_ns;  /* default 1 s */
-    int64_t slice_ns;      /* target length of a slice; default 45 s */
-    int max_attempts;      /* default 3 */
+    int64_t lease_ns; /* silence after which a session's leases end */
+    int64_t heartbeat_ns;
+    int64_t slice_ns; /* target length of a slice */
+    int max_attempts;
     struct events *events; /* kept; NULL: nobody asked for them */
 };
-struct dispatch_options dispatch_defaults(void);
 
 MUST_USE enum err_code dispatch_new(struct store *s, const struct dispatch_options *o,
                                     int64_t now_ns, struct dispatch **out, struct err *e);

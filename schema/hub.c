@@ -101,7 +101,7 @@ static const char *weight_patterns(const char *repo)
 char *hub_fetch_command(const struct hub_id *id, struct arena *a)
 {
     return arena_printf(
-        a, "hf download %s --revision %s config.json 'tokenizer*.json' vocab.json merges.txt %s",
+        a, "hf download %s --revision %s config.json '*token*.json' vocab.json merges.txt %s",
         id->repo, revision_of(id), weight_patterns(id->repo));
 }
 

@@ -197,12 +197,23 @@ static enum err_code append_part(struct wanted *w, const struct wire_frame *blob
     return ERR_OK;
 }
 
+/* Later runs trust the name and the size: what has the name must be on the disk. */
+static enum err_code flush(const char *path, struct err *e)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int rc = fd >= 0 ? fsync(fd) : -1, saved = errno;
+    if (fd >= 0)
+        close(fd);
+    return rc == 0 ? ERR_OK : err_set_errno(e, saved, "cannot write %s", path);
+}
+
 static enum err_code finish(struct wanted *w, struct err *e)
 {
     char hex[SHA256_HEX];
     TRY(sha256_file(w->part, hex, e));
     if (strcmp(hex, w->sha256) != 0)
         return err_set(e, ERR_FORMAT, "what came has SHA-256 %s, not %s", hex, w->sha256);
+    TRY(flush(w->part, e));
     if (rename(w->part, w->path) != 0)
         return err_set_errno(e, errno, "cannot rename %s", w->part);
     w->is_here = true;

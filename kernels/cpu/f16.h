@@ -71,13 +71,6 @@ static inline float f32_round_to_f16(float f)
     return f32_of_bits(r | (u & 0x80000000U));
 }
 
-/* Finite values in order as integers; both zeros are 0. */
-static inline int16_t f16_order(uint16_t h)
-{
-    int16_t mag = (int16_t)(h & F16_MAGNITUDE);
-    return (int16_t)((h & 0x8000) != 0 ? -mag : mag);
-}
-
 /* The value in units of 2^-24: an integer, at most 65504 * 2^24 < 2^40 in magnitude. Finite values only. */
 static inline int64_t f16_units(uint16_t h)
 {

@@ -12,6 +12,7 @@
 #include "coordinator/serve.h"
 #include "schema/keys.h"
 #include "tests/bench/bench.h"
+#include "tests/support/dispatch_options.h"
 #include "tests/support/fake_compute.h"
 #include "tests/support/null_worker.h"
 #include "tests/support/support.h"
@@ -79,7 +80,7 @@ static void serve(void *arg)
     struct serve_options o = {.db_path = db,
                               .listen = "tcp://127.0.0.1:0",
                               .keys_dir = bench.keys_dir,
-                              .dispatch = dispatch_defaults(),
+                              .dispatch = usual_dispatch(),
                               .grace_ns = 10 * CLOCK_NS_PER_S,
                               .is_until_done = true};
     bench_must(serve_open(&o, &s, &e), &e);

@@ -11,6 +11,7 @@
 #include "coordinator/dispatch.h"
 #include "schema/store_impl.h"
 #include "schema/wire.h"
+#include "tests/support/dispatch_options.h"
 #include "tests/support/support.h"
 #include "tests/support/sweep_fixture.h"
 
@@ -62,7 +63,7 @@ static inline void plan(int n_models, int n_configs, int n_evals)
 
 static inline void start(void)
 {
-    struct dispatch_options o = dispatch_defaults();
+    struct dispatch_options o = usual_dispatch();
     dispatch_free(dispatch);
     dispatch = NULL;
     OK(dispatch_new(store, &o, now_ns, &dispatch, &err));

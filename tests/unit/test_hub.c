@@ -103,7 +103,7 @@ Test(hub, an_absent_model_is_not_found_with_the_command_that_fetches_it)
         const char *repo, *revision, *command, *not_in_it;
     } rows[] = {
         {"facebook/opt-125m", NULL,
-         "hf download facebook/opt-125m --revision main config.json 'tokenizer*.json' vocab.json "
+         "hf download facebook/opt-125m --revision main config.json '*token*.json' vocab.json "
          "merges.txt "
          "'pytorch_model*.bin' pytorch_model.bin.index.json",
          "safetensors"},

@@ -13,7 +13,7 @@ static void open_intake(void)
 {
     start();
     OK(door_open(&door, NULL, &err));
-    in = (struct intake){.dispatch = dispatch, .door = &door, .options = dispatch_defaults()};
+    in = (struct intake){.dispatch = dispatch, .door = &door, .options = usual_dispatch()};
 }
 
 static void close_intake(void)

@@ -14,6 +14,7 @@
 #include "coordinator/dispatch.h"
 #include "schema/store_impl.h"
 #include "schema/wire.h"
+#include "tests/support/dispatch_options.h"
 #include "tests/support/fault_vfs.h"
 #include "tests/support/support.h"
 #include "tests/support/sweep_fixture.h"
@@ -158,7 +159,7 @@ static enum err_code step(struct work *w, struct err *e)
 
 static enum err_code begin_work(struct work *w, enum tidying tidying, struct err *e)
 {
-    const struct dispatch_options o = dispatch_defaults();
+    const struct dispatch_options o = usual_dispatch();
     *w = (struct work){.tidying = tidying};
     enum err_code rc = store_open(db, STORE_WRITE, &w->s, e);
     if (rc == ERR_OK) /* checkpoints are the interesting moments: often */
