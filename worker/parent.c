@@ -20,6 +20,9 @@ static const int64_t stop_limit_ns =
 static const int64_t bye_limit_ns = 5 * CLOCK_NS_PER_S; /* ACKs that do not come while leaving */
 static const int64_t hurry_ns = 2 * CLOCK_NS_PER_S;     /* from TERM after USR1: KILL is near */
 enum { MAX_EARLY_DEATHS = 3, MAX_AHEAD = 16 };
+enum {
+    MAX_DEVICE_ERRORS = 6
+}; /* in a row: more than one bad job's attempts, less than those of several */
 
 struct parent {
     const struct parent_options *o;
@@ -31,12 +34,13 @@ struct parent {
     struct fetch *fetch;
     bool is_ready; /* the child has said what it is */
     bool has_uplink;
-    int n_early_deaths; /* of children that never became ready, in a row */
-    int64_t started_ns; /* the running job */
-    int n_together;     /* jobs that were started with it, itself counted */
-    int64_t told_slice; /* of whose jobs the child has been told; -1: none */
-    int64_t counter_ns; /* when the progress counter last moved */
-    int64_t stop_ns;    /* when a revoked job is stopped the hard way; 0: none */
+    int n_early_deaths;  /* of children that never became ready, in a row */
+    int n_device_errors; /* of jobs that ran alone, since the last result */
+    int64_t started_ns;  /* the running job */
+    int n_together;      /* jobs that were started with it, itself counted */
+    int64_t told_slice;  /* of whose jobs the child has been told; -1: none */
+    int64_t counter_ns;  /* when the progress counter last moved */
+    int64_t stop_ns;     /* when a revoked job is stopped the hard way; 0: none */
     int64_t idle_since_ns;
     int64_t drain_end_ns; /* 0: not draining */
     int n_signals;
@@ -191,9 +195,17 @@ static void on_device_error(struct parent *p, const char *text, int64_t now_ns)
 {
     char how[PROC_HOW];
     const bool is_revoked = p->stop_ns != 0;
+    p->n_device_errors +=
+        hand_n_running(&p->hand) == 1; /* halves of a pass have one fault in common */
     log_event(LOG_ERROR, "parent", "device-error", "text=\"%s\"", text);
     replace_child(p, now_ns, how);
     settle_running(p, is_revoked, ERR_DEVICE, text);
+    if (p->n_device_errors >= MAX_DEVICE_ERRORS) {
+        struct err e;
+        err_set(&e, ERR_DEVICE, "the device failed %d times in a row, the last with: %s",
+                MAX_DEVICE_ERRORS, text);
+        give_up(p, &e);
+    }
 }
 
 static void on_answer(struct parent *p, struct wire_msg *m, int64_t now_ns)
@@ -212,12 +224,14 @@ static void on_answer(struct parent *p, struct wire_msg *m, int64_t now_ns)
         log_event(LOG_ERROR, "parent", "stray-answer", "job=%lld", (long long)job);
         return;
     }
-    if (m->type == WIRE_FAIL && code == ERR_DEVICE)
-        on_device_error(p, json_opt_str(m->body, "text", "no reason given"), now_ns);
-    else if (m->type == WIRE_RESULT)
+    if (m->type == WIRE_RESULT) {
+        p->n_device_errors = 0;
         hand_answer(j, WIRE_RESULT, json_incref(m->body), m->n_blobs > 0 ? &m->blobs[0] : NULL);
-    else
+    } else if (code == ERR_DEVICE) {
+        on_device_error(p, json_opt_str(m->body, "text", "no reason given"), now_ns);
+    } else {
         answer_failure(p, j, code, m->body);
+    }
     p->up.status.done++;
     if (hand_running(&p->hand) == NULL)
         p->stop_ns = 0;

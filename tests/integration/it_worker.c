@@ -348,6 +348,20 @@ static void a_broken_device_fails_one_job(const char *self)
     close_story(&s);
 }
 
+/* Else it would use up the attempts of every job there is. */
+static void a_device_that_fails_everything_ends_the_worker(const char *self)
+{
+    setenv("ISOBIT_FAKE_DEVICE", "1", 1);
+    struct story s = open_story(self, "0");
+    json_decref(welcome(&s, 1));
+    lease_twelve(&s, 0);
+    int status = cluster_wait(s.pid, 10);
+    EXPECT(status == 4, "worker ended with %d", status);
+    s.pid = 0;
+    unsetenv("ISOBIT_FAKE_DEVICE");
+    close_story(&s);
+}
+
 /* It connects again after a silence, for which no descriptor is left. */
 static void a_worker_out_of_sockets_ends_with_a_word(const char *self)
 {
@@ -379,6 +393,7 @@ int main(int argc, char **argv)
     a_job_that_breaks_passes_fails_alone(self, "ISOBIT_FAKE_HANG", "TIMEOUT");
     a_job_that_breaks_passes_fails_alone(self, "ISOBIT_FAKE_DEVICE", "DEVICE");
     a_broken_device_fails_one_job(self);
+    a_device_that_fails_everything_ends_the_worker(self);
     job_limit_ends_a_job(self);
     job_limit_counts_all_jobs_of_a_pass(self);
     refusal_ends_the_worker(self);
