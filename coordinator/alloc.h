@@ -2,7 +2,8 @@
  * like and asks what to do. Pure.
  *
  * A job that failed soon after its start, or that left idle while work was waiting and nobody did any, is a failed start; after
- * a few in a row nothing more is submitted, because whatever is wrong would be wrong for the next one too and would only fill the queue. */
+ * a few in a row nothing more is submitted, because whatever is wrong would be wrong for the next one too and would only fill
+ * the queue. */
 #ifndef ISOBIT_COORDINATOR_ALLOC_H
 #define ISOBIT_COORDINATOR_ALLOC_H
 

@@ -25,9 +25,6 @@ static const struct cli_opt options[] = {
      .offset = offsetof(struct explain_options, is_json)},
 };
 
-/* One more sentence: say(why, "format", …). */
-#define say(why, ...) json_array_append_new((why), json_sprintf(__VA_ARGS__))
-
 static enum err_code say_why(const struct why *x, const json_t *job, json_t *why, struct err *e)
 {
     int state = job_state_of(str_of(json_opt_str(job, "state", "")));
@@ -39,25 +36,25 @@ static enum err_code say_why(const struct why *x, const json_t *job, json_t *why
     case JOB_PENDING:
         return why_pending(x, job, why, e);
     case JOB_LEASED:
-        say(why, "worker %.8s has it%s", json_opt_str(job, "worker", "?"),
-            x->is_served ? ""
-                         : "; nothing serves this database now, so its lease ends soon after "
-                           "`isobit serve` starts");
+        why_say(why, "worker %.8s has it%s", json_opt_str(job, "worker", "?"),
+                x->is_served ? ""
+                             : "; nothing serves this database now, so its lease ends soon after "
+                               "`isobit serve` starts");
         break;
     case JOB_DONE:
-        say(why, "worker %.8s did it in %s", json_opt_str(job, "worker", "?"),
-            fmt_duration(json_opt_num(job, "seconds", 0), took));
+        why_say(why, "worker %.8s did it in %s", json_opt_str(job, "worker", "?"),
+                fmt_duration(json_opt_num(job, "seconds", 0), took));
         break;
     case JOB_BURIED:
-        say(why, "it failed %lld times, the last with: %s",
-            (long long)json_opt_int(job, "attempts", 0), json_opt_str(job, "error", "?"));
-        say(why, "`isobit retry --db %s KEY` gives it all its attempts again", x->db);
+        why_say(why, "it failed %lld times, the last with: %s",
+                (long long)json_opt_int(job, "attempts", 0), json_opt_str(job, "error", "?"));
+        why_say(why, "`isobit retry --db %s KEY` gives it all its attempts again", x->db);
         break;
     case JOB_HELD:
-        say(why, "somebody holds it back; `isobit release --db %s KEY` lets it run", x->db);
+        why_say(why, "somebody holds it back; `isobit release --db %s KEY` lets it run", x->db);
         break;
     case JOB_CANCELLED:
-        say(why, "somebody cancelled it; `isobit retry --db %s KEY` lets it run", x->db);
+        why_say(why, "somebody cancelled it; `isobit retry --db %s KEY` lets it run", x->db);
         break;
     case JOB_STATE_COUNT:
         break;

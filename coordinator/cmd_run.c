@@ -84,6 +84,8 @@ struct run {
     int told_fd;            /* the terminal's stderr while the log goes to a file */
     int64_t leased_ns;      /* when a job was leased last */
     bool has_other_evals;   /* than when the report was made */
+    bool has_devices;       /* `devices` is known */
+    struct local_devices devices;
     bool is_stalled, is_workerless;
     struct err why;    /* of is_workerless */
     json_t *obstacles; /* of is_stalled: sentences */
@@ -116,12 +118,16 @@ static enum err_code check_files(const struct sweep *sw, const struct estimate *
     return ERR_OK;
 }
 
-/* `auto`, which is the default, is every GPU that a worker here can use, one worker each; without one the CPU. */
-static struct local_devices choose_devices(const struct run *r, struct arena *a)
+/* `auto`, which is the default, is every GPU that a worker here can use, one worker each; without one the CPU. Looked for once,
+ * and only when they matter: a probe takes a while. */
+static struct local_devices find_devices(struct run *r, struct arena *a)
 {
     const struct cli_list *d = &r->o->devices;
     bool is_auto = d->n == 0 || (d->n == 1 && strcmp(d->v[0], "auto") == 0);
-    return is_auto ? local_gpus(a) : local_named(d, a);
+    if (!r->has_devices)
+        r->devices = is_auto ? local_gpus(a) : local_named(d, a);
+    r->has_devices = true;
+    return r->devices;
 }
 
 static enum err_code check_devices(const struct cli_list *names, struct err *e)
@@ -136,18 +142,18 @@ static enum err_code check_devices(const struct cli_list *names, struct err *e)
 }
 
 /* A sweep in fp16 alone, where no device computes in it, would wait for ever. */
-static enum err_code check_compute(const struct run *r, const struct sweep *sw, struct arena *a,
+static enum err_code check_compute(struct run *r, const struct sweep *sw, struct arena *a,
                                    struct err *e)
 {
+    if (r->o->compute_program != NULL)
+        return ERR_OK;
     for (int i = 0; i < sw->n_configs; i++)
         if (sw->configs[i].compute != COMPUTE_FP16)
             return ERR_OK;
-    const struct local_devices devices = choose_devices(r, a);
+    const struct local_devices devices = find_devices(r, a);
     for (int i = 0; i < devices.n; i++)
         if (strcmp(devices.v[i].name, "cpu") != 0)
             return ERR_OK;
-    if (r->o->compute_program != NULL)
-        return ERR_OK;
     return err_set(e, ERR_UNSUPPORTED,
                    "%s: compute is fp16, which takes a GPU, and no device here is one; expected "
                    "compute: fp32 or bf16",
@@ -291,7 +297,7 @@ static enum err_code open_site(struct run *r, struct err *e)
 static enum err_code work(struct run *r, struct serve *s, struct arena *a, enum serve_end *end,
                           struct err *e)
 {
-    const struct local_devices devices = choose_devices(r, a);
+    const struct local_devices devices = find_devices(r, a);
     const struct local_options lo = {
         .n = r->o->workers > 0 ? (int)r->o->workers
              : devices.n > 0   ? devices.n

@@ -6,9 +6,6 @@
 #include "coordinator/place.h"
 #include "coordinator/rows.h"
 
-/* One more sentence: say(sentences, "format", …). */
-#define say(sentences, ...) json_array_append_new((sentences), json_sprintf(__VA_ARGS__))
-
 enum err_code why_open(struct why *x, struct store *s, const char *db, bool is_served, json_t *live,
                        struct err *e)
 {
@@ -51,17 +48,17 @@ static const char *refusal_of(const struct why *x, const char *worker, const cha
     return NULL;
 }
 
-/* Seconds until a worker leaves; negative when it has not said. */
-static double seconds_left(const struct why *x, const char *worker)
+/* What the coordinator says of a worker; NULL: nothing. */
+static const json_t *live_row(const struct why *x, const char *worker)
 {
     size_t i = 0;
     json_t *w = NULL;
     json_array_foreach(json_object_get(x->live, "workers"), i, w)
     {
         if (strcmp(json_opt_str(w, "uuid", ""), worker) == 0)
-            return json_opt_num(w, "left_s", -1);
+            return w;
     }
-    return -1;
+    return NULL;
 }
 
 static bool has_label(const char *list, const char *label)
@@ -74,19 +71,14 @@ static bool has_label(const char *list, const char *label)
 }
 
 /* The worker has not the data of the job's evaluation, says the coordinator. */
-static bool lacks_data(const struct why *x, const char *worker, const char *evaluation)
+static bool lacks_data(const json_t *live, const char *evaluation)
 {
-    size_t i = 0, k = 0;
-    json_t *w = NULL, *name = NULL;
-    json_array_foreach(json_object_get(x->live, "workers"), i, w)
+    size_t i = 0;
+    json_t *name = NULL;
+    json_array_foreach(json_object_get(live, "lacks"), i, name)
     {
-        if (strcmp(json_opt_str(w, "uuid", ""), worker) != 0)
-            continue;
-        json_array_foreach(json_object_get(w, "lacks"), k, name)
-        {
-            if (strcmp(json_string_value(name), evaluation) == 0)
-                return true;
-        }
+        if (strcmp(json_string_value(name), evaluation) == 0)
+            return true;
     }
     return false;
 }
@@ -123,26 +115,28 @@ static int say_who_cannot(const struct why *x, const json_t *job, json_t *senten
         const char *host = json_opt_str(w, "host", ""), *uuid = json_opt_str(w, "worker", "");
         int64_t memory = json_opt_int(w, "memory_bytes", 0);
         const char *refusal = refusal_of(x, uuid, model), *returned = return_of(job, uuid);
+        const json_t *live = live_row(x, uuid);
         char a[32], b[32];
         if (!has_label(json_opt_str(w, "computes", ""), compute))
-            say(sentences, "worker %.8s on %s does not compute in %s", uuid, host, compute);
+            why_say(sentences, "worker %.8s on %s does not compute in %s", uuid, host, compute);
         else if (refusal != NULL)
-            say(sentences, "worker %.8s on %s cannot serve %s: %s", uuid, host, model, refusal);
+            why_say(sentences, "worker %.8s on %s cannot serve %s: %s", uuid, host, model, refusal);
         else if (returned != NULL)
-            say(sentences, "worker %.8s on %s gave it back: %s", uuid, host, returned);
-        else if (lacks_data(x, uuid, evaluation))
-            say(sentences,
-                "worker %.8s on %s has not the data of %s, or others than the results are of", uuid,
-                host, evaluation);
+            why_say(sentences, "worker %.8s on %s gave it back: %s", uuid, host, returned);
+        else if (lacks_data(live, evaluation))
+            why_say(sentences,
+                    "worker %.8s on %s has not the data of %s, or others than the results are of",
+                    uuid, host, evaluation);
         else
             n++;
-        double left_s = seconds_left(x, uuid);
+        double left_s = json_opt_num(live, "left_s", -1);
         if (left_s >= 0)
-            say(sentences,
-                "worker %.8s on %s leaves in %s and takes nothing that would not end before", uuid,
-                host, fmt_duration(left_s, a));
+            why_say(sentences,
+                    "worker %.8s on %s leaves in %s and takes nothing that would not end before",
+                    uuid, host, fmt_duration(left_s, a));
         if (memory > 0 && need > memory)
-            say(sentences,
+            why_say(
+                sentences,
                 "%s needs about %s, worker %.8s on %s has %s: it gets the job only if nobody else "
                 "fits",
                 model, fmt_bytes((double)need, a), uuid, host, fmt_bytes((double)memory, b));
@@ -158,26 +152,27 @@ static void say_who_could_not(const struct why *x, const char *model, json_t *se
     json_array_foreach(x->refusals, i, r)
     {
         if (strcmp(json_opt_str(r, "model", ""), model) == 0)
-            say(sentences, "worker %.8s on %s could not serve %s: %s",
-                json_opt_str(r, "worker", ""), json_opt_str(r, "host", ""), model,
-                json_opt_str(r, "text", ""));
+            why_say(sentences, "worker %.8s on %s could not serve %s: %s",
+                    json_opt_str(r, "worker", ""), json_opt_str(r, "host", ""), model,
+                    json_opt_str(r, "text", ""));
     }
 }
 
 enum err_code why_pending(const struct why *x, const json_t *job, json_t *sentences, struct err *e)
 {
     if (!x->is_served) {
-        say(sentences,
-            "nothing serves this database: start `isobit serve --db %s` (or `isobit run`)", x->db);
+        why_say(sentences,
+                "nothing serves this database: start `isobit serve --db %s` (or `isobit run`)",
+                x->db);
         say_who_could_not(x, json_opt_str(job, "model", ""), sentences);
     } else if (json_array_size(x->workers) == 0)
-        say(sentences,
-            "no worker is connected: start `isobit-worker run --connect …` (`isobit status` "
-            "shows workers)");
+        why_say(sentences,
+                "no worker is connected: start `isobit-worker run --connect …` (`isobit status` "
+                "shows workers)");
     else if (say_who_cannot(x, job, sentences) == 0)
-        say(sentences,
-            "none of the %zu live workers can take it; it waits for one that can, at no cost",
-            json_array_size(x->workers));
+        why_say(sentences,
+                "none of the %zu live workers can take it; it waits for one that can, at no cost",
+                json_array_size(x->workers));
     else {
         int64_t ahead = 0;
         char *sql =
@@ -187,14 +182,14 @@ enum err_code why_pending(const struct why *x, const json_t *job, json_t *senten
         xfree(sql);
         TRY(rc);
         if (ahead > 0)
-            say(sentences, "%lld pending jobs have a higher priority", (long long)ahead);
-        say(sentences,
-            "it waits for its turn: workers take large checkpoints first and stay with one "
-            "while it has work");
+            why_say(sentences, "%lld pending jobs have a higher priority", (long long)ahead);
+        why_say(sentences,
+                "it waits for its turn: workers take large checkpoints first and stay with one "
+                "while it has work");
     }
     int64_t attempts = json_opt_int(job, "attempts", 0);
     if (attempts > 0)
-        say(sentences, "%lld attempts failed so far, the last with: %s", (long long)attempts,
-            json_opt_str(job, "error", "?"));
+        why_say(sentences, "%lld attempts failed so far, the last with: %s", (long long)attempts,
+                json_opt_str(job, "error", "?"));
     return ERR_OK;
 }

@@ -15,6 +15,10 @@ struct why {
     json_t *live;     /* what the coordinator knows of workers beyond that, borrowed; or NULL */
 };
 
+/* One more sentence: why_say(array, "format", …). */
+#define why_say(sentences, ...) json_array_append_new((sentences), json_sprintf(__VA_ARGS__))
+
+/* `live` may be NULL. */
 MUST_USE enum err_code why_open(struct why *x, struct store *s, const char *db, bool is_served,
                                 json_t *live, struct err *e);
 void why_close(struct why *x); /* all zero is fine */

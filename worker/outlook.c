@@ -87,11 +87,10 @@ static void print_streaming(const struct outlook *o)
            o->p.shape.batch_tokens);
     const double a_pass = o->cost.configs_per_pass;
     char share[64];
-    snprintf(share, sizeof(share),
-             a_pass >= 1
-                 ? "%.3g in a pass"
-                 : "%.0f passes each", // NOLINT(clang-diagnostic-format-nonliteral): one of two
-             a_pass >= 1 ? a_pass : ceil(1 / a_pass));
+    if (a_pass >= 1)
+        snprintf(share, sizeof(share), "%.3g in a pass", a_pass);
+    else
+        snprintf(share, sizeof(share), "%.0f passes each", ceil(1 / a_pass));
     printf("passes          %" PRId64 " for %" PRId64 " configurations (%s), %s a pass\n",
            o->cost.passes, o->work.n_configs, share, fmt_bytes((double)p->pass_bytes, b));
 }

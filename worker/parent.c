@@ -20,9 +20,8 @@ static const int64_t stop_limit_ns =
 static const int64_t bye_limit_ns = 5 * CLOCK_NS_PER_S; /* ACKs that do not come while leaving */
 static const int64_t hurry_ns = 2 * CLOCK_NS_PER_S;     /* from TERM after USR1: KILL is near */
 enum { MAX_EARLY_DEATHS = 3, MAX_AHEAD = 16 };
-enum {
-    MAX_DEVICE_ERRORS = 6
-}; /* in a row: more than one bad job's attempts, less than those of several */
+/* In a row: more than one bad job's attempts, less than those of several. */
+enum { MAX_DEVICE_ERRORS = 6 };
 
 struct parent {
     const struct parent_options *o;

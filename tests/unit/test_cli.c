@@ -203,14 +203,19 @@ Test(cli, wrong_usage_is_status_2_with_one_line)
     }
 }
 
-Test(cli, help_names_every_option_with_its_default)
+static void read_help(char *text, size_t size)
 {
     cr_redirect_stdout();
     cr_assert_eq(go("prog go --help"), 0);
     fflush(stdout);
-    char text[8192];
-    size_t n = fread(text, 1, sizeof(text) - 1, cr_get_redirected_stdout());
+    size_t n = fread(text, 1, size - 1, cr_get_redirected_stdout());
     text[n] = '\0';
+}
+
+Test(cli, help_names_every_option_with_its_default)
+{
+    char text[8192];
+    read_help(text, sizeof(text));
     for (size_t i = 0; i < ARRAY_LEN(table); i++)
         cr_expect(strstr(text, table[i].name) != NULL, "%s", table[i].name);
     cr_expect(strstr(text, "(default: 4)") != NULL);
@@ -218,12 +223,8 @@ Test(cli, help_names_every_option_with_its_default)
 
 Test(cli, help_fills_paragraphs_and_leaves_examples)
 {
-    cr_redirect_stdout();
-    cr_assert_eq(go("prog go --help"), 0);
-    fflush(stdout);
     char text[8192];
-    size_t n = fread(text, 1, sizeof(text) - 1, cr_get_redirected_stdout());
-    text[n] = '\0';
+    read_help(text, sizeof(text));
     const char *doc = strstr(text, "\nA paragraph");
     cr_assert_not_null(doc);
     cr_expect_str_eq(

@@ -277,11 +277,12 @@ Test(ppl, a_document_may_hold_a_zero_character)
     close_fixture(&f);
 }
 
-Test(ppl, documents_can_be_joined_into_one_stream)
+/* The strided method reads these documents as this one text. */
+static void expect_stream(const char *documents, const char *text)
 {
     struct fixture f;
-    open_fixture(&f, "d.jsonl", three_documents, strlen(three_documents), 512);
-    struct tok_ids ids = encode(&f, "one two three\n\nfour five six seven\n\n\n\neight");
+    open_fixture(&f, "d.jsonl", documents, strlen(documents), 512);
+    struct tok_ids ids = encode(&f, text);
     f.spec.method = METHOD_STRIDED;
     f.spec.window = 4;
     struct eval_set s = load(&f);
@@ -292,20 +293,15 @@ Test(ppl, documents_can_be_joined_into_one_stream)
     close_fixture(&f);
 }
 
+Test(ppl, documents_can_be_joined_into_one_stream)
+{
+    expect_stream(three_documents, "one two three\n\nfour five six seven\n\n\n\neight");
+}
+
 Test(ppl, an_empty_first_document_is_joined_too)
 {
-    static const char documents[] = "{\"text\": \"\"}\n{\"text\": \"\"}\n{\"text\": \"one two\"}\n";
-    struct fixture f;
-    open_fixture(&f, "d.jsonl", documents, strlen(documents), 512);
-    struct tok_ids ids = encode(&f, "\n\n\n\none two");
-    f.spec.method = METHOD_STRIDED;
-    f.spec.window = 4;
-    struct eval_set s = load(&f);
-    cr_expect_eq(s.tokens.n, ids.n);
-    cr_expect(memcmp(s.tokens.v, ids.v, ids.n * sizeof(int32_t)) == 0);
-    eval_set_release(&s);
-    tok_ids_release(&ids);
-    close_fixture(&f);
+    expect_stream("{\"text\": \"\"}\n{\"text\": \"\"}\n{\"text\": \"one two\"}\n",
+                  "\n\n\n\none two");
 }
 
 /* ---- joining of context and continuation ---- */
